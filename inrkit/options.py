@@ -1,0 +1,161 @@
+"""Options of plug-ins: dataclasses whose fields carry their range and, below them, a docstring.
+
+A plug-in declares its options once, here is everything that is derived from the declaration: type and range
+checks, the nearest name for a mistyped key, and the comments of `inrkit show`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import itertools
+import math
+import textwrap
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def option(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with a range or a list of choices, checked before any work starts."""
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": choices}
+    metadata = {key: value for key, value in limits.items() if value is not None}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the list of what is known when nothing is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; choose one of: {', '.join(known)}" if known else ""
+
+
+def field_names(options: type) -> set[str]:
+    """Names of the options that the dataclass `options` declares."""
+    return {field.name for field in dataclasses.fields(options)}
+
+
+def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | None, list[str]]:
+    """Build `options` from `given`; never raises.
+
+    Args:
+        options: a dataclass made with `option` fields.
+        given: values by field name.
+        where: the key under which the values stand, for messages ("selector").
+
+    Returns:
+        The instance (None if there were errors) and all error messages.
+    """
+    hints = typing.get_type_hints(options)
+    known = {field.name: field for field in dataclasses.fields(options)}
+    prefix = f"{where}." if where else ""
+    values: dict[str, Any] = {}
+    errors = []
+    for key, value in given.items():
+        if key not in known:
+            errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
+            continue
+        try:
+            typed = OmegaConf.merge(OmegaConf.structured(options), {key: value})
+            value = OmegaConf.to_container(typed)[key]  # type: ignore[call-overload, index]
+        except (OmegaConfBaseException, ValueError):
+            errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
+            continue
+        complaint = _outside(value, known[key].metadata)
+        if complaint:
+            errors.append(f"{prefix}{key} is {_shown(value)}; it must be {complaint}")
+        values[key] = value
+    for name, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in given:
+            errors.append(f"{prefix}{name} is missing; give it as {prefix}{name}=…")
+    if errors:
+        return None, errors
+    try:
+        return options(**values), []
+    except ValueError as error:  # from a __post_init__ that compares options with each other
+        return None, [f"{where}: {error}"]
+
+
+def _outside(value: Any, limits: Mapping[str, Any]) -> str | None:
+    if value is None:
+        return None
+    if "choices" in limits:
+        if value in limits["choices"]:
+            return None
+        return "one of: " + ", ".join(limits["choices"])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    low, high = limits.get("at_least", limits.get("above")), limits.get("at_most", limits.get("below"))
+    inside = (
+        math.isfinite(value)
+        and value >= limits.get("at_least", -math.inf)
+        and value > limits.get("above", -math.inf)
+        and value <= limits.get("at_most", math.inf)
+        and value < limits.get("below", math.inf)
+    )
+    if inside:
+        return None
+    if low is None and high is None:
+        return "a finite number"
+    if high is None:
+        return f"at least {low}" if "at_least" in limits else f"above {low}"
+    if low is None:
+        return f"at most {high}" if "at_most" in limits else f"below {high}"
+    opening, closing = "[" if "at_least" in limits else "(", "]" if "at_most" in limits else ")"
+    return f"in {opening}{low}, {high}{closing}"
+
+
+def _kind(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin in (list, tuple):
+        return "a list, like [a,b]"
+    if origin is not None:
+        return " or ".join(_kind(part) for part in typing.get_args(hint) if part is not type(None))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def _shown(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+@functools.cache
+def docstrings(options: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, its own and its bases', read from the source."""
+    found: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):
+            continue
+        body = typing.cast(ast.ClassDef, tree.body[0]).body
+        for statement, following in itertools.pairwise(body):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(following, ast.Expr)
+                and isinstance(following.value, ast.Constant)
+            ):
+                found[statement.target.id] = " ".join(str(following.value.value).split())
+    return found
