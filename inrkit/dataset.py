@@ -1,0 +1,209 @@
+"""CoordinateDataset: N coordinates in D dimensions and their N values in C channels."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrkit.errors import DataError
+from inrkit.transforms import Identity, ValueTransform, as_float
+
+# Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
+_UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
+_SCAN = 1 << 22
+
+
+def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Coordinates of lattice points: the centres of the cells that divide [−1, 1] along each axis.
+
+    Cell i of n lies at (2i + 1 − n) / n, so that rendering at another resolution covers the same extent and an
+    axis of length 1 lies at 0.
+
+    Args:
+        indices: (…,) int64, in C order over `shape`.
+        shape: lengths of the D axes.
+
+    Returns:
+        (…, D) float32 in (−1, 1), axes in the order of `shape`.
+    """
+    coordinates = torch.empty(*indices.shape, len(shape), dtype=torch.float32, device=indices.device)
+    for axis in range(len(shape) - 1, -1, -1):
+        length = shape[axis]
+        along = indices if axis == 0 else indices % length
+        indices = indices if axis == 0 else torch.div(indices, length, rounding_mode="floor")
+        torch.div(2 * along + (1 - length), length, out=coordinates[..., axis])
+    return coordinates
+
+
+def cell_affine(shape: tuple[int, ...]) -> np.ndarray:
+    """The affine map from [−1, 1]^D to cell indices: cell i of n, its centre, is at i.
+
+    Returns:
+        (D, D + 1) float64, to be applied as `affine[:, :D] @ coordinate + affine[:, D]`.
+    """
+    return np.array(
+        [
+            [length / 2 if axis == other else 0.0 for other in range(len(shape))] + [(length - 1) / 2]
+            for axis, length in enumerate(shape)
+        ]
+    )
+
+
+class CoordinateDataset:
+    """A signal: coordinates and the values there.
+
+    On a lattice the coordinates are computed from indices when needed; free points are stored. Values stay in
+    their file's dtype, a memory map if they came as one, and are normalised when gathered.
+
+    Args:
+        values: (*grid_shape, C), or (N, C) with `points`; bool, integer or real.
+        points: (N, D) coordinates in [−1, 1]^D for a signal that is on no lattice.
+        affine: (D, D + 1) map from [−1, 1]^D to physical units; the identity if not given.
+        channel_weights: C numbers that reduce the channels to the one value whose high frequencies count
+            (luma for RGB); the mean if not given.
+        transform: map from stored values to the network's range.
+        metadata: what the modality needs to write a reconstruction; plain JSON.
+
+    Raises:
+        DataError: no values, a complex or non-numeric dtype, or shapes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        *,
+        points: np.ndarray | None = None,
+        affine: np.ndarray | None = None,
+        channel_weights: tuple[float, ...] | None = None,
+        transform: ValueTransform | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"values are of dtype {values.dtype}; expected bool, integers or real numbers")
+        if values.ndim < 2 or values.size == 0:
+            raise DataError(f"values have shape {values.shape}; expected (…, C) with at least one of each")
+        channels = values.shape[-1]
+        if points is not None and points.shape[:-1] != values.shape[:-1]:
+            raise DataError(f"points have shape {points.shape}, values {values.shape}; expected (N, D), (N, C)")
+        self.dtype = values.dtype.newbyteorder("=")
+        self.grid_shape: tuple[int, ...] | None = None if points is not None else values.shape[:-1]
+        self.points = None if points is None else torch.as_tensor(np.asarray(points, dtype=np.float32))
+        self.values = _as_tensor(values).reshape(-1, channels)
+        dimensions = self.dimensions
+        self.affine = np.eye(dimensions, dimensions + 1) if affine is None else np.asarray(affine, dtype=float)
+        self.channel_weights = torch.tensor(channel_weights or (1 / channels,) * channels)
+        if self.affine.shape != (dimensions, dimensions + 1) or len(self.channel_weights) != channels:
+            raise DataError(
+                f"affine has shape {self.affine.shape} and there are {len(self.channel_weights)} channel weights; "
+                f"expected {(dimensions, dimensions + 1)} and {channels}"
+            )
+        self.transform = transform or Identity()
+        self.metadata = metadata or {}
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.values)
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return len(self.grid_shape) if self.grid_shape is not None else int(self.points.shape[-1])  # type: ignore[union-attr]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.values.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value that the dtype can hold; None for real numbers."""
+        if self.dtype.kind == "b":
+            return (0.0, 1.0)
+        if self.dtype.kind in "iu":
+            info = np.iinfo(self.dtype)
+            return (float(info.min), float(info.max))
+        return None
+
+    @cached_property
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest value present.
+
+        Raises:
+            DataError: a value is NaN or infinite; says which and how many.
+        """
+        low, high = math.inf, -math.inf
+        for start in range(0, len(self), _SCAN):
+            values = self.stored(slice(start, start + _SCAN))
+            finite = torch.isfinite(values)
+            if not finite.all():
+                first = start + int((~finite).any(dim=1).nonzero()[0])
+                place = first if self.grid_shape is None else np.unravel_index(first, self.grid_shape)
+                where = ", ".join(str(int(i)) for i in np.atleast_1d(place))
+                raise DataError(
+                    f"the value at index ({where}) is NaN or infinite; replace such values "
+                    "(for instance with numpy.nan_to_num) and try again"
+                )
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+        return low, high
+
+    @property
+    def peak(self) -> float:
+        """The range that PSNR and SSIM refer to: all that an integer dtype can hold, or what is present."""
+        low, high = self.value_range or self.extent
+        return (high - low) or 1.0
+
+    def coordinates(self, indices: Tensor | slice) -> Tensor:
+        """(k, D) float32 coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice."""
+        if self.points is not None:
+            return self.points[indices]
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
+
+    def stored(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) values of `indices` as the file has them, as float32 or float64."""
+        values = self.values[indices]
+        if self.dtype in _UNSIGNED:
+            return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
+        return as_float(values)
+
+    def targets(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) float32 values of `indices` in the network's range."""
+        return self.transform.encode(self.stored(indices)).to(torch.float32)
+
+    def to(self, device: torch.device) -> CoordinateDataset:
+        """The same signal with its values on `device`."""
+        moved = copy.copy(self)
+        moved.values = self.values.to(device)
+        moved.points = None if self.points is None else self.points.to(device)
+        moved.channel_weights = self.channel_weights.to(device)
+        return moved
+
+
+def _as_tensor(values: np.ndarray) -> Tensor:
+    """Share the array's memory if torch can; a memory map stays one."""
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype in _UNSIGNED:
+        values = values.view(_UNSIGNED[values.dtype][0])
+    elif values.dtype.kind in "ui" and values.dtype.itemsize == 8:
+        values = values.astype(np.int64, copy=False)
+    elif values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if not values.flags.c_contiguous:
+        values = np.ascontiguousarray(values)
+    with warnings.catch_warnings():
+        # Torch warns of read-only memory because it could write to it; nothing here writes to values.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)

@@ -1,0 +1,142 @@
+"""FitnessOperators: linear maps from a field of values to its high-frequency response.
+
+Each row of the map has few entries, so that the response at a subset of the coordinates costs no more than the
+subset. An operator acts on one number a coordinate; a signal's channels are reduced to it before
+(`CoordinateDataset.channel_weights`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.errors import ConfigError
+from inrkit.registry import Registry
+
+OPERATORS: Registry[FitnessOperator] = Registry("operator", "inrkit.operators")
+
+_ROWS = 1 << 20
+"""Rows of the map that are held at a time."""
+
+
+class FitnessOperator(ABC):
+    """A sparse linear map L on fields over the N coordinates of `dataset`."""
+
+    Options: ClassVar[type]
+
+    @abstractmethod
+    def __init__(self, options: Any, dataset: CoordinateDataset) -> None: ...
+
+    @abstractmethod
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of L at (k,) `indices`: (k, M) int64 columns and (k, M) float32 weights; zero weight is padding."""
+
+    @abstractmethod
+    def response(self, field: Tensor) -> Tensor:
+        """L applied to the whole (N,) field."""
+
+    @abstractmethod
+    def adjoint(self, field: Tensor) -> Tensor:
+        """Lᵀ applied to the whole (N,) field."""
+
+    def response_at(self, field: Tensor, indices: Tensor) -> Tensor:
+        """(k,) entries of L applied to the (N,) field, touching only what those entries need."""
+        parts = []
+        for part in indices.split(_ROWS):
+            columns, weights = self.rows(part)
+            parts.append((field[columns] * weights).sum(dim=-1))
+        return torch.cat(parts)
+
+    def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
+        """(k,) entries at `indices` of Lᵀ applied to the field that is `values` at `indices` and zero elsewhere.
+
+        Args:
+            values: (k,).
+            indices: (k,) int64, distinct.
+            scratch: (N,) zeros; left as zeros.
+        """
+        for part, value in zip(indices.split(_ROWS), values.split(_ROWS), strict=True):
+            columns, weights = self.rows(part)
+            scratch.index_add_(0, columns.reshape(-1), (value[:, None] * weights).reshape(-1))
+        result = scratch[indices]
+        for part in indices.split(_ROWS):
+            scratch[self.rows(part)[0].reshape(-1)] = 0
+        return result
+
+
+@dataclass
+class LaplacianOptions:
+    pass
+
+
+@OPERATORS.register("laplacian")
+class LatticeLaplacian(FitnessOperator):
+    """The Laplacian on the signal's own lattice, zero outside it.
+
+    1-D [1 −2 1], 2-D 5-point, 3-D 7-point, and so on: the sum of the 2D neighbours less 2D times the centre
+    (EVOS, equation 6, for images).
+    """
+
+    Options = LaplacianOptions
+
+    def __init__(self, options: LaplacianOptions, dataset: CoordinateDataset) -> None:
+        if dataset.grid_shape is None:
+            raise ConfigError(
+                "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
+            )
+        self.shape = dataset.grid_shape
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        columns, weights = [indices], [torch.full_like(indices, -2 * len(self.shape), dtype=torch.float32)]
+        stride = 1
+        for length in reversed(self.shape):
+            along = torch.div(indices, stride, rounding_mode="floor") % length
+            for offset, inside in ((-stride, along > 0), (stride, along < length - 1)):
+                columns.append(torch.where(inside, indices + offset, indices))
+                weights.append(inside.to(torch.float32))
+            stride *= length
+        return torch.stack(columns, dim=-1), torch.stack(weights, dim=-1)
+
+    def response(self, field: Tensor) -> Tensor:
+        result = field * (-2 * len(self.shape))
+        before = 1
+        for axis, length in enumerate(self.shape):
+            after = math.prod(self.shape[axis + 1 :])
+            lattice, out = field.view(before, length, after), result.view(before, length, after)
+            out[:, 1:] += lattice[:, :-1]
+            out[:, :-1] += lattice[:, 1:]
+            before *= length
+        return result
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        return self.response(field)  # symmetric, since outside the lattice all is zero
+
+
+@dataclass
+class NoneOptions:
+    pass
+
+
+@OPERATORS.register("none")
+class NoOperator(FitnessOperator):
+    """No response anywhere: for signals without a notion of neighbours, where only the errors count."""
+
+    Options = NoneOptions
+
+    def __init__(self, options: NoneOptions, dataset: CoordinateDataset) -> None:
+        pass
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return indices[:, None], torch.zeros(len(indices), 1, device=indices.device)
+
+    def response(self, field: Tensor) -> Tensor:
+        return torch.zeros_like(field)
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        return torch.zeros_like(field)
