@@ -1,0 +1,101 @@
+"""What a selector is to inrkit, and where selectors are found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from inrkit.operators import FitnessOperator
+from inrkit.options import option
+from inrkit.registry import Registry
+from inrkit.schedules import RATIO_SCHEDULES, Progress, ratio, share_of
+
+SELECTORS: Registry[Selector] = Registry("selector", "inrkit.selectors")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The coordinates that train the network at one step.
+
+    Args:
+        indices: (k,) int64, distinct, on the selector's device; None for all N, in order.
+    """
+
+    indices: Tensor | None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What the selected coordinates' predictions missed, in the order of the selection.
+
+    Args:
+        squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared.
+        residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on.
+    """
+
+    squared: Tensor
+    residual: Tensor
+
+
+class Selector(ABC):
+    """Decides which coordinates train the network at a step; knows no modality.
+
+    Args:
+        options: an instance of the subclass's `Options`.
+        count: N.
+        operator: the dataset's fitness operator.
+        seed: of the selector's own generator.
+        device: where indices are made.
+    """
+
+    Options: ClassVar[type]
+    visits_all: ClassVar[bool] = False
+    """Whether some steps select all N coordinates, so that others may keep what those predicted."""
+
+    def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
+        self.options = options
+        self.count = count
+        self.operator = operator
+        self.device = device
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    @abstractmethod
+    def size(self, progress: Progress) -> int:
+        """How many coordinates the step trains on, 1 to N."""
+
+    @abstractmethod
+    def select(self, progress: Progress) -> Selection:
+        """The coordinates of a step."""
+
+    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+        """Learn the errors of the coordinates that `select` gave, from before the network's update."""
+
+    @property
+    def cached_numbers(self) -> float:
+        """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
+        return 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `select` depends on besides the arguments, in plain containers and tensors."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.generator.set_state(state["generator"].cpu())
+
+
+@dataclass
+class RatioOptions:
+    ratio: float = option(0.5, above=0, at_most=1)
+    """Share of the coordinates that a step trains on, at the start: r0."""
+    ratio_schedule: str = option("constant", choices=RATIO_SCHEDULES)
+    """How the ratio goes on from r0: `linear` to 1, `step` to 1 in ten equal stages, `cosine` to 1,
+    `reverse-cosine` to 0.2."""
+
+    def scheduled_size(self, count: int, done: float) -> int:
+        """k = ⌊r · N⌋, at least 1."""
+        return max(1, share_of(count, ratio(self.ratio_schedule, self.ratio, done)))

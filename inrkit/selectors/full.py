@@ -1,0 +1,27 @@
+"""Every coordinate at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inrkit.schedules import Progress
+from inrkit.selectors.base import SELECTORS, Selection, Selector
+
+
+@dataclass
+class FullOptions:
+    pass
+
+
+@SELECTORS.register("full")
+class Full(Selector):
+    """Full batch: the baseline that every selector is compared with."""
+
+    Options = FullOptions
+    visits_all = True
+
+    def size(self, progress: Progress) -> int:
+        return self.count
+
+    def select(self, progress: Progress) -> Selection:
+        return Selection(None)

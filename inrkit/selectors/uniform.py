@@ -1,0 +1,28 @@
+"""A fresh uniformly random subset at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inrkit.sampling import sample_without_replacement
+from inrkit.schedules import Progress
+from inrkit.selectors.base import SELECTORS, RatioOptions, Selection, Selector
+
+
+@dataclass
+class UniformOptions(RatioOptions):
+    pass
+
+
+@SELECTORS.register("uniform")
+class Uniform(Selector):
+    """k = ⌊r(t)·N⌋ coordinates, drawn uniformly without replacement."""
+
+    Options = UniformOptions
+
+    def size(self, progress: Progress) -> int:
+        return self.options.scheduled_size(self.count, progress.before)
+
+    def select(self, progress: Progress) -> Selection:
+        k = self.size(progress)
+        return Selection(None if k == self.count else sample_without_replacement(self.count, k, self.generator))
