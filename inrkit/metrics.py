@@ -1,0 +1,135 @@
+"""Metrics: how near a reconstruction is to the signal, computed in slabs so that memory does not grow with N."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from inrkit.registry import Registry
+
+METRICS: Registry[Metric] = Registry("metric", "inrkit.metrics")
+
+
+class Metric(ABC):
+    """Accumulates over consecutive slabs of a signal, in stored values.
+
+    Args:
+        shape: the lattice's shape, or (N,) for free points.
+        channels: C.
+        peak: the range that the values may span.
+    """
+
+    larger_is_better = True
+
+    def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
+        self.shape = shape
+        self.channels = channels
+        self.peak = peak
+
+    @classmethod
+    def applies(cls, shape: tuple[int, ...]) -> bool:
+        """Whether the metric means something for a signal of this shape."""
+        return True
+
+    @abstractmethod
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Take the next slab, (rows, *shape[1:], C) float32 each."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """The metric over all slabs."""
+
+
+@METRICS.register("psnr")
+class PSNR(Metric):
+    """10 · log10(peak² / MSE), in dB; infinite where nothing differs."""
+
+    def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
+        super().__init__(shape, channels, peak)
+        self._squares = 0.0
+        self._count = 0
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        self._squares += float((prediction - target).square().sum(dtype=torch.float64))
+        self._count += target.numel()
+
+    def compute(self) -> float:
+        mean = self._squares / self._count
+        return 10 * math.log10(self.peak**2 / mean) if mean > 0 else math.inf
+
+
+_WINDOW = 11
+
+
+@METRICS.register("ssim")
+class SSIM(Metric):
+    """Structural similarity, 11×11 Gaussian window of σ = 1.5 (Wang et al. 2004), mean over channels.
+
+    Slabs overlap by the window's width less one, so that their valid parts tile the image's.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
+        super().__init__(shape, channels, peak)
+        self._kept: tuple[Tensor, Tensor] | None = None
+        self._sum = 0.0
+        self._rows = 0
+
+    @classmethod
+    def applies(cls, shape: tuple[int, ...]) -> bool:
+        return len(shape) == 2 and min(shape) >= _WINDOW
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        if self._kept is not None:
+            prediction = torch.cat([self._kept[0], prediction])
+            target = torch.cat([self._kept[1], target])
+        rows = len(target) - (_WINDOW - 1)
+        if rows > 0:
+            value = structural_similarity_index_measure(
+                _channels_first(prediction), _channels_first(target), data_range=self.peak
+            )
+            self._sum += float(cast(Tensor, value)) * rows
+            self._rows += rows
+        self._kept = (prediction[-(_WINDOW - 1) :], target[-(_WINDOW - 1) :])
+
+    def compute(self) -> float:
+        return self._sum / self._rows
+
+
+@METRICS.register("ms_ssim")
+class MultiScaleSSIM(Metric):
+    """Multi-scale SSIM over five scales (Wang et al. 2003).
+
+    It needs the whole image at once, so it is left out above 2²⁴ pixels, and below 161 pixels a side, where the
+    coarsest scale is smaller than the window.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
+        super().__init__(shape, channels, peak)
+        self._slabs: list[tuple[Tensor, Tensor]] = []
+
+    @classmethod
+    def applies(cls, shape: tuple[int, ...]) -> bool:
+        return len(shape) == 2 and min(shape) > (_WINDOW - 1) * 2**4 and math.prod(shape) <= 1 << 24
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        self._slabs.append((prediction, target))
+
+    def compute(self) -> float:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        prediction, target = (torch.cat(slabs) for slabs in zip(*self._slabs, strict=True))
+        return float(
+            multiscale_structural_similarity_index_measure(
+                _channels_first(prediction), _channels_first(target), data_range=self.peak, normalize="relu"
+            )
+        )
+
+
+def _channels_first(image: Tensor) -> Tensor:
+    return image.movedim(-1, 0)[None]

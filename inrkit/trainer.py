@@ -1,0 +1,206 @@
+"""The training loop: select, predict, loss, step, observe."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.errors import RunError
+from inrkit.evaluation import evaluate
+from inrkit.networks import Network
+from inrkit.objectives import Objective
+from inrkit.optimizers import LearningRateSchedule
+from inrkit.schedules import Progress
+from inrkit.selectors import Errors, Selection, Selector
+
+
+class Listener:
+    """Hears of a training; everything but the loop itself is one. Methods may raise to end the training."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step, resumed or not."""
+
+    def on_step(self, trainer: Trainer, selected: int) -> None:
+        """After every step, with the number of coordinates it trained on."""
+
+    def on_evaluation(self, trainer: Trainer, row: dict[str, float]) -> None:
+        """After an evaluation: step, seconds and the metrics."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last step, or the one that `trainer.stop()` made the last."""
+
+
+class Trainer:
+    """Fits a network to a dataset.
+
+    Args:
+        dataset: the signal, on the network's device.
+        network: on its device.
+        selector: decides which coordinates train at a step.
+        objective: the loss.
+        optimizer: over the network's parameters.
+        schedule: factor on the optimizer's learning rates.
+        steps: T.
+        chunk: how many coordinates pass through the network at a time; bounds the memory of activations.
+        metrics: names of the metrics of an evaluation.
+        evaluate_every: steps between evaluations; the last step is always evaluated.
+        listeners: who hears of it.
+    """
+
+    def __init__(
+        self,
+        dataset: CoordinateDataset,
+        network: Network,
+        selector: Selector,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: LearningRateSchedule,
+        *,
+        steps: int,
+        chunk: int,
+        metrics: list[str],
+        evaluate_every: int,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.dataset = dataset
+        self.network = network
+        self.selector = selector
+        self.objective = objective
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.steps = steps
+        self.chunk = chunk
+        self.metrics = metrics
+        self.evaluate_every = evaluate_every
+        self.listeners = listeners
+        self.step = 0
+        self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._stopping = False
+
+    def run(self) -> None:
+        """Train from the present step to the last, or until `stop`.
+
+        Raises:
+            RunError: the training diverged.
+        """
+        for listener in self.listeners:
+            listener.on_start(self)
+        while self.step < self.steps and not self._stopping:
+            with self._clock("train"):
+                progress = Progress(self.step + 1, self.steps)
+                with self._clock("selection"):
+                    selection = self.selector.select(progress)
+                factor = self.schedule.factor(progress.before, 1 / self.steps)
+                for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                    group["lr"] = rate * factor
+                self.optimizer.zero_grad()
+                errors = self.backpropagate(progress, selection)
+                self.optimizer.step()
+                with self._clock("selection"):
+                    self.selector.observe(progress, selection, errors)
+                self.objective.observe(progress, selection, errors)
+                self.step += 1
+            if self.step % self.evaluate_every == 0 or self.step == self.steps or self._stopping:
+                self._check(errors)
+                self._evaluate()
+            for listener in self.listeners:
+                listener.on_step(self, len(errors.squared))
+        for listener in self.listeners:
+            listener.on_end(self)
+
+    def stop(self) -> None:
+        """Make the present step the last one."""
+        self._stopping = True
+
+    def backpropagate(self, progress: Progress, selection: Selection) -> Errors:
+        """Add the gradient of the objective on the selection to the parameters' gradients.
+
+        Chunks are forgotten one by one. A term that links coordinates needs the residuals of all of them first:
+        those of a single chunk are at hand, several chunks pass through the network once more beforehand.
+
+        Returns:
+            The errors of the selection, from before the update.
+        """
+        chunks = self._chunks(selection)
+        count = len(self.dataset) if selection.indices is None else len(selection.indices)
+        couples = self.objective.couples(progress)
+        coupling = None
+        if couples and len(chunks) > 1:
+            with torch.no_grad():
+                residuals = [self._residual(chunk) @ self.dataset.channel_weights for chunk in chunks]
+            coupling = self.objective.coupling(progress, selection, torch.cat(residuals))
+        squared = torch.empty(count, device=self.dataset.device)
+        weighted = torch.empty(count, device=self.dataset.device)
+        start = 0
+        for chunk in chunks:
+            residual = self._residual(chunk)
+            span = slice(start, start + len(residual))
+            live = residual @ self.dataset.channel_weights
+            weighted[span] = live.detach()
+            squared[span] = residual.detach().square().mean(dim=-1)
+            loss = self.objective.pointwise(residual).sum() / count
+            if couples:
+                if coupling is None:
+                    coupling = self.objective.coupling(progress, selection, weighted)
+                loss = loss + (coupling[span] * live).sum()
+            loss.backward()
+            start = span.stop
+        return Errors(squared, weighted)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, in plain containers and tensors."""
+        return {
+            "step": self.step,
+            "seconds": dict(self.seconds),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "selector": self.selector.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.selector.load_state_dict(state["selector"])
+        self.objective.load_state_dict(state["objective"])
+        self.step = state["step"]
+        self.seconds = dict(state["seconds"])
+
+    def _residual(self, chunk: Tensor | slice) -> Tensor:
+        """(k, C) F(x_i) − y_i."""
+        return self.network(self.dataset.coordinates(chunk)) - self.dataset.targets(chunk)
+
+    def _chunks(self, selection: Selection) -> Sequence[Tensor | slice]:
+        if selection.indices is not None:
+            return selection.indices.split(self.chunk)
+        count = len(self.dataset)
+        return [slice(start, min(start + self.chunk, count)) for start in range(0, count, self.chunk)]
+
+    def _check(self, errors: Errors) -> None:
+        if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
+            raise RunError(
+                f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr "
+                "or network.weight_scale"
+            )
+
+    def _evaluate(self) -> None:
+        with self._clock("evaluation"):
+            values = evaluate(self.network, self.dataset, self.metrics, self.chunk)
+        row = {"step": self.step, "seconds": self.seconds["train"], **values}
+        for listener in self.listeners:
+            listener.on_evaluation(self, row)
+
+    @contextlib.contextmanager
+    def _clock(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
