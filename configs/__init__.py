@@ -1,0 +1,1 @@
+"""Presets: the YAML files of this folder."""

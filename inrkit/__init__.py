@@ -1,0 +1,56 @@
+"""inrkit fits implicit neural representations: small networks from coordinates to a signal's values."""
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.errors import ConfigError, DataError, InrkitError, RunError
+from inrkit.field import Field
+from inrkit.fitting import fit
+from inrkit.metrics import METRICS, Metric
+from inrkit.modality import MODALITIES, Modality
+from inrkit.networks import NETWORKS, HiddenLinear, Network
+from inrkit.objectives import OBJECTIVES, Objective
+from inrkit.operators import OPERATORS, FitnessOperator
+from inrkit.optimizers import OPTIMIZERS, SCHEDULES, LearningRateSchedule, OptimizerFactory
+from inrkit.options import option
+from inrkit.run import Run, load
+from inrkit.schedules import Progress
+from inrkit.selectors import SELECTORS, Errors, RatioOptions, Selection, Selector
+from inrkit.trainer import Listener, Trainer
+from inrkit.transforms import TRANSFORMS, ValueTransform
+
+__all__ = [
+    "METRICS",
+    "MODALITIES",
+    "NETWORKS",
+    "OBJECTIVES",
+    "OPERATORS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SELECTORS",
+    "TRANSFORMS",
+    "ConfigError",
+    "CoordinateDataset",
+    "DataError",
+    "Errors",
+    "Field",
+    "FitnessOperator",
+    "HiddenLinear",
+    "InrkitError",
+    "LearningRateSchedule",
+    "Listener",
+    "Metric",
+    "Modality",
+    "Network",
+    "Objective",
+    "OptimizerFactory",
+    "Progress",
+    "RatioOptions",
+    "Run",
+    "RunError",
+    "Selection",
+    "Selector",
+    "Trainer",
+    "ValueTransform",
+    "fit",
+    "load",
+    "option",
+]

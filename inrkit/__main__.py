@@ -1,0 +1,5 @@
+"""`python -m inrkit` is `inrkit`."""
+
+from inrkit.cli import main
+
+main()

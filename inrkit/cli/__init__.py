@@ -1,0 +1,67 @@
+"""The command line: a file a command. Exit codes: 0 done, 1 the run failed, 2 the request is wrong, 130 stopped."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+
+import click
+
+from inrkit.cli.configs import copy, show
+from inrkit.cli.evaluate import evaluate
+from inrkit.cli.fit import fit
+from inrkit.cli.listing import list_
+from inrkit.cli.render import render
+from inrkit.cli.sample import sample
+from inrkit.errors import InrkitError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="inrkit")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def inrkit(debug: bool) -> None:
+    """Fit implicit neural representations: `inrkit fit photo.png`, and there is a picture to look at."""
+
+
+for command in (fit, render, evaluate, list_, show, copy, sample):
+    inrkit.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit; an error is told in a line or two."""
+    words = sys.argv[1:]
+    # Wherever it stands: who adds it to a command that failed should not have to move it.
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
+    except click.UsageError as error:
+        code = _complain(f"{error.format_message()}{_nearest_command(words)}", 2)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), 2)
+    except InrkitError as error:
+        if debug:
+            traceback.print_exc()
+        code = _complain(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("stopped", 130)
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = _complain(f"{type(error).__name__}: {error}; this is a fault of inrkit, see more with --debug", 1)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"inrkit: {message}", err=True)
+    return code
+
+
+def _nearest_command(words: list[str]) -> str:
+    if not words or words[0] in inrkit.commands:
+        return f" See inrkit {words[0]} --help." if words else ""
+    close = difflib.get_close_matches(words[0], inrkit.commands, n=1)
+    return f" Did you mean '{close[0]}'?" if close else " See inrkit --help."

@@ -1,0 +1,44 @@
+"""inrkit evaluate"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from inrkit.device import choose_device
+from inrkit.errors import DataError
+from inrkit.evaluation import default_chunk
+from inrkit.evaluation import evaluate as evaluate_network
+from inrkit.files import to_json
+from inrkit.fitting import read_signal
+from inrkit.progress import measured
+from inrkit.run import Run, load
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path), help="Another file than the one that was fitted.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust", is_flag=True, help="Import a network that the field names as package.module:Name.")
+def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust: bool) -> None:
+    """Measure a fitted signal against the file it was fitted to, or against another one.
+
+    Another file may have another resolution: the field is evaluated at its coordinates.
+    """
+    config = Run(run).config
+    if against is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(against)))
+    chosen = choose_device(device)
+    field = load(run, device=chosen, trust=trust)
+    dataset = read_signal(config)
+    if (dataset.dimensions, dataset.channels) != (field.dimensions, field.channels):
+        raise DataError(
+            f"{config.data.path} has {dataset.dimensions} dimensions and {dataset.channels} channels, and the "
+            f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
+        )
+    dataset.transform = field.transform
+    metrics = evaluate_network(field.network, dataset.to(chosen), config.general.metrics, default_chunk(chosen))
+    click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -1,0 +1,56 @@
+"""inrkit list"""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+
+from inrkit.config import SLOTS, presets, read_preset
+from inrkit.errors import ConfigError
+from inrkit.metrics import METRICS
+from inrkit.registry import Registry
+
+_KINDS: dict[str, Registry] = {
+    "modalities": SLOTS["modality"],
+    "networks": SLOTS["network"],
+    "selectors": SLOTS["selector"],
+    "objectives": SLOTS["objective"],
+    "operators": SLOTS["operator"],
+    "transforms": SLOTS["transform"],
+    "optimizers": SLOTS["optimizer"],
+    "schedules": SLOTS["schedule"],
+    "metrics": METRICS,
+}
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice([*_KINDS, "configs"]))
+def list_(kind: str | None) -> None:
+    """List what can be chosen by name, the plug-ins of other packages included."""
+    for each in [kind] if kind else [*_KINDS, "configs"]:
+        if not kind:
+            click.echo(f"{each}:")
+        rows = _configs() if each == "configs" else _plugins(_KINDS[each])
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, about in rows:
+            click.echo(f"{'' if kind else '  '}{name:<{width}}  {about}")
+
+
+def _plugins(registry: Registry) -> list[tuple[str, str]]:
+    rows = []
+    for name in registry.names():
+        try:
+            about = (inspect.getdoc(registry.get(name)) or "").partition("\n\n")[0].replace("\n", " ")
+        except ConfigError as error:
+            about = f"broken: {error}"
+        rows.append((name, about))
+    return rows
+
+
+def _configs() -> list[tuple[str, str]]:
+    rows = []
+    for name in presets():
+        config = read_preset(name)
+        rows.append((name, f"for modality {config['modality']}"))
+    return rows

@@ -1,0 +1,43 @@
+"""inrkit render"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from inrkit.device import choose_device
+from inrkit.errors import ConfigError
+from inrkit.files import written_whole
+from inrkit.modality import MODALITIES
+from inrkit.run import load
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--scale", type=float, help="Factor on the original resolution.")
+@click.option("--shape", metavar="H,W", help="Lengths of the axes instead of a factor.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--trust", is_flag=True, help="Import a network that the field names as package.module:Name.")
+def render(run: Path, out: Path, scale: float | None, shape: str | None, device: str, trust: bool) -> None:
+    """Render a fitted signal at any resolution, in any format that its modality writes.
+
+    RUN is a run's folder or a field.safetensors. Without --scale and --shape the original resolution is used.
+    """
+    field = load(run, device=choose_device(device), trust=trust)
+    modality = MODALITIES.get(field.modality, targets=trust)
+    lengths = None if shape is None else _lengths(shape)
+    values = field.render(lengths, scale=scale)
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
+    with written_whole(out) as aside:
+        modality(modality.Options()).write(aside, values, field.metadata)
+    click.echo(f"{out}: {'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}")
+
+
+def _lengths(shape: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(length) for length in shape.replace("x", ",").split(","))
+    except ValueError as error:
+        raise ConfigError(f"--shape is '{shape}'; it must be whole numbers, like 512,768") from error

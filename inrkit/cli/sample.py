@@ -1,0 +1,24 @@
+"""inrkit sample"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from inrkit.errors import ConfigError
+from inrkit.files import written_whole
+from inrkit.modality import MODALITIES
+
+
+@click.command()
+@click.argument("modality")
+@click.argument("out", type=click.Path(path_type=Path))
+def sample(modality: str, out: Path) -> None:
+    """Write a small signal of a modality to a file, to try things on."""
+    plugin = MODALITIES.get(modality)
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
+    with written_whole(out) as aside:
+        plugin(plugin.Options()).sample(aside)
+    click.echo(f"{out}: try inrkit fit {out}")

@@ -1,0 +1,88 @@
+"""What a run will cost, measured on a few chunks before it starts."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from inrkit.schedules import Progress
+from inrkit.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of a training.
+
+    Args:
+        seconds: of the steps and evaluations that are left.
+        memory: bytes that the process, or the GPU, will hold at its peak.
+    """
+
+    seconds: float
+    memory: int
+
+
+def estimate(trainer: Trainer) -> Estimate:
+    """Time a chunk forwards and backwards, count the bytes that it keeps, and scale both to the whole training.
+
+    The network's gradients are cleared afterwards; nothing else changes.
+    """
+    dataset, network = trainer.dataset, trainer.network
+    chunk = slice(0, min(trainer.chunk, len(dataset)))
+    size = chunk.stop
+    kept = 0
+
+    def count_bytes(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    def step() -> None:
+        (network(dataset.coordinates(chunk)) - dataset.targets(chunk)).square().mean().backward()
+
+    with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
+        step()
+    each = min(_seconds(step, dataset.device) for _ in range(5)) / size
+    network.zero_grad()
+
+    left = [Progress(step, trainer.steps) for step in range(trainer.step + 1, trainer.steps + 1)]
+    trained = 0.0
+    for progress in left:
+        selected = trainer.selector.size(progress)
+        twice = selected > trainer.chunk and trainer.objective.couples(progress)
+        trained += selected * (4 / 3 if twice else 1)
+    evaluations = math.ceil(len(left) / trainer.evaluate_every)
+    seconds = each * (trained + evaluations * len(dataset) / 3)
+
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers + 2
+    largest = max((trainer.selector.size(progress) for progress in left[:1]), default=0)
+    transient = 4 * largest * 6 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
+    memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient
+    return Estimate(seconds, memory)
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def resident_bytes(device: torch.device) -> int:
+    """Bytes that this process holds in main memory, or on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
