@@ -40,7 +40,7 @@ class DataOptions:
 
 @dataclass
 class TrainOptions:
-    steps: int = option(1000, at_least=1)
+    steps: int = option(1000, at_least=1, at_most=10**9)
     """Optimizer steps: T."""
     chunk: int = option(0, at_least=0)
     """Coordinates that pass through the network at a time; 0 chooses for the device."""
@@ -156,7 +156,7 @@ def read_preset(name: str) -> dict[str, Any]:
         ConfigError: there is no such preset.
     """
     if name not in presets():
-        raise ConfigError(f"config '{name}' is not known{nearest(name, presets())}")
+        raise ConfigError(f"config '{name}' is not known{nearest(str(name), presets())}")
     text = (resources.files("inrkit.configs") / f"{name}.yaml").read_text(encoding="utf-8")
     return _parse_yaml(text, f"preset '{name}'")
 
@@ -171,8 +171,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; give a config file or a shipped config's name") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8; give a config file in YAML") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}; give a config file in YAML") from error
     layer = _parse_yaml(text, str(path))
     data = layer.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
@@ -192,7 +194,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for word in overrides:
         try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=True)
         except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"'{word}' has no value that YAML can read: {_first_line(error)}") from error
         layer = merge(layer, _normalised(parsed))  # type: ignore[arg-type]
@@ -238,10 +240,13 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if name is not None:
                 merged = merge(merged, {"modality": {"name": name}})
         if name is None:
-            raise ConfigError(
+            nameless = (
                 f"no modality is named{f' and {path} has no suffix that tells it' if path else ''}; "
                 f"choose one with modality={'|'.join(MODALITIES.names())}"
             )
+            if not isinstance(data, dict | None):
+                nameless = f"data is {data}; it must be a mapping: path"
+            raise ConfigError("\n".join([*_unknown_keys(merged), nameless]))
         base = name if name in presets() else None
     below = _normalised(read_preset(base)) if base is not None else {}
     return merge(below, merged)
@@ -254,7 +259,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         ConfigError: lists all that is wrong.
     """
     merged = compose(layers)
-    errors = [f"{key} is not an option{nearest(str(key), _TOP)}" for key in merged if key not in _TOP]
+    errors = _unknown_keys(merged)
     parts: dict[str, Any] = {}
 
     modality_class: Any = None
@@ -304,6 +309,10 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     if errors:
         raise ConfigError("\n".join(errors))
     return Config(**parts)
+
+
+def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:
+    return [f"{key} is not an option{nearest(str(key), _TOP)}" for key in merged if key not in _TOP]
 
 
 def _objective_errors(objective: Choice, selector: Choice) -> list[str]:
@@ -362,8 +371,11 @@ def _normalised(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    shape = f"{where} is not a mapping of keys to values, like 'train: {{steps: 500}}'"
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except AssertionError as error:  # how OmegaConf says that it met a bare number
+        raise ConfigError(shape) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
@@ -371,7 +383,7 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {_first_line(error)}") from error
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{where} is not a mapping of keys to values")
+        raise ConfigError(shape)
     return {str(key): value for key, value in loaded.items()}
 
 

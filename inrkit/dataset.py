@@ -145,13 +145,13 @@ class CoordinateDataset:
         low, high = math.inf, -math.inf
         for start in range(0, len(self), _SCAN):
             values = self.stored(slice(start, start + _SCAN))
-            finite = torch.isfinite(values)
+            finite = torch.isfinite(values.to(torch.float32))
             if not finite.all():
                 first = start + int((~finite).any(dim=1).nonzero()[0])
                 place = first if self.grid_shape is None else np.unravel_index(first, self.grid_shape)
                 where = ", ".join(str(int(i)) for i in np.atleast_1d(place))
                 raise DataError(
-                    f"the value at index ({where}) is NaN or infinite; replace such values "
+                    f"the value at index ({where}) is NaN or infinite as float32; replace such values "
                     "(for instance with numpy.nan_to_num) and try again"
                 )
             low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -198,6 +198,8 @@ def _as_tensor(values: np.ndarray) -> Tensor:
     if values.dtype in _UNSIGNED:
         values = values.view(_UNSIGNED[values.dtype][0])
     elif values.dtype.kind in "ui" and values.dtype.itemsize == 8:
+        if values.dtype.kind == "u" and int(values.max()) > np.iinfo(np.int64).max:
+            raise DataError("a value is above 2⁶³ − 1, more than torch holds; convert the values to float64")
         values = values.astype(np.int64, copy=False)
     elif values.dtype.itemsize > 8:
         values = values.astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import torch
 
 from inrkit.schedules import Progress
 from inrkit.trainer import Trainer
+
+_SAMPLE = 10_000
+"""How many of a long training's steps stand for all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,21 @@ def estimate(trainer: Trainer) -> Estimate:
     each = min(_seconds(step, dataset.device) for _ in range(5)) / size
     network.zero_grad()
 
-    left = [Progress(step, trainer.steps) for step in range(trainer.step + 1, trainer.steps + 1)]
+    steps = range(trainer.step + 1, trainer.steps + 1)
+    sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)
+    left = [Progress(step, trainer.steps) for step in sampled]
     trained = 0.0
     for progress in left:
         selected = trainer.selector.size(progress)
         twice = selected > trainer.chunk and trainer.objective.couples(progress)
         trained += selected * (4 / 3 if twice else 1)
-    evaluations = math.ceil(len(left) / trainer.evaluate_every)
+    trained *= len(steps) / max(1, len(left))
+    evaluations = math.ceil(len(steps) / trainer.evaluate_every)
     seconds = each * (trained + evaluations * len(dataset) / 3)
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers + 2
-    largest = max((trainer.selector.size(progress) for progress in left[:1]), default=0)
+    largest = max((trainer.selector.size(Progress(step, trainer.steps)) for step in steps[:1]), default=0)
     transient = 4 * largest * 6 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
     memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient
     return Estimate(seconds, memory)

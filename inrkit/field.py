@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from inrkit.dataset import CoordinateDataset, lattice_coordinates
@@ -201,7 +201,7 @@ class Field:
         }
         weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         with written_whole(Path(path)) as aside:
-            save_file(weights, aside, metadata={"inrkit": to_json(description)})
+            aside.write_bytes(save(weights, metadata={"inrkit": to_json(description)}))
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device = "cpu", trust: bool = False) -> Field:

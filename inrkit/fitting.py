@@ -137,14 +137,18 @@ def execute(
         state = run.read_checkpoint()
         try:
             trainer.load_state_dict(state)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            earlier = float(state["elapsed"])
+            if not 0 <= trainer.step <= trainer.steps:
+                raise ValueError(trainer.step)
+        except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
             raise DataError(
-                f"{run.folder}/checkpoint.pt does not fit the run's config: {str(error).splitlines()[0]}"
+                f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
-        earlier = state["elapsed"]
         # An interrupted run was evaluated where it stopped; one that never was would have no such row.
         history.rows = [
-            row for row in run.history if row["step"] <= trainer.step and row["step"] % config.log.every == 0
+            row
+            for row in run.history
+            if row["step"] <= trainer.step and (row["step"] % config.log.every == 0 or row["step"] == trainer.steps)
         ]
     else:
         run.create(config)
@@ -198,7 +202,7 @@ def read_signal(config: Config) -> CoordinateDataset:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise DataError(named) from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     transform: Any = config.transform.plugin
     dataset.transform = transform.fit(config.transform.options, dataset)
     return dataset

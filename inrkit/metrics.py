@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -67,16 +66,16 @@ _WINDOW = 11
 
 @METRICS.register("ssim")
 class SSIM(Metric):
-    """Structural similarity, 11×11 Gaussian window of σ = 1.5 (Wang et al. 2004), mean over channels.
+    """Structural similarity, 11×11 Gaussian window of σ = 1.5 (Wang et al. 2004), mean over pixels and channels.
 
-    Slabs overlap by the window's width less one, so that their valid parts tile the image's.
+    Slabs overlap by the window's width less one, so that every pixel is rated with its whole surroundings.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
         self._kept: tuple[Tensor, Tensor] | None = None
+        self._seen = 0
         self._sum = 0.0
-        self._rows = 0
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
@@ -85,27 +84,33 @@ class SSIM(Metric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
+        first = self._seen == 0 or (self._kept is not None and len(self._kept[0]) == self._seen)
+        self._seen += len(target)
+        last = self._seen == self.shape[0]
         if self._kept is not None:
             prediction = torch.cat([self._kept[0], prediction])
             target = torch.cat([self._kept[1], target])
-        rows = len(target) - (_WINDOW - 1)
-        if rows > 0:
-            value = structural_similarity_index_measure(
-                _channels_first(prediction), _channels_first(target), data_range=self.peak
-            )
-            self._sum += float(cast(Tensor, value)) * rows
-            self._rows += rows
-        self._kept = (prediction[-(_WINDOW - 1) :], target[-(_WINDOW - 1) :])
+        if len(target) < _WINDOW and not last:
+            self._kept = (prediction, target)
+            return
+        _, rated = structural_similarity_index_measure(
+            _channels_first(prediction), _channels_first(target), data_range=self.peak, return_full_image=True
+        )
+        # Near a slab's edge that is not the image's the surroundings are cut off: another slab rates those rows.
+        margin = _WINDOW // 2
+        rows = slice(0 if first else margin, len(target) if last else len(target) - margin)
+        self._sum += float(rated[:, :, rows].sum(dtype=torch.float64))
+        self._kept = (prediction[-2 * margin :], target[-2 * margin :])
 
     def compute(self) -> float:
-        return self._sum / self._rows
+        return self._sum / (math.prod(self.shape) * self.channels)
 
 
 @METRICS.register("ms_ssim")
 class MultiScaleSSIM(Metric):
     """Multi-scale SSIM over five scales (Wang et al. 2003).
 
-    It needs the whole image at once, so it is left out above 2²⁴ pixels, and below 161 pixels a side, where the
+    It needs the whole image at once, so it is left out above 2²⁴ pixels, and below 176 pixels a side, where the
     coarsest scale is smaller than the window.
     """
 
@@ -115,7 +120,7 @@ class MultiScaleSSIM(Metric):
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
-        return len(shape) == 2 and min(shape) > (_WINDOW - 1) * 2**4 and math.prod(shape) <= 1 << 24
+        return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 24
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         self._slabs.append((prediction, target))

@@ -41,7 +41,7 @@ def option(
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is known when nothing is near."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
@@ -75,7 +75,7 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
             continue
         try:
             typed = OmegaConf.merge(OmegaConf.structured(options), {key: value})
-            value = OmegaConf.to_container(typed)[key]  # type: ignore[call-overload, index]
+            value = OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
         except (OmegaConfBaseException, ValueError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
             continue
@@ -104,18 +104,17 @@ def _outside(value: Any, limits: Mapping[str, Any]) -> str | None:
         return "one of: " + ", ".join(limits["choices"])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
     low, high = limits.get("at_least", limits.get("above")), limits.get("at_most", limits.get("below"))
     inside = (
-        math.isfinite(value)
-        and value >= limits.get("at_least", -math.inf)
+        value >= limits.get("at_least", -math.inf)
         and value > limits.get("above", -math.inf)
         and value <= limits.get("at_most", math.inf)
         and value < limits.get("below", math.inf)
     )
     if inside:
         return None
-    if low is None and high is None:
-        return "a finite number"
     if high is None:
         return f"at least {low}" if "at_least" in limits else f"above {low}"
     if low is None:

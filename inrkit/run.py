@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import uuid
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,13 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                rows.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"{path} is damaged at line {number}; remove that line and try again") from error
+        return rows
 
     @property
     def field(self) -> Field:
@@ -136,13 +142,15 @@ class Run:
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
-            raise DataError(f"{self.folder} has no checkpoint.pt to resume from; fit it anew without --resume")
+            raise DataError(f"{self.folder} has no checkpoint.pt to resume from; start anew in another --out")
         try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            raise DataError(f"{path} is not a checkpoint, or is damaged: {str(error).splitlines()[0]}") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch raises whatever damaged bytes lead it to
+            raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
         if not isinstance(state, dict) or state.get("format") != _CHECKPOINT_FORMAT:
-            raise DataError(f"{path} is not a checkpoint of this version of inrkit; fit it anew without --resume")
+            raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
         return state
 
 

@@ -1,0 +1,47 @@
+"""Every modality × network × selector works, with no exceptions."""
+
+import itertools
+
+import pytest
+
+from inrkit import MODALITIES, NETWORKS, SELECTORS, fit
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory):
+    """A sample signal of every modality, with the suffix in which the modality writes reconstructions."""
+    from importlib import metadata
+
+    folder = tmp_path_factory.mktemp("samples")
+    suffixes = {
+        name: next(
+            entry.name for entry in metadata.entry_points(group="inrkit.suffixes") if entry.value == modality.value
+        )
+        for modality in metadata.entry_points(group=MODALITIES.group)
+        for name in [modality.name]
+    }
+    paths = {}
+    for name in MODALITIES.names():
+        plugin = MODALITIES.get(name)
+        paths[name] = folder / f"{name}.{suffixes[name]}"
+        plugin(plugin.Options()).sample(paths[name])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("modality", "network", "selector"),
+    list(itertools.product(MODALITIES.names(), NETWORKS.names(), SELECTORS.names())),
+)
+def test_every_combination_fits_two_steps(modality, network, selector, samples, tmp_path):
+    run = fit(
+        samples[modality],
+        out=tmp_path / "run",
+        modality=modality,
+        network=network,
+        selector=selector,
+        steps=2,
+        overrides=["objective=mse"],
+    )
+    assert run.result["status"] == "done"
+    assert run.metrics[MODALITIES.get(modality).metrics[0]] is not None
+    assert run.field.render().shape[:-1] == run.field.grid_shape

@@ -1,0 +1,177 @@
+import pytest
+import yaml
+
+from inrkit import ConfigError
+from inrkit.config import SLOTS, compose, parse_overrides, presets, read_yaml, resolve
+
+PHOTO = {"data": {"path": "photo.png"}}
+
+
+def resolved(*words: str, base: str | None = None):
+    return resolve([{"base": base} if base else {}, PHOTO, parse_overrides(words)])
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid(name):
+    assert resolve([{"base": name}, PHOTO]).modality.name == name.removesuffix("-paper")
+
+
+def test_the_modality_comes_from_the_suffix():
+    assert resolve([PHOTO]).modality.name == "image"
+
+
+def test_no_modality_is_an_error_that_lists_them():
+    with pytest.raises(ConfigError, match=r"no modality is named and song\.xyz.*image"):
+        resolve([{"data": {"path": "song.xyz"}}])
+
+
+def test_later_layers_win():
+    assert resolved("selector.ratio=0.3", "selector.ratio=0.4").selector.options.ratio == 0.4
+
+
+def test_the_default_preset_lies_below_and_a_named_base_replaces_it():
+    assert resolved().optimizer.options.lr != 1e-4
+    assert resolved(base="image-paper").optimizer.options.lr == 1e-4
+
+
+def test_the_paper_preset_is_the_published_setting():
+    config = resolved(base="image-paper").to_dict()
+    assert config["network"] == {
+        "name": "siren",
+        "hidden_features": 256,
+        "hidden_layers": 3,
+        "first_omega": 30.0,
+        "hidden_omega": 30.0,
+        "weight_scale": 1.0,
+    }
+    assert config["selector"] == {
+        "name": "evos",
+        "ratio": 0.5,
+        "ratio_schedule": "constant",
+        "interval": "linear",
+        "interval_start": 100,
+        "interval_end": 50,
+        "crossover": "select",
+        "mutation": "constant",
+        "mutation_start": 0.5,
+        "mutation_end": 0.5,
+        "high_frequency_weight": pytest.approx(1e-5 * 127.5**2),
+    }
+    assert config["objective"] == {
+        "name": "cross-frequency",
+        "weight": pytest.approx(1e-5 * 127.5**2),
+        "until": 0.3,
+    }
+    assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("adam", 1e-4)
+    assert (config["schedule"]["name"], config["schedule"]["warmup"]) == ("constant", 0.0)
+    assert (config["train"]["steps"], config["train"]["precision"]) == (5000, "float32")
+    assert config["transform"] == {"name": "minmax", "range": "full"}
+
+
+def test_choosing_another_plugin_keeps_the_options_it_shares_and_drops_the_others():
+    config = resolved("selector=uniform", "objective=mse", base="image-paper")
+    assert config.selector.name == "uniform"
+    assert config.selector.options.ratio == 0.5
+    assert not hasattr(config.selector.options, "crossover")
+
+
+def test_an_option_given_for_the_wrong_plugin_is_an_error():
+    with pytest.raises(ConfigError, match=r"selector\.crossover is not an option"):
+        resolved("selector=uniform", "selector.crossover=add", "objective=mse")
+
+
+def test_a_slot_may_be_a_name_or_a_mapping():
+    assert resolve([PHOTO, {"selector": "full"}]).selector.name == "full"
+    assert resolve([PHOTO, {"selector": {"name": "full"}}]).selector.name == "full"
+
+
+def test_a_resolved_config_resolves_to_itself(tmp_path):
+    config = resolved("selector=uniform", "selector.ratio=0.25", "seed=7", "optimizer=adamw")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    again = resolve([read_yaml(tmp_path / "config.yaml")])
+    expected = config.to_dict()
+    expected["data"] = again.to_dict()["data"]
+    assert again.to_dict() == expected
+
+
+def test_every_option_of_every_plugin_is_explained():
+    for slot, registry in SLOTS.items():
+        for name in registry.names():
+            from inrkit.options import docstrings, field_names
+
+            options = registry.get(name).Options
+            assert field_names(options) == set(docstrings(options)), f"{slot} {name}"
+
+
+def test_the_written_yaml_explains_every_key():
+    lines = resolved().to_yaml().splitlines()
+    keys = [number for number, line in enumerate(lines) if line.startswith("  ") and "# " not in line]
+    assert keys
+    assert all("# " in lines[number - 1] for number in keys if "  name:" not in lines[number])
+    assert yaml.safe_load("\n".join(lines))["network"]["first_omega"] == 30
+
+
+def test_all_errors_are_listed_at_once():
+    with pytest.raises(ConfigError) as error:
+        resolved(
+            "selector.ratoi=0.2",
+            "train.steps=0",
+            "network=sirne",
+            "optimizer.lr=fast",
+            "trian.steps=3",
+            "metrics=[psnr,sism]",
+            "seed=-1",
+        )
+    lines = str(error.value).splitlines()
+    expected = [
+        "trian is not an option; did you mean 'train'?",
+        "network: network 'sirne' is not known; did you mean 'siren'?",
+        "selector.ratoi is not an option; did you mean 'ratio'?",
+        "optimizer.lr is 'fast'; it must be a number",
+        "train.steps is 0; it must be at least 1",
+        "seed is -1; it must be in [0, 9223372036854775807]",
+        "metrics: 'sism' is not known; did you mean 'ssim'?",
+    ]
+    assert sorted(lines) == sorted(line for line in expected if not line.startswith("metrics")) or sorted(
+        lines
+    ) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("selector.ratio=1.5", r"selector.ratio is 1.5; it must be in \(0, 1\]"),
+        ("selector.ratio=.nan", r"selector.ratio is nan; it must be in \(0, 1\]"),
+        ("selector.crossover=swap", "it must be one of: select, add, none"),
+        ("train.steps=1.5", "train.steps is 1.5; it must be a whole number"),
+        ("selector=3", "selector is 3; it must be a name, or a mapping"),
+        ("train=5", "train is 5; it must be a mapping"),
+        ("optimizer.beta1=1", r"in \[0, 1\)"),
+        ("metrics=psnr", "metrics is 'psnr'; it must be a list"),
+        ("base=imgae", "config 'imgae' is not known; did you mean 'image'"),
+        ("selector.mutation=exponential selector.mutation_end=0", "must be above 0 where mutation is exponential"),
+        ("objective=cross-frequency selector=uniform", "choose objective=mse"),
+    ],
+)
+def test_a_wrong_value_says_what_is_right(word, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        resolved(*word.split())
+
+
+@pytest.mark.parametrize("word", ["ratio", "=3", "a.b"])
+def test_a_word_without_a_key_or_value_is_refused(word):
+    with pytest.raises(ConfigError, match="not of the form key=value"):
+        parse_overrides([word])
+
+
+def test_a_path_in_a_config_file_is_relative_to_it(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "my.yaml").write_text("data: {path: photo.png}")
+    assert resolve([read_yaml(tmp_path / "sub" / "my.yaml")]).data.path == str(tmp_path / "sub" / "photo.png")
+
+
+def test_compose_leaves_its_layers_alone():
+    layer = {"selector": {"name": "uniform", "ratio": 0.1}, **PHOTO}
+    before = repr(layer)
+    compose([layer, {"selector": {"ratio": 0.2}}])
+    assert repr(layer) == before

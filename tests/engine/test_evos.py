@@ -1,0 +1,249 @@
+"""EVOS against a plain, slow statement of its equations, and the cases that the published code gets wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inrkit import CoordinateDataset, Progress
+from inrkit.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.schedules import RATIO_SCHEDULES, ratio
+from inrkit.selectors import Errors, Selection
+from inrkit.selectors.evos import Evos, EvosOptions, crossover
+
+
+def make(count: int, **options) -> Evos:
+    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((count, 1))))
+    return Evos(EvosOptions(**options), count, operator, 0, torch.device("cpu"))
+
+
+def errors_of(count: int, seed: int = 0) -> Errors:
+    residual = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    return Errors(residual.square(), residual)
+
+
+def key_step(selector: Evos, errors: Errors, progress: Progress) -> None:
+    selection = selector.select(progress)
+    assert selection.indices is None
+    selector.observe(progress, selection, errors)
+
+
+def plain_crossover(low: list[float], high: list[float], n: int) -> set[int]:
+    everyone = range(len(low))
+    first = set(sorted(everyone, key=lambda i: -low[i])[:n])
+    second = set(sorted(everyone, key=lambda i: -high[i])[:n])
+    both = first & second
+    left = n - len(both)
+    mean_low, mean_high = sum(low) / len(low), sum(high) / len(high)
+    share = mean_low / (mean_low + mean_high)
+    from_first = math.floor(share * left)
+    best_low = sorted(first - second, key=lambda i: -low[i])[:from_first]
+    best_high = sorted(second - first, key=lambda i: -high[i])[: left - from_first]
+    return both | set(best_low) | set(best_high)
+
+
+@given(st.integers(1, 60), st.integers(0, 2**31), st.data())
+def test_crossover_equals_its_plain_statement(count, seed, data):
+    n = data.draw(st.integers(0, count))
+    low, high = np.random.default_rng(seed).random((2, count))
+    offspring = crossover(torch.tensor(low), torch.tensor(high), n).tolist()
+    assert len(offspring) == n
+    assert set(offspring) == plain_crossover(low.tolist(), high.tolist(), n)
+
+
+def test_key_steps_of_the_published_setting_number_72():
+    selector = make(100, ratio=0.5)
+    keys = [t for t in range(1, 5001) if selector.is_key_step(Progress(t, 5000))]
+    assert len(keys) == 72
+    assert keys == [t for t in range(1, 5001) if t % math.floor(100 - 50 * t / 5000) == 1]
+
+
+def test_a_fixed_interval_stays():
+    selector = make(100, interval="fixed", interval_start=30)
+    assert [t for t in range(1, 100) if selector.is_key_step(Progress(t, 100))] == [1, 31, 61, 91]
+
+
+def test_an_interval_of_one_makes_every_step_a_key_step():
+    selector = make(100, interval="fixed", interval_start=1)
+    assert all(selector.is_key_step(Progress(t, 50)) for t in range(1, 51))
+
+
+def test_step_one_is_always_a_key_step():
+    assert make(10, interval="linear", interval_start=1000, interval_end=1).is_key_step(Progress(1, 1))
+
+
+@pytest.mark.parametrize("name", ["select", "add", "none"])
+def test_survivors_and_mutants_are_what_the_equations_say(name):
+    count, errors = 200, errors_of(200)
+    selector = make(count, ratio=0.3, crossover=name, high_frequency_weight=0.1, mutation_start=0.4, mutation_end=0.4)
+    key_step(selector, errors, Progress(1, 10**6))
+    k, m = 60, math.floor(0.4 * 0.3 * 200)
+    low = errors.squared
+    high = 0.1 * torch.tensor(np.convolve(errors.residual, [1, -2, 1], "same")).square()
+    fitness = {"add": low + high, "none": low}.get(name)
+    expected = (
+        plain_crossover(low.tolist(), high.tolist(), k - m)
+        if fitness is None
+        else set(fitness.argsort(descending=True)[: k - m].tolist())
+    )
+    drawn = [selector.select(Progress(t, 10**6)).indices.tolist() for t in range(2, 99)]
+    for indices in drawn:
+        assert len(set(indices)) == len(indices) == k
+        assert set(indices[: k - m]) == expected
+    mutants = [index for indices in drawn for index in indices[k - m :]]
+    assert set(mutants) == set(range(count)) - expected
+
+
+def test_mutants_are_uniform_over_those_that_did_not_survive():
+    selector = make(40, ratio=0.5)
+    key_step(selector, errors_of(40), Progress(1, 10**6))
+    counts = torch.zeros(40)
+    survivors = set(selector.select(Progress(2, 10**6)).indices[:10].tolist())
+    rounds = 4000
+    for _ in range(rounds):
+        counts[selector.select(Progress(2, 10**6)).indices[10:]] += 1
+    others = counts[[i for i in range(40) if i not in survivors]]
+    expected = rounds * 10 / 30
+    assert ((others - expected).abs() < 5 * (expected * (1 - 10 / 30)) ** 0.5).all()
+
+
+def test_a_growing_selection_goes_on_down_the_ranking_by_squared_error():
+    count, errors = 100, errors_of(100)
+    selector = make(count, ratio=0.2, ratio_schedule="linear", mutation_start=0.0, mutation_end=0.0)
+    selector.options.interval_start = 10**9
+    key_step(selector, errors, Progress(1, 50))
+    first = set(selector.select(Progress(2, 50)).indices.tolist())
+    rest = [i for i in errors.squared.argsort(descending=True).tolist() if i not in first]
+    for step in (10, 30, 50):
+        indices = selector.select(Progress(step, 50)).indices.tolist()
+        assert set(indices) == first | set(rest[: len(indices) - len(first)])
+
+
+def test_mutation_may_rise_until_nothing_survives():
+    selector = make(50, ratio=0.4, mutation="linear", mutation_start=0.0, mutation_end=1.0)
+    key_step(selector, errors_of(50), Progress(1, 1000))
+    indices = selector.select(Progress(1000, 1000)).indices
+    assert len(indices.unique()) == 20
+
+
+@pytest.mark.parametrize("schedule", ["linear", "exponential"])
+def test_mutation_runs_from_its_start_to_its_end(schedule):
+    selector = make(1000, ratio=0.5, mutation=schedule, mutation_start=0.2, mutation_end=0.8)
+    counts = [selector.mutants(Progress(t, 1000)) for t in range(1, 1001)]
+    assert counts[0] == 100
+    assert counts[-1] == pytest.approx(400, abs=1)
+    assert counts == sorted(counts)
+    assert counts[500] == pytest.approx(250 if schedule == "linear" else 200, abs=1)
+
+
+def test_ratio_schedules_go_where_they_say():
+    ends = {name: (ratio(name, 0.3, 0.0), ratio(name, 0.3, 1.0)) for name in RATIO_SCHEDULES}
+    assert {name: start for name, (start, _) in ends.items()} == dict.fromkeys(RATIO_SCHEDULES, 0.3)
+    expected = {"constant": 0.3, "linear": 1.0, "step": 0.93, "cosine": 1.0, "reverse-cosine": 0.2}
+    assert {name: end for name, (_, end) in ends.items()} == pytest.approx(expected)
+    stages = [ratio("step", 0.2, done / 100) for done in range(100)]
+    assert sorted(set(stages)) == pytest.approx([0.2 + 0.08 * stage for stage in range(10)])
+    assert all(stages.count(stage) == 10 for stage in set(stages))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 300),
+    st.floats(0.001, 1.0),
+    st.sampled_from(RATIO_SCHEDULES),
+    st.sampled_from(["constant", "linear", "exponential"]),
+    st.floats(0.01, 1.0),
+    st.floats(0.01, 1.0),
+    st.sampled_from(["select", "add", "none"]),
+)
+def test_every_selection_is_distinct_and_of_the_size_it_promises(count, share, schedule, rate, start, end, how):
+    selector = make(
+        count,
+        ratio=share,
+        ratio_schedule=schedule,
+        mutation=rate,
+        mutation_start=start,
+        mutation_end=end,
+        crossover=how,
+    )
+    steps = 30
+    selector.options.interval_start, selector.options.interval_end = 12, 7
+    for step in range(1, steps + 1):
+        progress = Progress(step, steps)
+        selection = selector.select(progress)
+        if selection.indices is None:
+            assert selector.size(progress) == count
+            selector.observe(progress, selection, errors_of(count, step))
+        else:
+            indices = selection.indices
+            assert len(indices.unique()) == len(indices) == selector.size(progress) >= 1
+            assert indices.min() >= 0
+            assert indices.max() < count
+
+
+class TestWhereThePublishedCodeMisbehaves:
+    def test_no_survivors_selects_nobody_instead_of_everybody(self):
+        assert crossover(torch.rand(9), torch.rand(9), 0).tolist() == []
+        selector = make(10, ratio=0.5, mutation_start=1.0, mutation_end=1.0)
+        key_step(selector, errors_of(10), Progress(1, 100))
+        assert len(selector.select(Progress(2, 100)).indices) == 5
+
+    def test_a_ratio_below_one_coordinate_selects_one(self):
+        selector = make(3, ratio=0.01)
+        key_step(selector, errors_of(3), Progress(1, 100))
+        assert len(selector.select(Progress(2, 100)).indices) == 1
+
+    def test_one_coordinate_is_enough(self):
+        selector = make(1)
+        key_step(selector, errors_of(1), Progress(1, 100))
+        assert selector.select(Progress(2, 100)).indices.tolist() == [0]
+
+    def test_the_global_generator_is_neither_used_nor_touched(self):
+        def indices():
+            selector = make(100)
+            key_step(selector, errors_of(100), Progress(1, 100))
+            return selector.select(Progress(2, 100)).indices
+
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        one = indices()
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(2)
+        assert torch.equal(indices(), one)
+
+    def test_state_restores_the_selection_exactly(self):
+        selector = make(100)
+        key_step(selector, errors_of(100), Progress(1, 100))
+        selector.select(Progress(2, 100))
+        state = selector.state_dict()
+        other = make(100)
+        other.load_state_dict(state)
+        for step in range(3, 20):
+            progress = Progress(step, 100)
+            assert torch.equal(selector.select(progress).indices, other.select(progress).indices)
+
+    @pytest.mark.parametrize("how", ["select", "add", "none"])
+    def test_a_constant_signal_without_any_error_is_handled(self, how):
+        selector = make(30, crossover=how)
+        key_step(selector, Errors(torch.zeros(30), torch.zeros(30)), Progress(1, 100))
+        assert len(selector.select(Progress(2, 100)).indices.unique()) == 15
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_fitness_that_is_not_finite_ranks_first_and_breaks_nothing(self, bad):
+        errors = errors_of(30)
+        errors.squared[7], errors.residual[7] = bad, bad
+        selector = make(30)
+        key_step(selector, errors, Progress(1, 100))
+        indices = selector.select(Progress(2, 100)).indices
+        assert len(indices.unique()) == 15
+        assert 7 in indices.tolist()
+
+    def test_selecting_does_not_depend_on_whether_gradients_are_recorded(self):
+        errors = errors_of(30)
+        errors = Errors(errors.squared, errors.residual)
+        selector = make(30)
+        selector.observe(Progress(1, 10), Selection(None), errors)
+        assert not selector.state_dict()["fitness"].requires_grad

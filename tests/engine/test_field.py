@@ -1,0 +1,138 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, load
+from inrkit.dataset import cell_affine, lattice_coordinates
+from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.transforms import MinMax
+
+SHAPE = (12, 9)
+
+
+@pytest.fixture
+def field() -> Field:
+    torch.manual_seed(0)
+    network = Siren(SirenOptions(hidden_features=8, hidden_layers=1), 2, 3)
+    dataset = CoordinateDataset(
+        np.zeros((*SHAPE, 3), np.uint8), affine=cell_affine(SHAPE), transform=MinMax(0, 255), metadata={"a": [1]}
+    )
+    return Field.of(network, "siren", dataset, "minmax", "image")
+
+
+def test_a_loaded_field_is_the_saved_one(field, tmp_path):
+    field.save(tmp_path / "field.safetensors")
+    for path in (tmp_path, tmp_path / "field.safetensors"):
+        loaded = load(path)
+        assert np.array_equal(loaded.render(), field.render())
+        assert loaded.grid_shape == field.grid_shape
+        assert loaded.dtype == field.dtype
+        assert loaded.metadata == {"a": [1]}
+        assert np.array_equal(loaded.affine, field.affine)
+
+
+def test_rendering_equals_calling_at_the_lattice(field):
+    shape = (5, 7)
+    values = field(lattice_coordinates(torch.arange(35), shape).numpy())
+    np.testing.assert_allclose(field.render(shape, dtype=np.float32).reshape(35, 3), values, rtol=1e-5)
+    assert np.array_equal(field.render(shape).reshape(35, 3), np.rint(values).clip(0, 255).astype(np.uint8))
+
+
+def test_rendering_in_slabs_equals_rendering_at_once(field, monkeypatch):
+    whole = field.render((40, 30), dtype=np.float32)
+    monkeypatch.setattr("inrkit.field.slabs", lambda shape, size: iter([slice(0, 600), slice(600, 1200)]))
+    monkeypatch.setattr("inrkit.field.default_chunk", lambda device: 7)
+    np.testing.assert_allclose(field.render((40, 30), dtype=np.float32), whole, rtol=1e-5)
+
+
+def test_scale_is_a_factor_on_the_original_lattice(field):
+    assert field.render(scale=2).shape == (24, 18, 3)
+    assert field.render(scale=0.01).shape == (1, 1, 3)
+    assert field.render().dtype == np.uint8
+
+
+def test_physical_units_are_those_of_the_affine_map(field):
+    pixel = np.array([[3.0, 5.0], [0.0, 0.0]])
+    np.testing.assert_allclose(
+        field(pixel, physical=True), field.render(dtype=np.float32)[[3, 0], [5, 0]], rtol=1e-4, atol=1e-3
+    )
+
+
+def test_a_tensor_gives_a_tensor_and_an_array_an_array(field):
+    points = torch.zeros(2, 4, 2)
+    assert isinstance(field(points), torch.Tensor)
+    assert isinstance(field(points.numpy()), np.ndarray)
+    assert field(points).shape == (2, 4, 3)
+    assert field(torch.zeros(2)).shape == (3,)
+    assert field(torch.zeros(0, 2)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("arguments", [{"shape": (3,)}, {"shape": (0, 3)}, {"scale": 0}, {"scale": float("nan")}])
+def test_impossible_lattices_are_refused(field, arguments):
+    with pytest.raises(ConfigError, match="must be"):
+        field.render(**arguments)
+
+
+def test_a_shape_and_a_scale_at_once_are_refused(field):
+    with pytest.raises(ConfigError, match="give one of them"):
+        field.render((3, 3), scale=2)
+
+
+def test_coordinates_of_another_dimension_are_refused(field):
+    with pytest.raises(DataError, match=r"expected \(…, 2\)"):
+        field(np.zeros((4, 3)))
+
+
+def edited(source, target, change):
+    with safe_open(source, framework="pt") as file:
+        description = json.loads(file.metadata()["inrkit"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(description)
+    save_file(weights, target, metadata={"inrkit": json.dumps(description)})
+
+
+def test_a_field_from_a_stranger_imports_no_code(field, tmp_path):
+    (tmp_path / "stranger_code.py").write_text("raise SystemExit('stranger code ran')")
+    field.save(tmp_path / "good.safetensors")
+    for key in ("network", "transform"):
+        edited(
+            tmp_path / "good.safetensors",
+            tmp_path / "bad.safetensors",
+            lambda description, key=key: description[key].update(name="stranger_code:Network"),
+        )
+        sys.path.insert(0, str(tmp_path))
+        try:
+            with pytest.raises(ConfigError, match="trust"):
+                load(tmp_path / "bad.safetensors")
+        finally:
+            sys.path.remove(str(tmp_path))
+        assert "stranger_code" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(format=99),
+        lambda d: d.pop("network"),
+        lambda d: d["network"]["options"].update(hidden_features="many"),
+        lambda d: d["network"]["options"].update(hidden_features=16),
+        lambda d: d.update(dtype="no dtype"),
+        lambda d: d.update(grid_shape=3),
+    ],
+)
+def test_a_damaged_description_is_one_line(field, tmp_path, change):
+    field.save(tmp_path / "good.safetensors")
+    edited(tmp_path / "good.safetensors", tmp_path / "bad.safetensors", change)
+    with pytest.raises(DataError) as error:
+        load(tmp_path / "bad.safetensors")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_is_told(field, tmp_path):
+    with pytest.raises(RunError, match="cannot write"):
+        field.save(tmp_path / "missing" / "field.safetensors")

@@ -1,0 +1,83 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from inrkit import OPERATORS, ConfigError, CoordinateDataset
+from inrkit.operators import LaplacianOptions, LatticeLaplacian
+
+SHAPES = [(9,), (1,), (5, 7), (1, 6), (4, 3, 5), (2, 3, 1, 4)]
+
+
+def plain_laplacian(field: np.ndarray) -> np.ndarray:
+    """The definition: neighbours along every axis less twice the centre, zero outside."""
+    result = np.zeros_like(field)
+    for place in itertools.product(*map(range, field.shape)):
+        for axis in range(field.ndim):
+            result[place] -= 2 * field[place]
+            for offset in (-1, 1):
+                other = list(place)
+                other[axis] += offset
+                if 0 <= other[axis] < field.shape[axis]:
+                    result[place] += field[tuple(other)]
+    return result
+
+
+def laplacian(shape: tuple[int, ...]) -> LatticeLaplacian:
+    return LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((*shape, 1))))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_laplacian_equals_its_plain_definition(shape):
+    field = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    response = laplacian(shape).response(torch.from_numpy(field).reshape(-1))
+    np.testing.assert_allclose(response.numpy(), plain_laplacian(field).reshape(-1), atol=1e-5)
+
+
+def test_the_kernels_are_those_of_the_paper():
+    impulse = torch.zeros(5)
+    impulse[2] = 1
+    assert laplacian((5,)).response(impulse).tolist() == [0, 1, -2, 1, 0]
+    impulse = torch.zeros(9)
+    impulse[4] = 1
+    assert laplacian((3, 3)).response(impulse).tolist() == [0, 1, 0, 1, -4, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_response_of_a_subset_equals_those_entries_of_the_whole(shape):
+    operator = laplacian(shape)
+    generator = torch.Generator().manual_seed(1)
+    field = torch.randn(int(np.prod(shape)), generator=generator)
+    indices = torch.randperm(len(field), generator=generator)[: max(1, len(field) // 2)]
+    torch.testing.assert_close(operator.response_at(field, indices), operator.response(field)[indices])
+
+
+@pytest.mark.parametrize("name", OPERATORS.names())
+def test_adjoint_satisfies_its_definition(name):
+    shape = (4, 5)
+    dataset = CoordinateDataset(np.zeros((*shape, 1)))
+    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), dataset)
+    generator = torch.Generator().manual_seed(2)
+    one, other = torch.randn(2, 20, generator=generator)
+    torch.testing.assert_close(operator.response(one) @ other, one @ operator.adjoint(other))
+    indices = torch.randperm(20, generator=generator)[:7]
+    scattered, scratch = torch.zeros(20), torch.zeros(20)
+    scattered[indices] = one[:7]
+    torch.testing.assert_close(operator.adjoint_at(one[:7], indices, scratch), operator.adjoint(scattered)[indices])
+    assert not scratch.any()
+
+
+def test_rows_taken_a_few_at_a_time_give_the_same(monkeypatch):
+    operator = laplacian((6, 6))
+    field, indices, scratch = torch.randn(36), torch.randperm(36)[:20], torch.zeros(36)
+    whole = operator.response_at(field, indices), operator.adjoint_at(field[:20], indices, scratch)
+    monkeypatch.setattr("inrkit.operators._ROWS", 3)
+    parts = operator.response_at(field, indices), operator.adjoint_at(field[:20], indices, scratch)
+    torch.testing.assert_close(parts, whole)
+
+
+def test_laplacian_of_free_points_is_refused_with_the_mend():
+    dataset = CoordinateDataset(np.zeros((5, 1)), points=np.zeros((5, 3)))
+    with pytest.raises(ConfigError, match="choose operator=none"):
+        LatticeLaplacian(LaplacianOptions(), dataset)

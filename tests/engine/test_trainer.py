@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+
+from inrkit import CoordinateDataset, Listener, Progress, RunError, Trainer
+from inrkit.networks import set_precision
+from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.objectives import OBJECTIVES
+from inrkit.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.optimizers import Adam, AdamOptions, Constant, ConstantOptions, Cosine, CosineOptions
+from inrkit.selectors import SELECTORS, Selection
+from inrkit.transforms import MinMax, MinMaxOptions
+
+
+def make(objective="cross-frequency", selector="evos", chunk=64, steps=30, lr=1e-3, schedule=None, **more) -> Trainer:
+    y, x = np.mgrid[0:16, 0:20]
+    picture = np.stack([x * 12, y * 15, (x * y) % 256], axis=-1).astype(np.uint8)
+    dataset = CoordinateDataset(picture, channel_weights=(0.2989, 0.587, 0.114))
+    dataset.transform = MinMax.fit(MinMaxOptions(), dataset)
+    operator = LatticeLaplacian(LaplacianOptions(), dataset)
+    torch.manual_seed(0)
+    network = Siren(SirenOptions(hidden_features=16, hidden_layers=1), 2, 3)
+    selector_class, objective_class = SELECTORS.get(selector), OBJECTIVES.get(objective)
+    options = selector_class.Options()
+    if selector == "evos":
+        options.interval_start, options.interval_end = 10, 5
+    return Trainer(
+        dataset,
+        network,
+        selector_class(options, len(dataset), operator, 0, torch.device("cpu")),
+        objective_class(objective_class.Options(), len(dataset), operator, torch.device("cpu")),
+        Adam.make(AdamOptions(lr=lr), network),
+        schedule or Constant(ConstantOptions()),
+        steps=steps,
+        chunk=chunk,
+        metrics=["psnr"],
+        evaluate_every=10,
+        **more,
+    )
+
+
+def gradients(trainer: Trainer, progress: Progress, selection: Selection) -> list[torch.Tensor]:
+    trainer.network.zero_grad()
+    trainer.backpropagate(progress, selection)
+    return [parameter.grad.clone() for parameter in trainer.network.parameters()]
+
+
+@pytest.mark.parametrize("objective", ["mse", "cross-frequency"])
+@pytest.mark.parametrize("indices", [None, torch.randperm(320, generator=torch.Generator().manual_seed(0))[:100]])
+def test_chunked_gradient_equals_whole_gradient(objective, indices):
+    progress, selection = Progress(1, 30), Selection(indices)
+    whole = gradients(make(objective, chunk=1000), progress, selection)
+    for chunk in (1, 7, 64):
+        for part, expected in zip(gradients(make(objective, chunk=chunk), progress, selection), whole, strict=True):
+            torch.testing.assert_close(part, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_gradient_is_that_of_the_stated_loss():
+    trainer = make("cross-frequency")
+    prediction = trainer.network(trainer.dataset.coordinates(slice(0, 320)))
+    missed = prediction - trainer.dataset.targets(slice(0, 320))
+    luma = (missed @ torch.tensor([0.2989, 0.587, 0.114])).view(1, 1, 16, 20)
+    kernel = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
+    response = torch.nn.functional.conv2d(luma, kernel, padding=1)
+    loss = missed.square().mean() + 0.1625625 * response.square().mean()
+    expected = torch.autograd.grad(loss, list(trainer.network.parameters()))
+    for ours, theirs in zip(gradients(trainer, Progress(1, 30), Selection(None)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("selector", SELECTORS.names())
+def test_resumed_run_equals_uninterrupted_run(selector):
+    objective = "cross-frequency" if SELECTORS.get(selector).visits_all else "mse"
+
+    class StopAt(Listener):
+        def on_step(self, trainer, selected):
+            if trainer.step == 13:
+                trainer.stop()
+
+    whole = make(objective, selector, schedule=Cosine(CosineOptions(warmup=0.1)))
+    whole.run()
+    first = make(objective, selector, schedule=Cosine(CosineOptions(warmup=0.1)), listeners=[StopAt()])
+    first.run()
+    assert first.step == 13
+    second = make(objective, selector, schedule=Cosine(CosineOptions(warmup=0.1)))
+    second.load_state_dict(first.state_dict())
+    torch.randn(3)
+    second.run()
+    for ours, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_same_seed_gives_the_same_result_whatever_the_global_generator_does():
+    class Disturb(Listener):
+        def on_step(self, trainer, selected):
+            torch.rand(selected)
+
+    one, other = make(), make(listeners=[Disturb()])
+    one.run()
+    other.run()
+    for ours, theirs in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_training_lowers_the_error():
+    rows = []
+
+    class Keep(Listener):
+        def on_evaluation(self, trainer, row):
+            rows.append(row)
+
+    make("mse", "full", steps=60, listeners=[Keep()]).run()
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert rows[-1]["psnr"] > rows[0]["psnr"] + 1
+
+
+def test_evaluation_records_no_gradients(monkeypatch):
+    recorded = []
+    trainer = make()
+    forward = Siren.forward
+
+    def watch(self, coordinates):
+        recorded.append((len(coordinates), torch.is_grad_enabled()))
+        return forward(self, coordinates)
+
+    monkeypatch.setattr(Siren, "forward", watch)
+    trainer._evaluate()
+    assert sum(size for size, _ in recorded) == 320
+    assert not any(enabled for _, enabled in recorded)
+
+
+def test_no_more_than_a_chunk_passes_through_the_network_at_a_time(monkeypatch):
+    sizes = []
+    trainer = make(chunk=48)
+    forward = Siren.forward
+
+    def watch(self, coordinates):
+        sizes.append(len(coordinates))
+        return forward(self, coordinates)
+
+    monkeypatch.setattr(Siren, "forward", watch)
+    trainer.run()
+    assert max(sizes) == 48
+
+
+def test_divergence_ends_the_run_with_the_mend():
+    with pytest.raises(RunError, match=r"diverged.*lower optimizer.lr"):
+        make("mse", "full", lr=1e30).run()
+
+
+def test_selection_time_is_part_of_training_time():
+    trainer = make()
+    trainer.run()
+    assert 0 < trainer.seconds["selection"] < trainer.seconds["train"]
+    assert trainer.seconds["evaluation"] > 0
+
+
+def test_bfloat16_touches_hidden_matrices_only():
+    trainer = make("mse", "full")
+    dtypes = []
+    trainer.network.first.register_forward_hook(
+        lambda _, inputs, output: dtypes.append((inputs[0].dtype, output.dtype))
+    )
+    exact = trainer.network(trainer.dataset.coordinates(slice(0, 320)))
+    set_precision(trainer.network, "bfloat16")
+    rounded = trainer.network(trainer.dataset.coordinates(slice(0, 320)))
+    assert dtypes == [(torch.float32, torch.float32)] * 2
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.05
