@@ -1,6 +1,7 @@
 """inrkit fits implicit neural representations: small networks from coordinates to a signal's values."""
 
 from inrkit.dataset import CoordinateDataset
+from inrkit.embeddings import EMBEDDINGS, Embedding
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.field import Field
 from inrkit.fitting import fit
@@ -18,6 +19,7 @@ from inrkit.trainer import Listener, Trainer
 from inrkit.transforms import TRANSFORMS, ValueTransform
 
 __all__ = [
+    "EMBEDDINGS",
     "METRICS",
     "MODALITIES",
     "NETWORKS",
@@ -30,6 +32,7 @@ __all__ = [
     "ConfigError",
     "CoordinateDataset",
     "DataError",
+    "Embedding",
     "Errors",
     "Field",
     "FitnessOperator",

@@ -19,7 +19,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from inrkit.embeddings import EMBEDDINGS
 from inrkit.errors import ConfigError
+from inrkit.files import expanded
 from inrkit.metrics import METRICS
 from inrkit.modality import MODALITIES, modality_of
 from inrkit.networks import NETWORKS
@@ -82,6 +84,7 @@ SLOTS: dict[str, Registry[Any]] = {
     "modality": MODALITIES,
     "transform": TRANSFORMS,
     "operator": OPERATORS,
+    "embedding": EMBEDDINGS,
     "network": NETWORKS,
     "selector": SELECTORS,
     "objective": OBJECTIVES,
@@ -117,6 +120,7 @@ class Config:
     modality: Choice
     transform: Choice
     operator: Choice
+    embedding: Choice
     network: Choice
     selector: Choice
     objective: Choice
@@ -178,7 +182,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     layer = _parse_yaml(text, str(path))
     data = layer.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = str(path.parent.resolve() / Path(data["path"]).expanduser())
+        data["path"] = str(path.parent.resolve() / expanded(data["path"]))
     return layer
 
 
@@ -262,15 +266,15 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     errors = _unknown_keys(merged)
     parts: dict[str, Any] = {}
 
-    modality_class: Any = None
+    modality: Any = None
     for slot, registry in SLOTS.items():
         given = merged.get(slot) or {}
         if not isinstance(given, dict):
             errors.append(f"{slot} is {given}; it must be a name, or a mapping with a name and options")
             continue
         default = _DEFAULT_NAMES.get(slot)
-        if slot == "operator" and modality_class is not None:
-            default = modality_class.operator
+        if slot in ("operator", "embedding") and modality is not None:
+            default = getattr(modality, slot)
         name = given.get("name", default)
         if name is None:
             if slot == "modality":
@@ -281,11 +285,11 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         except ConfigError as error:
             errors.append(f"{slot}: {error}")
             continue
-        if slot == "modality":
-            modality_class = plugin
         options = {key: value for key, value in given.items() if key != "name"}
         instance, wrong = parse(plugin.Options, options, slot)
         errors += wrong
+        if slot == "modality" and instance is not None:
+            modality = plugin(instance)
         parts[slot] = Choice(str(name), plugin, instance)
 
     for section, options_class in SECTIONS.items():
@@ -296,8 +300,8 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         parts[section], wrong = parse(options_class, given, section)
         errors += wrong
     general = {key: merged[key] for key in field_names(GeneralOptions) if key in merged}
-    if modality_class is not None:
-        general.setdefault("metrics", list(modality_class.metrics))
+    if modality is not None:
+        general.setdefault("metrics", list(modality.metrics))
     parts["general"], wrong = parse(GeneralOptions, general, "")
     errors += wrong
     if parts["general"] is not None:

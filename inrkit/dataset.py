@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.embeddings import Embedding
 from inrkit.errors import DataError
 from inrkit.transforms import Identity, ValueTransform, as_float
 
@@ -70,6 +72,9 @@ class CoordinateDataset:
             (luma for RGB); the mean if not given.
         transform: map from stored values to the network's range.
         metadata: what the modality needs to write a reconstruction; plain JSON.
+        weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1.
+        resample: for free points that are drawn anew during training: gives the points and values of round 0, 1, ….
+        resample_every: steps between two rounds.
 
     Raises:
         DataError: no values, a complex or non-numeric dtype, or shapes that do not fit each other.
@@ -84,6 +89,9 @@ class CoordinateDataset:
         channel_weights: tuple[float, ...] | None = None,
         transform: ValueTransform | None = None,
         metadata: dict[str, Any] | None = None,
+        weights: np.ndarray | None = None,
+        resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
+        resample_every: int = 0,
     ) -> None:
         if values.dtype.kind not in "biuf":
             raise DataError(f"values are of dtype {values.dtype}; expected bool, integers or real numbers")
@@ -105,7 +113,12 @@ class CoordinateDataset:
                 f"expected {(dimensions, dimensions + 1)} and {channels}"
             )
         self.transform = transform or Identity()
+        self.embedding: Embedding | None = None
         self.metadata = metadata or {}
+        self.weights = None if weights is None else self._spread(weights)
+        self.resample = resample
+        self.resample_every = resample_every if resample is not None else 0
+        self.round = 0
 
     def __len__(self) -> int:
         """N."""
@@ -171,6 +184,30 @@ class CoordinateDataset:
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
         return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
 
+    def inputs(self, indices: Tensor | slice) -> Tensor:
+        """(k, E) float32 network inputs of `indices`: the coordinates, embedded."""
+        coordinates = self.coordinates(indices)
+        return coordinates if self.embedding is None else self.embedding(coordinates)
+
+    def weights_of(self, indices: Tensor | slice) -> Tensor | None:
+        """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
+        if self.weights is None:
+            return None
+        if self.grid_shape is None:
+            return self.weights[indices]
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        return self.weights[torch.unravel_index(indices, self.grid_shape)]
+
+    def advance(self, number: int) -> None:
+        """Replace the points and values by those of round `number`."""
+        if self.resample is None or number == self.round:
+            return
+        points, values = self.resample(number)
+        self.points = torch.as_tensor(np.asarray(points, dtype=np.float32)).to(self.device)
+        self.values = _as_tensor(values).reshape(-1, self.channels).to(self.device)
+        self.round = number
+
     def stored(self, indices: Tensor | slice) -> Tensor:
         """(k, C) values of `indices` as the file has them, as float32 or float64."""
         values = self.values[indices]
@@ -188,7 +225,22 @@ class CoordinateDataset:
         moved.values = self.values.to(device)
         moved.points = None if self.points is None else self.points.to(device)
         moved.channel_weights = self.channel_weights.to(device)
+        moved.weights = None if self.weights is None else self.weights.to(device)
         return moved
+
+    def _spread(self, weights: np.ndarray) -> Tensor:
+        """Weights over the lattice or the points, without a copy of what repeats."""
+        given = torch.as_tensor(np.array(weights, dtype=np.float32))
+        try:
+            spread = given.expand(self.grid_shape or (len(self),))
+        except RuntimeError as error:
+            raise DataError(
+                f"weights have shape {tuple(given.shape)}; expected one that spreads over the signal"
+            ) from error
+        mean = float(given.expand_as(spread).mean(dtype=torch.float64))
+        if not (math.isfinite(mean) and mean > 0 and bool((given >= 0).all())):
+            raise DataError("weights must be finite, not negative, and not all zero")
+        return (given / mean).expand(spread.shape)
 
 
 def _as_tensor(values: np.ndarray) -> Tensor:

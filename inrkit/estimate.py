@@ -48,7 +48,7 @@ def estimate(trainer: Trainer) -> Estimate:
         return tensor
 
     def step() -> None:
-        (network(dataset.coordinates(chunk)) - dataset.targets(chunk)).square().mean().backward()
+        (network(dataset.inputs(chunk)) - dataset.targets(chunk)).square().mean().backward()
 
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
         step()

@@ -21,7 +21,7 @@ def default_chunk(device: torch.device) -> int:
 def decoded(
     network: nn.Module,
     transform: ValueTransform,
-    coordinates: Callable[[slice], Tensor],
+    inputs: Callable[[slice], Tensor],
     span: slice,
     chunk: int,
     value_range: tuple[float, float] | None,
@@ -31,7 +31,7 @@ def decoded(
     Args:
         network: (…, D) to (…, C).
         transform: from stored values to the network's range.
-        coordinates: gives the (k, D) coordinates of a slice of indices.
+        inputs: gives the (k, E) network inputs of a slice of indices.
         span: start and stop of the indices.
         chunk: how many coordinates pass through the network at a time.
         value_range: what stored values are clipped to.
@@ -39,8 +39,8 @@ def decoded(
     parts = []
     with torch.inference_mode():
         for start in range(span.start, span.stop, chunk):
-            inputs = coordinates(slice(start, min(start + chunk, span.stop)))
-            values = transform.decode(network(inputs)).to(torch.float32)
+            part = inputs(slice(start, min(start + chunk, span.stop)))
+            values = transform.decode(network(part)).to(torch.float32)
             parts.append(values if value_range is None else values.clamp_(*value_range))
     return torch.cat(parts)
 
@@ -71,9 +71,11 @@ def evaluate(network: nn.Module, dataset: CoordinateDataset, metrics: list[str],
         name: metric(shape, dataset.channels, dataset.peak) for name, metric in chosen.items() if metric.applies(shape)
     }
     for span in slabs(shape, 1 << 18):
-        prediction = decoded(network, dataset.transform, dataset.coordinates, span, chunk, dataset.value_range)
+        prediction = decoded(network, dataset.transform, dataset.inputs, span, chunk, dataset.value_range)
         target = dataset.stored(span).to(torch.float32)
         rows = (-1, *shape[1:], dataset.channels)
+        weights = dataset.weights_of(span)
+        weights = None if weights is None else weights.view(rows[:-1])
         for metric in running.values():
-            metric.update(prediction.view(rows), target.view(rows))
+            metric.update(prediction.view(rows), target.view(rows), weights)
     return {name: metric.compute() for name, metric in running.items()}

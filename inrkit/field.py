@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +18,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inrkit.dataset import CoordinateDataset, lattice_coordinates
-from inrkit.errors import ConfigError, DataError
+from inrkit.embeddings import EMBEDDINGS, Embedding
+from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation import decoded, default_chunk, slabs
 from inrkit.files import to_json, written_whole
+from inrkit.modality import MODALITIES, Modality
 from inrkit.networks import NETWORKS, Network
 from inrkit.options import parse
 from inrkit.transforms import TRANSFORMS, ValueTransform
+
+if TYPE_CHECKING:
+    from inrkit.config import Config
 
 _FORMAT = 1
 
@@ -31,11 +38,11 @@ class Field:
     """A network with everything that turns its numbers into the signal.
 
     Args:
-        network: (…, D) coordinates in [−1, 1]^D to (…, C) values in the network's range.
-        network_name: what the network is called in the registry.
+        network: (…, E) network inputs to (…, C) values in the network's range.
+        embedding: (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
         transform: from stored values to the network's range.
-        transform_name: what the transform is called in the registry.
-        modality: what the signal's modality is called in the registry.
+        names: what network, embedding, transform and modality are called in their registries.
+        modality_options: the modality's options, in plain containers.
         grid_shape: the lattice that the signal came on; None for free points.
         dtype: of the stored values.
         value_range: what stored values are clipped to; None for real numbers.
@@ -44,10 +51,10 @@ class Field:
     """
 
     network: Network
-    network_name: str
+    embedding: Embedding
     transform: ValueTransform
-    transform_name: str
-    modality: str
+    names: dict[str, str]
+    modality_options: dict[str, Any]
     grid_shape: tuple[int, ...] | None
     dtype: np.dtype
     value_range: tuple[float, float] | None
@@ -55,21 +62,14 @@ class Field:
     metadata: dict[str, Any]
 
     @classmethod
-    def of(
-        cls,
-        network: Network,
-        network_name: str,
-        dataset: CoordinateDataset,
-        transform_name: str,
-        modality: str,
-    ) -> Field:
-        """The field that `network`, trained on `dataset`, represents."""
+    def of(cls, config: Config, network: Network, dataset: CoordinateDataset) -> Field:
+        """The field that `network`, trained on `dataset` as `config` says, represents."""
         return cls(
             network=network,
-            network_name=network_name,
+            embedding=config.embedding.plugin(config.embedding.options, dataset.dimensions),
             transform=dataset.transform,
-            transform_name=transform_name,
-            modality=modality,
+            names={slot: getattr(config, slot).name for slot in ("network", "embedding", "transform", "modality")},
+            modality_options=dataclasses.asdict(config.modality.options),
             grid_shape=dataset.grid_shape,
             dtype=dataset.dtype,
             value_range=dataset.value_range,
@@ -78,9 +78,22 @@ class Field:
         )
 
     @property
+    def modality(self) -> Modality:
+        """The modality that the signal is of, with the options that it was read with.
+
+        Raises:
+            ConfigError: it is not installed here.
+        """
+        plugin = MODALITIES.get(self.names["modality"])
+        options, errors = parse(plugin.Options, self.modality_options, "modality")
+        if errors:
+            raise ConfigError("\n".join(errors))
+        return plugin(options)
+
+    @property
     def dimensions(self) -> int:
         """D."""
-        return self.network.dimensions
+        return self.embedding.dimensions
 
     @property
     def channels(self) -> int:
@@ -149,7 +162,10 @@ class Field:
         """
         shape = self.lattice(shape, scale)
         dtype = np.dtype(self.dtype if dtype is None else dtype)
-        result = np.empty((math.prod(shape), self.channels), dtype=dtype)
+        try:
+            result = np.empty((math.prod(shape), self.channels), dtype=dtype)
+        except (MemoryError, ValueError) as error:
+            raise ConfigError("a lattice of that size does not fit in memory; give a smaller shape or scale") from error
         device = self.device
 
         def coordinates(span: slice) -> Tensor:
@@ -170,8 +186,8 @@ class Field:
         if shape is None:
             if self.grid_shape is None:
                 raise ConfigError("this field came on no lattice; give a shape to render")
-            if scale is not None and not (math.isfinite(scale) and scale > 0):
-                raise ConfigError(f"scale is {scale}; it must be above 0")
+            if scale is not None and not 0 < scale * max(self.grid_shape) < math.inf:
+                raise ConfigError(f"scale is {scale}; it must be a finite number above 0")
             shape = tuple(max(1, round(length * (scale or 1.0))) for length in self.grid_shape)
         shape = tuple(int(length) for length in shape)
         if len(shape) != self.dimensions or min(shape) < 1:
@@ -188,11 +204,12 @@ class Field:
         """
         description = {
             "format": _FORMAT,
-            "network": {"name": self.network_name, "options": dataclasses.asdict(self.network.options)},
+            "network": {"name": self.names["network"], "options": dataclasses.asdict(self.network.options)},
+            "embedding": {"name": self.names["embedding"], "options": dataclasses.asdict(self.embedding.options)},
             "dimensions": self.dimensions,
             "channels": self.channels,
-            "transform": {"name": self.transform_name, "state": self.transform.state()},
-            "modality": self.modality,
+            "transform": {"name": self.names["transform"], "state": self.transform.state()},
+            "modality": {"name": self.names["modality"], "options": self.modality_options},
             "grid_shape": self.grid_shape,
             "dtype": self.dtype.str,
             "value_range": self.value_range,
@@ -227,38 +244,53 @@ class Field:
             raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
+        if not isinstance(description, dict):
+            raise DataError(f"{path} is not a field that inrkit saved: its description is {description}")
         if description.get("format") != _FORMAT:
             raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
         try:
-            return cls._from(description, weights, trust).to(device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return cls._from(description, weights, trust).to(device)
+        except InrkitError:
+            raise
+        except Exception as error:  # whatever a stranger's description leads torch or numpy to
+            raise DataError(f"{path} is damaged: its description or its weights do not fit each other") from error
 
     @classmethod
     def _from(cls, description: dict[str, Any], weights: dict[str, Tensor], trust: bool) -> Field:
-        network_name = description["network"]["name"]
-        network_class = NETWORKS.get(network_name, targets=trust)
-        options, errors = parse(network_class.Options, description["network"]["options"], "network")
-        if errors:
-            raise ValueError("; ".join(errors))
-        network = network_class(options, description["dimensions"], description["channels"])
+        names = {slot: str(description[slot]["name"]) for slot in ("network", "embedding", "transform", "modality")}
+        network_class = NETWORKS.get(names["network"], targets=trust)
+        embedding_class = EMBEDDINGS.get(names["embedding"], targets=trust)
+        transform_class = TRANSFORMS.get(names["transform"], targets=trust)
+        if ":" in names["modality"] and not trust:
+            MODALITIES.get(names["modality"], targets=False)
+        network_options, errors = parse(network_class.Options, description["network"]["options"], "network")
+        embedding_options, more = parse(embedding_class.Options, description["embedding"]["options"], "embedding")
+        if errors or more:
+            raise ValueError("; ".join(errors + more))
+        embedding = embedding_class(embedding_options, description["dimensions"])
+        network = network_class(network_options, embedding.features, description["channels"])
         network.load_state_dict(weights)
-        transform_name = description["transform"]["name"]
-        transform = TRANSFORMS.get(transform_name, targets=trust)
         grid_shape, value_range = description["grid_shape"], description["value_range"]
+        dtype, affine = np.dtype(description["dtype"]), np.array(description["affine"], dtype=float)
+        if dtype.kind not in "biuf" or affine.shape != (embedding.dimensions, embedding.dimensions + 1):
+            raise ValueError("dtype or affine")
         return cls(
             network=network.eval(),
-            network_name=network_name,
-            transform=transform.from_state(description["transform"]["state"]),
-            transform_name=transform_name,
-            modality=description["modality"],
-            grid_shape=None if grid_shape is None else tuple(grid_shape),
-            dtype=np.dtype(description["dtype"]),
+            embedding=embedding,
+            transform=transform_class.from_state(description["transform"]["state"]),
+            names=names,
+            modality_options=dict(description["modality"]["options"]),
+            grid_shape=None if grid_shape is None else tuple(int(length) for length in grid_shape),
+            dtype=dtype,
             value_range=None if value_range is None else (value_range[0], value_range[1]),
-            affine=np.array(description["affine"]),
-            metadata=description["metadata"],
+            affine=affine,
+            metadata=dict(description["metadata"]),
         )
 
-    def _values(self, coordinates: Any, span: slice) -> Tensor:
-        chunk = default_chunk(self.device)
-        return decoded(self.network, self.transform, coordinates, span, chunk, self.value_range)
+    def _values(self, coordinates: Callable[[slice], Tensor], span: slice) -> Tensor:
+        def inputs(part: slice) -> Tensor:
+            return self.embedding(coordinates(part))
+
+        return decoded(self.network, self.transform, inputs, span, default_chunk(self.device), self.value_range)

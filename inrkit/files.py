@@ -13,6 +13,14 @@ from typing import Any
 from inrkit.errors import RunError
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a home folder for its `~` or `~user`; a name that only begins with ~ stays what it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` when the block ends well.
@@ -22,17 +30,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full, the folder cannot be written, or any other OSError.
     """
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         yield aside
         aside.replace(path)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        reason = error.strerror or _reason(aside) or error
+        raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def _reason(path: Path) -> str | None:
+    """Why no more can be written to `path`: some writers say only that they failed. None if it can."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

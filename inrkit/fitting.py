@@ -26,6 +26,7 @@ from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation import default_chunk
 from inrkit.field import Field
+from inrkit.files import expanded
 from inrkit.listeners import Checkpoints, History, Interrupts
 from inrkit.modality import MODALITIES, known_suffixes, modality_of
 from inrkit.networks import Network, set_precision
@@ -84,10 +85,14 @@ def prepare(
     Raises:
         ConfigError, DataError: as `fit`.
     """
-    given = Path(target).expanduser()
+    given = expanded(target)
     continued = resume and Run(given).exists
     config = resolve([read_yaml(given / "config.yaml") if continued else _target_layer(target), *layers])
-    config.data.path = str(Path.cwd() / Path(config.data.path).expanduser())
+    config.data.path = str(Path.cwd() / expanded(config.data.path))
+    try:
+        config.data.path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{config.data.path!a} is not UTF-8, so config.yaml cannot name it; rename the file") from error
     if continued:
         run = Run(given if out is None else out)
     else:
@@ -117,7 +122,12 @@ def execute(
     device = choose_device(config.general.device)
     precision = choose_precision(config.train.precision, device)
     dataset = read_signal(config)
-    trainer, network = build(config, dataset, device, precision)
+    try:
+        trainer, network = build(config, dataset, device, precision)
+    except Exception as error:
+        if _memory_ran_out(error):
+            raise RunError("the network does not fit in memory; lower network.hidden_features") from error
+        raise
     result: dict[str, Any] = {
         "status": "interrupted",
         "modality": config.modality.name,
@@ -132,6 +142,7 @@ def execute(
         "versions": versions(),
     }
     earlier = 0.0
+    assessed: dict[str, float] = {}
     history = History(run)
     if resume:
         state = run.read_checkpoint()
@@ -158,7 +169,7 @@ def execute(
 
     def conclude(status: str, **more: Any) -> None:
         last = history.rows[-1] if history.rows else {}
-        metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")}
+        metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | assessed
         seconds = {"total": elapsed(), **trainer.seconds}
         result.update(status=status, metrics=metrics, steps=trainer.step, seconds=seconds, **more)
         run.write_result(result)
@@ -170,13 +181,16 @@ def execute(
     with display, interrupts:
         try:
             trainer.run()
+            field = Field.of(config, network, dataset)
+            modality = config.modality.plugin(config.modality.options)
+            run.write_field(field, modality)
+            assessed = modality.assess(field, Path(config.data.path))
         except Exception as error:
             with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
                 conclude("failed", error=str(error))
-            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            if _memory_ran_out(error):
                 raise RunError("memory ran out; lower train.chunk or selector.ratio, then --resume") from error
             raise
-        run.write_field(Field.of(network, config.network.name, dataset, config.transform.name, config.modality.name))
         conclude("done" if trainer.step == trainer.steps else "interrupted")
     display.conclude(result)
     return run
@@ -213,9 +227,13 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
     seed = config.general.seed
     dataset = dataset.to(device)
     operator = config.operator.plugin(config.operator.options, dataset)
+    embedding = config.embedding.plugin(config.embedding.options, dataset.dimensions)
+    dataset.embedding = embedding
+    network_class: Any = config.network.plugin
+    network_options = network_class.fitted(config.network.options, dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = config.network.plugin(config.network.options, dataset.dimensions, dataset.channels)
+        network = network_class(network_options, embedding.features, dataset.channels)
     network = network.to(device)
     set_precision(network, precision)
     factory: Any = config.optimizer.plugin
@@ -234,9 +252,14 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
     return trainer, network
 
 
+def _memory_ran_out(error: Exception) -> bool:
+    # On a CPU torch says so by a RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _target_layer(target: str | Path) -> dict[str, Any]:
     """The config layer that a positional argument stands for."""
-    path = Path(target).expanduser()
+    path = expanded(target)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return read_yaml(path)

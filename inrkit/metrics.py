@@ -35,8 +35,15 @@ class Metric(ABC):
         return True
 
     @abstractmethod
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Take the next slab, (rows, *shape[1:], C) float32 each."""
+    def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
+        """Take the next slab.
+
+        Args:
+            prediction: (rows, *shape[1:], C) float32.
+            target: likewise.
+            weights: (rows, *shape[1:]) how much each coordinate counts, of mean 1 over the signal; metrics of
+                structure have no use for them.
+        """
 
     @abstractmethod
     def compute(self) -> float:
@@ -45,15 +52,18 @@ class Metric(ABC):
 
 @METRICS.register("psnr")
 class PSNR(Metric):
-    """10 · log10(peak² / MSE), in dB; infinite where nothing differs."""
+    """10 · log10(peak² / MSE), in dB, the mean a weighted one where coordinates have weights; infinite for no error."""
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
         self._squares = 0.0
         self._count = 0
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        self._squares += float((prediction - target).square().sum(dtype=torch.float64))
+    def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
+        squares = (prediction - target).square()
+        if weights is not None:
+            squares = squares * weights[..., None]
+        self._squares += float(squares.sum(dtype=torch.float64))
         self._count += target.numel()
 
     def compute(self) -> float:
@@ -81,7 +91,7 @@ class SSIM(Metric):
     def applies(cls, shape: tuple[int, ...]) -> bool:
         return len(shape) == 2 and min(shape) >= _WINDOW
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         first = self._seen == 0 or (self._kept is not None and len(self._kept[0]) == self._seen)
@@ -122,7 +132,7 @@ class MultiScaleSSIM(Metric):
     def applies(cls, shape: tuple[int, ...]) -> bool:
         return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 24
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._slabs.append((prediction, target))
 
     def compute(self) -> float:

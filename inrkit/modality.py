@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
 from inrkit.registry import Registry
+
+if TYPE_CHECKING:
+    from inrkit.field import Field
 
 MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
 
@@ -27,13 +31,25 @@ class Modality(ABC):
     """
 
     Options: ClassVar[type]
-    operator: ClassVar[str]
-    """Name of the fitness operator that fits the signal."""
+    operator: str
+    """Name of the fitness operator that fits the signal; may depend on the options."""
+    embedding: str = "identity"
+    """Name of the embedding of coordinates that fits the signal."""
     metrics: ClassVar[tuple[str, ...]]
     """Names of the metrics that fit the signal, the leading one first."""
+    sample_suffix: ClassVar[str]
+    """Suffix, with its dot, of a format for `sample`."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether an existing file of a suffix that several modalities read is one of this modality's.
+
+        Asked in the order of the modalities' names; a look at the header must be enough.
+        """
+        return True
 
     @abstractmethod
     def read(self, path: Path) -> CoordinateDataset:
@@ -60,6 +76,20 @@ class Modality(ABC):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         """Suffix, with its dot, of a format that holds a reconstruction without loss."""
 
+    def export(self, path: Path, field: Field, shape: tuple[int, ...] | None = None, scale: float | None = None) -> str:
+        """Write a field's reconstruction to a file; `shape` and `scale` are those of `Field.render`.
+
+        Returns:
+            What was written, in a few words.
+        """
+        values = field.render(shape, scale=scale)
+        self.write(path, values, field.metadata)
+        return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
+
+    def assess(self, field: Field, path: Path) -> dict[str, float]:
+        """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""
+        return {}
+
     def sample(self, path: Path) -> None:
         """Write a small signal to try things on, made by code.
 
@@ -70,17 +100,31 @@ class Modality(ABC):
 
 
 def modality_of(path: Path) -> str | None:
-    """Name of the modality that reads files with the path's suffix; None if none says so."""
-    return _modality_by_suffix().get(path.suffix.lower().lstrip("."))
+    """Name of the modality that reads a file; None if none says that it reads its suffix.
+
+    The suffix alone tells, without importing anything, unless several modalities read it: then each is asked.
+    A folder goes by the suffix `folder`.
+    """
+    suffix = "folder" if path.is_dir() else path.suffix.lower().lstrip(".")
+    able = _modalities_by_suffix().get(suffix, [])
+    if len(able) <= 1:
+        return able[0] if able else None
+    for name in able:
+        with contextlib.suppress(Exception):  # a broken plug-in, or a damaged file that its reader will report
+            if path.exists() and MODALITIES.get(name).claims(path):
+                return name
+    return able[0]
 
 
 def known_suffixes() -> list[str]:
     """All suffixes that some modality reads, sorted, without the dot."""
-    return sorted(_modality_by_suffix())
+    return sorted(_modalities_by_suffix())
 
 
-def _modality_by_suffix() -> dict[str, str]:
+def _modalities_by_suffix() -> dict[str, list[str]]:
     names = {entry.value: entry.name for entry in metadata.entry_points(group=MODALITIES.group)}
-    return {
-        entry.name: names[entry.value] for entry in metadata.entry_points(group=SUFFIX_GROUP) if entry.value in names
-    }
+    able: dict[str, list[str]] = {}
+    for entry in metadata.entry_points(group=SUFFIX_GROUP):
+        if entry.value in names:
+            able.setdefault(entry.name, []).append(names[entry.value])
+    return {suffix: sorted(set(found)) for suffix, found in able.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
+from inrkit.options import option
 from inrkit.registry import Registry
 
 OPERATORS: Registry[FitnessOperator] = Registry("operator", "inrkit.operators")
@@ -32,6 +33,9 @@ class FitnessOperator(ABC):
 
     @abstractmethod
     def __init__(self, options: Any, dataset: CoordinateDataset) -> None: ...
+
+    def rebuild(self, dataset: CoordinateDataset) -> None:
+        """Follow the dataset to new points; a lattice stays where it is."""
 
     @abstractmethod
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,12 +76,13 @@ class FitnessOperator(ABC):
 
 @dataclass
 class LaplacianOptions:
-    pass
+    periodic: list[int] = option([])
+    """Axes whose last cell is the first one's neighbour, counted from 0."""
 
 
 @OPERATORS.register("laplacian")
 class LatticeLaplacian(FitnessOperator):
-    """The Laplacian on the signal's own lattice, zero outside it.
+    """The Laplacian on the signal's own lattice, zero outside it except along periodic axes.
 
     1-D [1 −2 1], 2-D 5-point, 3-D 7-point, and so on: the sum of the 2D neighbours less 2D times the centre
     (EVOS, equation 6, for images).
@@ -91,15 +96,23 @@ class LatticeLaplacian(FitnessOperator):
                 "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
             )
         self.shape = dataset.grid_shape
+        wrong = [axis for axis in options.periodic if not 0 <= axis < len(self.shape)]
+        if wrong:
+            raise ConfigError(
+                f"operator.periodic names axis {wrong[0]}; the signal has axes 0 to {len(self.shape) - 1}"
+            )
+        self.periodic = set(options.periodic)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         columns, weights = [indices], [torch.full_like(indices, -2 * len(self.shape), dtype=torch.float32)]
         stride = 1
-        for length in reversed(self.shape):
+        for axis, length in reversed(list(enumerate(self.shape))):
             along = torch.div(indices, stride, rounding_mode="floor") % length
+            around = (length - 1) * stride if axis in self.periodic else 0
             for offset, inside in ((-stride, along > 0), (stride, along < length - 1)):
-                columns.append(torch.where(inside, indices + offset, indices))
-                weights.append(inside.to(torch.float32))
+                beyond = indices + (around if offset < 0 else -around)
+                columns.append(torch.where(inside, indices + offset, beyond))
+                weights.append(torch.ones_like(inside, dtype=torch.float32) if around else inside.to(torch.float32))
             stride *= length
         return torch.stack(columns, dim=-1), torch.stack(weights, dim=-1)
 
@@ -111,11 +124,57 @@ class LatticeLaplacian(FitnessOperator):
             lattice, out = field.view(before, length, after), result.view(before, length, after)
             out[:, 1:] += lattice[:, :-1]
             out[:, :-1] += lattice[:, 1:]
+            if axis in self.periodic and length > 1:
+                out[:, 0] += lattice[:, -1]
+                out[:, -1] += lattice[:, 0]
             before *= length
         return result
 
     def adjoint(self, field: Tensor) -> Tensor:
         return self.response(field)  # symmetric, since outside the lattice all is zero
+
+
+@dataclass
+class GraphLaplacianOptions:
+    neighbours: int = option(6, at_least=1)
+    """Nearest points whose mean each point is compared with."""
+
+
+@OPERATORS.register("graph-laplacian")
+class GraphLaplacian(FitnessOperator):
+    """The sum of the k nearest other points less k times the point's own value: a Laplacian for free points.
+
+    Where the nearest points are a lattice's neighbours it is the lattice Laplacian.
+    """
+
+    Options = GraphLaplacianOptions
+
+    def __init__(self, options: GraphLaplacianOptions, dataset: CoordinateDataset) -> None:
+        self.options = options
+        self.rebuild(dataset)
+
+    def rebuild(self, dataset: CoordinateDataset) -> None:
+        from scipy.spatial import KDTree
+
+        points = dataset.coordinates(slice(0, len(dataset))).cpu().numpy()
+        wanted = min(self.options.neighbours, len(points) - 1)
+        # The nearest point is the point itself, or another one at the same place, which is as good.
+        _, near = KDTree(points).query(points, k=[*range(1, wanted + 2)], workers=-1)
+        self._columns = torch.from_numpy(near).to(dataset.device, torch.int64)
+        self._weights = torch.ones(wanted + 1, device=dataset.device)
+        self._weights[0] = -wanted
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        columns = self._columns[indices]
+        columns[:, 0] = indices
+        return columns, self._weights.expand(columns.shape)
+
+    def response(self, field: Tensor) -> Tensor:
+        return self.response_at(field, torch.arange(len(field), device=field.device))
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        everyone = torch.arange(len(field), device=field.device)
+        return self.adjoint_at(field, everyone, torch.zeros_like(field))
 
 
 @dataclass

@@ -71,6 +71,42 @@ class AdamW(OptimizerFactory):
         )
 
 
+@dataclass
+class SoapOptions:
+    lr: float = option(1e-3, above=0)
+    """Learning rate before the schedule's factor; smaller batches want a smaller one."""
+    beta1: float = option(0.95, at_least=0, below=1)
+    """Decay of the running mean of gradients."""
+    beta2: float = option(0.95, at_least=0, below=1)
+    """Decay of the running mean of squared gradients."""
+    weight_decay: float = option(0.0, at_least=0)
+    """Decoupled weight decay."""
+    precondition_every: int = option(10, at_least=1)
+    """Steps between two updates of the preconditioner's eigenbasis."""
+
+
+@OPTIMIZERS.register("soap")
+class Soap(OptimizerFactory):
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025), of pytorch-optimizer.
+
+    Its first step only sets the preconditioner up and leaves the network as it is.
+    """
+
+    Options = SoapOptions
+
+    @staticmethod
+    def make(options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
+        from pytorch_optimizer.optimizer.soap import SOAP
+
+        return SOAP(
+            network.parameters(),
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+            precondition_frequency=options.precondition_every,
+        )
+
+
 class LearningRateSchedule(ABC):
     """A factor on the learning rate as a function of the share of training done."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inrkit.config import Config
@@ -59,7 +60,7 @@ class Display(Listener):
         lattice = trainer.dataset.grid_shape
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
         self.console.print(
-            f"[bold]{config.data.path}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
+            f"[bold]{escape(config.data.path)}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
             f"{trainer.dataset.channels} channel{'s' if trainer.dataset.channels > 1 else ''}\n"
             f"{config.network.name}, {parameters:,} parameters; {config.selector.name} selection, "
             f"{config.objective.name} loss, {config.optimizer.name}, {trainer.steps:,} steps"
@@ -96,9 +97,9 @@ class Display(Listener):
             f"{duration(seconds['train'])} of training, {share:.1%} of it choosing coordinates"
         )
         if result["status"] == "interrupted":
-            self.console.print(f"go on with: inrkit fit {self.run.folder} --resume")
+            self.console.print(f"go on with: inrkit fit {escape(str(self.run.folder))} --resume")
         opened = self.run.reconstruction or self.run.folder
-        self.console.print(f"look at {opened}")
+        self.console.print(f"look at {escape(str(opened))}")
 
 
 def measured(metrics: dict[str, float]) -> str:

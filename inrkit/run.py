@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import uuid
@@ -17,7 +18,7 @@ from inrkit.config import Config, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError
 from inrkit.field import Field
 from inrkit.files import to_json, write_text, written_whole
-from inrkit.modality import MODALITIES
+from inrkit.modality import Modality
 
 _CHECKPOINT_FORMAT = 1
 
@@ -62,7 +63,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """The last evaluation's metrics."""
-        return self.result.get("metrics", {})
+        return _numbers(self.result.get("metrics", {}))
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -73,8 +74,9 @@ class Run:
         rows = []
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             try:
-                rows.append({"step": int(json.loads(line)["step"]), **json.loads(line)})
-            except (ValueError, TypeError, KeyError) as error:
+                row = json.loads(line)
+                rows.append({**_numbers(row), "step": int(row["step"])})
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise DataError(f"{path} is damaged at line {number}; remove that line and try again") from error
         return rows
 
@@ -116,15 +118,12 @@ class Run:
         """Write result.json."""
         write_text(self.folder / "result.json", to_json(result, indent=2) + "\n")
 
-    def write_field(self, field: Field) -> None:
-        """Write field.safetensors and the reconstruction on the signal's own lattice."""
+    def write_field(self, field: Field, modality: Modality) -> None:
+        """Write field.safetensors and the reconstruction."""
         field.save(self.folder / "field.safetensors")
-        if field.grid_shape is not None:
-            modality = MODALITIES.get(field.modality)
-            writer = modality(modality.Options())
-            suffix = writer.reconstruction_suffix(field.metadata, field.dtype)
-            with written_whole(self.folder / f"reconstruction{suffix}") as aside:
-                writer.write(aside, field.render(), field.metadata)
+        suffix = modality.reconstruction_suffix(field.metadata, field.dtype)
+        with written_whole(self.folder / f"reconstruction{suffix}") as aside:
+            modality.export(aside, field)
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Write checkpoint.pt."""
@@ -132,7 +131,7 @@ class Run:
             try:
                 torch.save({"format": _CHECKPOINT_FORMAT, **state}, aside)
             except RuntimeError as error:  # torch's writer reports a full disk as one
-                raise OSError(None, f"{error}".splitlines()[0]) from error
+                raise OSError(f"{error}".splitlines()[0]) from error
 
     def read_checkpoint(self) -> dict[str, Any]:
         """The state in checkpoint.pt; runs no code from the file.
@@ -152,6 +151,11 @@ class Run:
         if not isinstance(state, dict) or state.get("format") != _CHECKPOINT_FORMAT:
             raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
         return state
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    # What JSON has no number for is an infinite PSNR: a training that diverges ends before it is rated.
+    return {name: math.inf if value is None else float(value) for name, value in row.items()}
 
 
 def default_folder(path: str) -> Path:

@@ -96,6 +96,7 @@ class Trainer:
         while self.step < self.steps and not self._stopping:
             with self._clock("train"):
                 progress = Progress(self.step + 1, self.steps)
+                self._advance()
                 with self._clock("selection"):
                     selection = self.selector.select(progress)
                 factor = self.schedule.factor(progress.before, 1 / self.steps)
@@ -146,7 +147,11 @@ class Trainer:
             live = residual @ self.dataset.channel_weights
             weighted[span] = live.detach()
             squared[span] = residual.detach().square().mean(dim=-1)
-            loss = self.objective.pointwise(residual).sum() / count
+            pointwise = self.objective.pointwise(residual)
+            weights = self.dataset.weights_of(chunk)
+            if weights is not None:
+                pointwise, squared[span] = pointwise * weights, squared[span] * weights
+            loss = pointwise.sum() / count
             if couples:
                 if coupling is None:
                     coupling = self.objective.coupling(progress, selection, weighted)
@@ -154,6 +159,16 @@ class Trainer:
             loss.backward()
             start = span.stop
         return Errors(squared, weighted)
+
+    def _advance(self) -> None:
+        """Where points are drawn anew during training, draw them when it is time."""
+        if not self.dataset.resample_every:
+            return
+        number = self.step // self.dataset.resample_every
+        if number != self.dataset.round:
+            self.dataset.advance(number)
+            self.selector.operator.rebuild(self.dataset)
+            self.selector.restart()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, in plain containers and tensors."""
@@ -173,11 +188,14 @@ class Trainer:
         self.selector.load_state_dict(state["selector"])
         self.objective.load_state_dict(state["objective"])
         self.step = state["step"]
+        if self.dataset.resample_every and self.step:
+            self.dataset.advance((self.step - 1) // self.dataset.resample_every)
+            self.selector.operator.rebuild(self.dataset)
         self.seconds = dict(state["seconds"])
 
     def _residual(self, chunk: Tensor | slice) -> Tensor:
         """(k, C) F(x_i) − y_i."""
-        return self.network(self.dataset.coordinates(chunk)) - self.dataset.targets(chunk)
+        return self.network(self.dataset.inputs(chunk)) - self.dataset.targets(chunk)
 
     def _chunks(self, selection: Selection) -> Sequence[Tensor | slice]:
         if selection.indices is not None:

@@ -5,8 +5,11 @@ Rows are the first axis and columns the second; pixel centres are at whole numbe
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import numpy as np
 import png
 import tifffile
 from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
+from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from inrkit.dataset import CoordinateDataset, cell_affine
 from inrkit.errors import ConfigError, DataError
@@ -27,8 +30,12 @@ LUMA = (0.2989, 0.587, 0.114)
 _CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 0.0), 3: LUMA, 4: (*LUMA, 0.0)}
 _MOST_CHANNELS = 16
 _TIFF = (".tif", ".tiff")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# EXIF tag 0x0112: how to turn the stored pixels upright (EXIF 2.32, 4.6.4 A).
+_CODED_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("PALETTE", "YCBCR", "CIELAB", "ICCLAB", "ITULAB"))
+
+_ORIENTATION = 0x0112
+# What the tag says of how to turn the stored pixels upright (EXIF 2.32, 4.6.4 A).
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -52,17 +59,20 @@ class Image(Modality):
     Options = ImageOptions
     operator = "laplacian"
     metrics = ("psnr", "ssim", "ms_ssim")
+    sample_suffix = ".png"
 
     def read(self, path: Path) -> CoordinateDataset:
         pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
-        squeezed = pixels.ndim == 2
-        if squeezed:
-            pixels = pixels[:, :, None]
-        if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= _MOST_CHANNELS or pixels.size == 0:
+        if pixels.size == 0:
+            raise DataError(f"{path} has shape {pixels.shape}, so no pixels; check how it was written")
+        if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > _MOST_CHANNELS):
             raise DataError(
                 f"{path} has shape {pixels.shape}; an image is (height, width) or (height, width, channels) "
                 f"with at most {_MOST_CHANNELS} channels, last"
             )
+        squeezed = pixels.ndim == 2
+        if squeezed:
+            pixels = pixels[:, :, None]
         return CoordinateDataset(
             pixels,
             affine=cell_affine(pixels.shape[:2]),
@@ -77,10 +87,10 @@ class Image(Modality):
     def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
         suffix = path.suffix.lower()
         if suffix == ".npy":
-            np.save(path, values[:, :, 0] if metadata.get("squeezed") else values)
+            with path.open("wb") as file:
+                np.save(file, values[:, :, 0] if metadata.get("squeezed") else values)
         elif suffix in _TIFF:
-            photometric = "rgb" if values.shape[2] in (3, 4) else "minisblack"
-            tifffile.imwrite(path, values, photometric=photometric, planarconfig="contig")
+            _write_tiff(path, values)
         elif suffix == ".png" and values.dtype == np.uint16 and values.shape[2] <= 4:
             height, width, channels = values.shape
             writer = png.Writer(width, height, greyscale=channels < 3, alpha=channels in (2, 4), bitdepth=16)
@@ -90,7 +100,8 @@ class Image(Modality):
             _write_picture(path, values, suffix)
         else:
             known = ", ".join([*_PILLOW_MODES, *_TIFF, ".npy"])
-            raise ConfigError(f"{path.name}: images are not written as '{suffix}'; choose one of: {known}")
+            written = f"as '{suffix}'" if suffix else "without a suffix"
+            raise ConfigError(f"images are not written {written}; choose one of: {known}")
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         if dtype in (np.uint8, np.uint16) and metadata["channels"] <= 4:
@@ -108,6 +119,8 @@ _PILLOW_MODES = {
     ".webp": ("RGB", "RGBA"),
     ".bmp": ("L", "RGB"),
 }
+# JPEG_MAX_DIMENSION of libjpeg, WEBP_MAX_DIMENSION of libwebp.
+_LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
 def sample_picture(size: int) -> np.ndarray:
@@ -131,88 +144,188 @@ def sample_picture(size: int) -> np.ndarray:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    try:
+    with _decoding(path, "is not a NumPy array of numbers, or is damaged"):
         # Copy-on-write: pages come from the file as they are needed, and nothing is written back.
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a NumPy array of numbers, or is truncated: {error}") from error
+        return np.lib.format.open_memmap(path, mode="c")
 
 
 def _read_picture(path: Path) -> np.ndarray:
+    with _decoding(path, "is damaged or truncated"), path.open("rb") as file:
+        try:
+            # Given the file's name, Pillow would map it into memory, and mix up the sides of a TIFF turned by 90°.
+            picture = Pillow.open(file)
+        except UnidentifiedImageError as error:
+            if _start(path, 4) in _TIFF_MAGIC:
+                return _read_tiff(path)
+            raise DataError(f"{path} is not an image that Pillow can read; check that it opens elsewhere") from error
+        except Pillow.DecompressionBombError as error:
+            raise DataError(f"{path} is too large to decode; save it as .npy, which is read from disk") from error
+        with picture:
+            if isinstance(picture, TiffImagePlugin.TiffImageFile) and not _pillow_keeps(picture):
+                return _read_tiff(path)
+            if picture.format == "PNG" and _is_deep_png(path, picture):
+                pixels = _read_deep_png(path)
+            else:
+                picture.load()
+                pixels = np.asarray(picture.convert(_plain_mode(picture)))
+            return _upright(pixels, _orientation(picture))
+
+
+@contextlib.contextmanager
+def _decoding(path: Path, trouble: str) -> Iterator[None]:
+    """Make a DataError of whatever a damaged file makes a decoder raise, and keep to itself what it warns of."""
+    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-            with Pillow.open(path) as picture:
-                pixels = _deep_pixels(path, picture)
-                if pixels is None:
-                    picture.load()
-                    pixels = np.asarray(picture.convert(_plain_mode(picture)))
-                orientation = picture.getexif().get(0x0112, 1)
-        return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda same: same)(pixels))
-    except UnidentifiedImageError as error:
-        if path.suffix.lower() in _TIFF:
-            return _read_tiff(path)
-        raise DataError(f"{path} is not an image that Pillow can read; check that it opens elsewhere") from error
-    except Pillow.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to decode; save it as .npy, which is read from disk") from error
-    except (OSError, SyntaxError, ValueError, png.Error) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise DataError(f"{path} is damaged or truncated: {error}") from error
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit in memory; save it as .npy, which is read from disk") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's word, not the decoder's: no permission, no file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path} {trouble} ({reason}); check that it opens elsewhere") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _deep_pixels(path: Path, picture: Pillow.Image) -> np.ndarray | None:
-    """Pixels of a colour or alpha image with 16 bits a channel, of which Pillow keeps 8; None for all others."""
-    if picture.format == "PNG":
-        with path.open("rb") as file:
-            header = file.read(26)
-        if header[24] == 16 and header[25] != 0:
-            width, height, rows, info = png.Reader(filename=str(path)).asDirect()
-            pixels = np.empty((height, width * info["planes"]), dtype=np.uint16)
-            for number, row in enumerate(rows):
-                pixels[number] = row
-            return pixels.reshape(height, width, info["planes"])
-    if picture.format == "TIFF" and hasattr(picture, "tag_v2"):
-        bits = picture.tag_v2.get(258, 8)
-        if isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8:
-            return _read_tiff(path)
-    return None
+def _start(path: Path, length: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(length)
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    try:
+        return picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # tags that cannot be read are no reason not to read the pixels
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda same: same)(pixels))
+
+
+def _is_deep_png(path: Path, picture: Pillow.Image) -> bool:
+    """Whether there are 16 bits a channel and more than one channel, of which Pillow keeps 8 bits or one."""
+    depth, colour = _start(path, 26)[24:]
+    return depth == 16 and (colour != 0 or "transparency" in picture.info)
+
+
+def _read_deep_png(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        width, height, rows, info = png.Reader(file=file).asDirect()
+        pixels = np.empty((height, width * info["planes"]), dtype=np.uint16)
+        count = 0
+        for row in rows:
+            pixels[count] = row
+            count += 1
+    if count < height:
+        raise DataError(f"{path} is truncated: it has {count} of {height} rows; check that it opens elsewhere")
+    return pixels.reshape(height, width, info["planes"])
+
+
+def _pillow_keeps(picture: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether Pillow has a mode that holds a TIFF's samples as they are, and can read them into it."""
+    tags, mode = picture.tag_v2, picture.mode
+    if mode == "LA" and tags.get(284) == tifffile.PLANARCONFIG.SEPARATE:
+        return False
+    bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+    signed, real = 2 in kinds, 3 in kinds
+    if max(bits) <= 8:
+        return not signed
+    if len(bits) > 1 or tags.get(262) != 1:
+        return False
+    return mode.startswith("I;16") or (bits == (32,) and ((mode == "I" and signed) or (mode == "F" and real)))
 
 
 def _read_tiff(path: Path) -> np.ndarray:
+    """First page of a TIFF that Pillow does not read, or not in full."""
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             pixels = page.asarray()
-            planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3
-        return np.moveaxis(pixels, 0, -1) if planar else pixels
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path} is a TIFF that cannot be read: {error}") from error
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            raise DataError(f"{path} is damaged, or compressed in a way that needs: pip install imagecodecs") from error
+        raise
+    if page.photometric in _CODED_COLOURS:
+        colours = tifffile.PHOTOMETRIC(page.photometric).name
+        raise DataError(f"{path} has {colours} pixels of {pixels.dtype}, which inrkit does not read; save it as RGB")
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    elif page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.ndim == 3 and pixels.dtype.kind == "u":
+        peak = np.iinfo(pixels.dtype).max
+        ink = pixels[:, :, :4].astype(np.float64) / peak
+        pixels = np.rint((1 - ink[:, :, :3]) * (1 - ink[:, :, 3:]) * peak).astype(pixels.dtype)
+    return _upright(pixels, page.tags.valueof(_ORIENTATION, 1))
 
 
 def _plain_mode(picture: Pillow.Image) -> str:
     """The mode to convert to: as few channels as show what the picture's own mode shows."""
-    mode = picture.mode
-    if mode.startswith("I;16") or mode in ("I", "F", "L", "LA", "RGB", "RGBA"):
-        transparent = "transparency" in picture.info
-        return {"L": "LA", "RGB": "RGBA"}.get(mode, mode) if transparent else mode
-    if mode in ("P", "PA"):
-        return "RGBA" if mode == "PA" or "transparency" in picture.info else "RGB"
-    return {"1": "L", "La": "LA", "RGBa": "RGBA"}.get(mode, "RGB")
+    mode = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA", "P": "RGB"}.get(picture.mode, picture.mode)
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        return mode
+    if "transparency" in picture.info:
+        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+    return mode if mode in ("L", "LA", "RGB", "RGBA") else "RGB"
+
+
+def _write_tiff(path: Path, values: np.ndarray) -> None:
+    if values.dtype.kind == "b":
+        values = _shown(values)
+    if values.dtype.itemsize > 8:
+        raise ConfigError(f"{path.suffix} cannot hold values of {values.dtype}; choose .npy")
+    channels = values.shape[2]
+    if channels == 1:
+        tifffile.imwrite(path, values[:, :, 0], photometric="minisblack")
+    else:
+        colours = 3 if channels in (3, 4) else 1
+        alpha = channels - colours == 1
+        tifffile.imwrite(
+            path,
+            values,
+            photometric="rgb" if colours == 3 else "minisblack",
+            planarconfig="contig",
+            extrasamples=["unassalpha" if alpha else "unspecified"] * (channels - colours),
+        )
 
 
 def _write_picture(path: Path, values: np.ndarray, suffix: str) -> None:
-    channels = values.shape[2]
+    height, width, channels = values.shape
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
-    if suffix == ".webp" and mode in ("L", "LA"):
-        mode = {"L": "RGB", "LA": "RGBA"}[mode]
-        values = values[:, :, (0, 0, 0, 1) if channels == 2 else (0, 0, 0)]
-    if values.dtype == np.uint16:
-        values = np.rint(values / 257).astype(np.uint8)
-    if mode not in _PILLOW_MODES[suffix] or values.dtype != np.uint8:
+    if suffix == ".webp":
+        mode = {"L": "RGB", "LA": "RGBA"}.get(mode, mode)
+    if mode not in _PILLOW_MODES[suffix] or values.dtype not in (np.bool_, np.uint8, np.uint16):
+        fits = channels <= 4 and values.dtype in (np.bool_, np.uint8, np.uint16)
+        others = ".png or .tif" if fits else ".npy" if values.dtype.itemsize > 8 else ".tif or .npy"
+        raise ConfigError(f"{suffix} cannot hold {channels} channels of {values.dtype}; choose {others}")
+    longest = _LONGEST_SIDE.get(suffix)
+    if longest is not None and max(height, width) > longest:
         raise ConfigError(
-            f"{path.name}: {suffix} cannot hold {channels} channels of {values.dtype}; choose "
-            f"{'.png' if values.dtype == np.uint8 and channels <= 4 else '.tif or .npy'}"
+            f"{suffix} cannot hold {height}×{width} pixels, at most {longest} a side; choose .png or .tif"
         )
-    picture = Pillow.fromarray(values[:, :, 0] if channels == 1 and mode == "L" else values)
-    picture.save(path, **({"lossless": True} if suffix == ".webp" else {"quality": 95}))
+    values = _shown(values)
+    if suffix == ".webp" and channels < 3:
+        values = values[:, :, (0, 0, 0, 1)[: channels + 2]]
+    picture = Pillow.fromarray(values[:, :, 0] if mode == "L" else values)
+    # By way of memory: Pillow does not notice when the system writes only a part of what it is given.
+    encoded = io.BytesIO()
+    format = Pillow.registered_extensions()[suffix]
+    picture.save(encoded, format, **({"lossless": True, "exact": True} if suffix == ".webp" else {"quality": 95}))
+    path.write_bytes(encoded.getbuffer())
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    """Values of a mask, or of 8 or 16 bits, as the 8 bits that show them."""
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    return values if values.dtype == np.uint8 else np.rint(values / 257).astype(np.uint8)

@@ -33,11 +33,11 @@ def main() -> None:
     words = sys.argv[1:]
     # Wherever it stands: who adds it to a command that failed should not have to move it.
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"] or ["--help"]
     try:
         code = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
     except click.UsageError as error:
-        code = _complain(f"{error.format_message()}{_nearest_command(words)}", 2)
+        code = _complain(f"{error.format_message()}{_hint(error, words)}", 2)
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
     except InrkitError as error:
@@ -48,6 +48,11 @@ def main() -> None:
         code = _complain("stopped", 130)
     except BrokenPipeError:
         code = 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename} cannot be used: " if error.filename else ""
+        code = _complain(f"{where}{error.strerror or error}", 1)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -60,8 +65,10 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _nearest_command(words: list[str]) -> str:
-    if not words or words[0] in inrkit.commands:
-        return f" See inrkit {words[0]} --help." if words else ""
+def _hint(error: click.UsageError, words: list[str]) -> str:
+    if words[0] in inrkit.commands:
+        return f" See inrkit {words[0]} --help."
+    if "Did you mean" in error.format_message():
+        return ""
     close = difflib.get_close_matches(words[0], inrkit.commands, n=1)
     return f" Did you mean '{close[0]}'?" if close else " See inrkit --help."

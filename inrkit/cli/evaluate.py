@@ -40,5 +40,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
             f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
         )
     dataset.transform = field.transform
+    dataset.embedding = field.embedding
     metrics = evaluate_network(field.network, dataset.to(chosen), config.general.metrics, default_chunk(chosen))
+    metrics |= config.modality.plugin(config.modality.options).assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -17,6 +17,7 @@ _KINDS: dict[str, Registry] = {
     "selectors": SLOTS["selector"],
     "objectives": SLOTS["objective"],
     "operators": SLOTS["operator"],
+    "embeddings": SLOTS["embedding"],
     "transforms": SLOTS["transform"],
     "optimizers": SLOTS["optimizer"],
     "schedules": SLOTS["schedule"],

@@ -9,7 +9,6 @@ import click
 from inrkit.device import choose_device
 from inrkit.errors import ConfigError
 from inrkit.files import written_whole
-from inrkit.modality import MODALITIES
 from inrkit.run import load
 
 
@@ -25,15 +24,15 @@ def render(run: Path, out: Path, scale: float | None, shape: str | None, device:
 
     RUN is a run's folder or a field.safetensors. Without --scale and --shape the original resolution is used.
     """
-    field = load(run, device=choose_device(device), trust=trust)
-    modality = MODALITIES.get(field.modality, targets=trust)
-    lengths = None if shape is None else _lengths(shape)
-    values = field.render(lengths, scale=scale)
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give the name of a file to write")
+    field = load(run, device=choose_device(device), trust=trust)
+    lengths = None if shape is None else _lengths(shape)
     with written_whole(out) as aside:
-        modality(modality.Options()).write(aside, values, field.metadata)
-    click.echo(f"{out}: {'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}")
+        written = field.modality.export(aside, field, lengths, scale)
+    click.echo(f"{out}: {written}")
 
 
 def _lengths(shape: str) -> tuple[int, ...]:

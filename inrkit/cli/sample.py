@@ -19,6 +19,8 @@ def sample(modality: str, out: Path) -> None:
     plugin = MODALITIES.get(modality)
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give the name of a file to write")
     with written_whole(out) as aside:
         plugin(plugin.Options()).sample(aside)
     click.echo(f"{out}: try inrkit fit {out}")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from inrkit.registry import Registry
 
+if TYPE_CHECKING:
+    from inrkit.dataset import CoordinateDataset
+
 NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 
 
 class Network(nn.Module, ABC):
-    """Maps (…, D) float32 coordinates in [−1, 1]^D to (…, C) float32 values in the network's range.
+    """Maps (…, D) float32 inputs, coordinates in [−1, 1]^D, to (…, C) float32 values in the network's range.
 
     A subclass names its options in `Options`. Its parameters are drawn from torch's default generator, which is
     seeded while the network is built.
 
     Args:
         options: an instance of `Options`.
-        dimensions: D.
+        dimensions: D; where coordinates are embedded, how many numbers the embedding gives.
         channels: C.
     """
 
@@ -31,6 +34,11 @@ class Network(nn.Module, ABC):
         self.options = options
         self.dimensions = dimensions
         self.channels = channels
+
+    @classmethod
+    def fitted(cls, options: Any, dataset: CoordinateDataset) -> Any:
+        """The options with what is left to the signal filled in from it; as they are, unless a subclass does so."""
+        return options
 
     @abstractmethod
     def forward(self, coordinates: Tensor) -> Tensor: ...

@@ -33,7 +33,8 @@ class Errors:
     """What the selected coordinates' predictions missed, in the order of the selection.
 
     Args:
-        squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared.
+        squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared, times the
+            coordinate's weight where the dataset has weights.
         residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on.
     """
 
@@ -74,6 +75,9 @@ class Selector(ABC):
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         """Learn the errors of the coordinates that `select` gave, from before the network's update."""
 
+    def restart(self) -> None:
+        """Forget what was learnt of the coordinates: they are others from now on."""
+
     @property
     def cached_numbers(self) -> float:
         """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
@@ -96,6 +100,13 @@ class RatioOptions:
     """How the ratio goes on from r0: `linear` to 1, `step` to 1 in ten equal stages, `cosine` to 1,
     `reverse-cosine` to 0.2."""
 
+    least: int = option(1, at_least=1)
+    """Fewest coordinates that a step trains on: in a small signal the ratio is raised to them."""
+
+    def start(self, count: int) -> float:
+        """r0: the ratio, or as much more as `least` asks for."""
+        return min(1.0, max(self.ratio, self.least / count))
+
     def scheduled_size(self, count: int, done: float) -> int:
         """k = ⌊r · N⌋, at least 1."""
-        return max(1, share_of(count, ratio(self.ratio_schedule, self.ratio, done)))
+        return max(1, share_of(count, ratio(self.ratio_schedule, self.start(count), done)))

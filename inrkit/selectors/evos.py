@@ -65,11 +65,12 @@ class Evos(Selector):
         self._ranking = torch.empty(0, dtype=torch.int64, device=device)
         self._fitness = torch.zeros(count, device=device)
         self._survivors = self._gaps = self._ranking
+        self._stale = False
 
     @property
     def cached_numbers(self) -> float:
         # The fitness itself, and int64 indices of the ranking and the two views of its head.
-        return 1 + 3 * 2 * self.options.ratio
+        return 1 + 3 * 2 * self.options.start(self.count)
 
     def is_key_step(self, progress: Progress) -> bool:
         """Step 1, and every step t with t mod I(t) = 1; where I(t) = 1, every step (EVOS, section 3.1)."""
@@ -83,13 +84,16 @@ class Evos(Selector):
         """m = ⌊α(t)·r0·N⌋, at most k."""
         options = self.options
         rate = mutation(options.mutation, options.mutation_start, options.mutation_end, progress.before)
-        return min(share_of(self.count, rate * options.ratio), self._selected(progress))
+        return min(share_of(self.count, rate * options.start(self.count)), self._selected(progress))
 
     def size(self, progress: Progress) -> int:
         return self.count if self.is_key_step(progress) else self._selected(progress)
 
+    def restart(self) -> None:
+        self._stale = True
+
     def select(self, progress: Progress) -> Selection:
-        if self.is_key_step(progress):
+        if self._stale or self.is_key_step(progress):
             return Selection(None)
         m = self.mutants(progress)
         self._choose_survivors(self._selected(progress) - m)
@@ -101,6 +105,7 @@ class Evos(Selector):
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         if selection.indices is not None:
             return
+        self._stale = False
         low = _rankable(errors.squared)
         high = _rankable(self.options.high_frequency_weight * self.operator.response(errors.residual).square_())
         n = self._selected(progress) - self.mutants(progress)
@@ -114,12 +119,18 @@ class Evos(Selector):
         self._survivors = self._gaps = self._ranking[:0]
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "ranking": self._ranking, "fitness": self._fitness}
+        return {
+            **super().state_dict(),
+            "ranking": self._ranking,
+            "fitness": self._fitness,
+            "stale": self._stale,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._ranking = state["ranking"].to(self.device)
         self._fitness = state["fitness"].to(self.device)
+        self._stale = state["stale"]
         self._survivors = self._gaps = self._ranking[:0]
 
     def _selected(self, progress: Progress) -> int:

@@ -9,21 +9,12 @@ from inrkit import MODALITIES, NETWORKS, SELECTORS, fit
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory):
-    """A sample signal of every modality, with the suffix in which the modality writes reconstructions."""
-    from importlib import metadata
-
+    """A sample signal of every modality."""
     folder = tmp_path_factory.mktemp("samples")
-    suffixes = {
-        name: next(
-            entry.name for entry in metadata.entry_points(group="inrkit.suffixes") if entry.value == modality.value
-        )
-        for modality in metadata.entry_points(group=MODALITIES.group)
-        for name in [modality.name]
-    }
     paths = {}
     for name in MODALITIES.names():
         plugin = MODALITIES.get(name)
-        paths[name] = folder / f"{name}.{suffixes[name]}"
+        paths[name] = folder / f"{name}{plugin.sample_suffix}"
         plugin(plugin.Options()).sample(paths[name])
     return paths
 

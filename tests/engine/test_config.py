@@ -48,6 +48,7 @@ def test_the_paper_preset_is_the_published_setting():
         "name": "evos",
         "ratio": 0.5,
         "ratio_schedule": "constant",
+        "least": 1,
         "interval": "linear",
         "interval_start": 100,
         "interval_end": 50,
@@ -120,28 +121,22 @@ def test_all_errors_are_listed_at_once():
             "optimizer.lr=fast",
             "trian.steps=3",
             "metrics=[psnr,sism]",
-            "seed=-1",
         )
-    lines = str(error.value).splitlines()
-    expected = [
-        "trian is not an option; did you mean 'train'?",
-        "network: network 'sirne' is not known; did you mean 'siren'?",
-        "selector.ratoi is not an option; did you mean 'ratio'?",
-        "optimizer.lr is 'fast'; it must be a number",
-        "train.steps is 0; it must be at least 1",
-        "seed is -1; it must be in [0, 9223372036854775807]",
+    assert sorted(str(error.value).splitlines()) == [
         "metrics: 'sism' is not known; did you mean 'ssim'?",
+        "network: network 'sirne' is not known; did you mean 'siren'?",
+        "optimizer.lr is 'fast'; it must be a number",
+        "selector.ratoi is not an option; did you mean 'ratio'?",
+        "train.steps is 0; it must be in [1, 1000000000]",
+        "trian is not an option; did you mean 'train'?",
     ]
-    assert sorted(lines) == sorted(line for line in expected if not line.startswith("metrics")) or sorted(
-        lines
-    ) == sorted(expected)
 
 
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
         ("selector.ratio=1.5", r"selector.ratio is 1.5; it must be in \(0, 1\]"),
-        ("selector.ratio=.nan", r"selector.ratio is nan; it must be in \(0, 1\]"),
+        ("selector.ratio=.nan", "selector.ratio is nan; it must be a finite number"),
         ("selector.crossover=swap", "it must be one of: select, add, none"),
         ("train.steps=1.5", "train.steps is 1.5; it must be a whole number"),
         ("selector=3", "selector is 3; it must be a name, or a mapping"),

@@ -122,6 +122,15 @@ def test_a_growing_selection_goes_on_down_the_ranking_by_squared_error():
         assert set(indices) == first | set(rest[: len(indices) - len(first)])
 
 
+def test_a_small_signal_is_trained_on_as_many_coordinates_as_are_asked_for():
+    selector = make(50, ratio=0.1, least=20)
+    key_step(selector, errors_of(50), Progress(1, 100))
+    indices = selector.select(Progress(2, 100)).indices
+    assert len(indices) == 20
+    assert selector.mutants(Progress(2, 100)) == 10
+    assert make(50, ratio=0.1, least=500).size(Progress(2, 100)) == 50
+
+
 def test_mutation_may_rise_until_nothing_survives():
     selector = make(50, ratio=0.4, mutation="linear", mutation_start=0.0, mutation_end=1.0)
     key_step(selector, errors_of(50), Progress(1, 1000))

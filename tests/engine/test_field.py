@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, load
+from inrkit.config import resolve
 from inrkit.dataset import cell_affine, lattice_coordinates
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.transforms import MinMax
@@ -22,7 +23,7 @@ def field() -> Field:
     dataset = CoordinateDataset(
         np.zeros((*SHAPE, 3), np.uint8), affine=cell_affine(SHAPE), transform=MinMax(0, 255), metadata={"a": [1]}
     )
-    return Field.of(network, "siren", dataset, "minmax", "image")
+    return Field.of(resolve([{"data": {"path": "photo.png"}}]), network, dataset)
 
 
 def test_a_loaded_field_is_the_saved_one(field, tmp_path):
@@ -99,7 +100,7 @@ def edited(source, target, change):
 def test_a_field_from_a_stranger_imports_no_code(field, tmp_path):
     (tmp_path / "stranger_code.py").write_text("raise SystemExit('stranger code ran')")
     field.save(tmp_path / "good.safetensors")
-    for key in ("network", "transform"):
+    for key in ("network", "embedding", "transform", "modality"):
         edited(
             tmp_path / "good.safetensors",
             tmp_path / "bad.safetensors",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrkit import OPERATORS, ConfigError, CoordinateDataset
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 
 SHAPES = [(9,), (1,), (5, 7), (1, 6), (4, 3, 5), (2, 3, 1, 4)]
 
@@ -81,3 +81,38 @@ def test_laplacian_of_free_points_is_refused_with_the_mend():
     dataset = CoordinateDataset(np.zeros((5, 1)), points=np.zeros((5, 3)))
     with pytest.raises(ConfigError, match="choose operator=none"):
         LatticeLaplacian(LaplacianOptions(), dataset)
+
+
+@pytest.mark.parametrize("periodic", [[0], [1], [0, 1]])
+def test_a_periodic_axis_closes_the_lattice(periodic):
+    shape = (5, 6)
+    dataset = CoordinateDataset(np.zeros((*shape, 1)))
+    operator = LatticeLaplacian(LaplacianOptions(periodic=periodic), dataset)
+    field = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    padded = field
+    for axis in range(2):
+        width = [(1, 1) if other == axis else (0, 0) for other in range(2)]
+        padded = np.pad(padded, width, mode="wrap" if axis in periodic else "constant")
+    expected = plain_laplacian(padded)[1:-1, 1:-1].reshape(-1)
+    values = torch.from_numpy(field).reshape(-1)
+    np.testing.assert_allclose(operator.response(values).numpy(), expected, atol=1e-5)
+    indices = torch.randperm(30)[:11]
+    torch.testing.assert_close(operator.response_at(values, indices), operator.response(values)[indices])
+
+
+def test_graph_laplacian_is_the_lattice_laplacian_inside_a_lattice():
+    shape = (6, 6, 6)
+    lattice = CoordinateDataset(np.zeros((*shape, 1)))
+    points = CoordinateDataset(np.zeros((216, 1)), points=lattice.coordinates(slice(0, 216)).numpy())
+    field = torch.randn(216)
+    inside = np.zeros(shape, bool)
+    inside[1:-1, 1:-1, 1:-1] = True
+    inside = torch.from_numpy(inside.reshape(-1))
+    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=6), points)
+    torch.testing.assert_close(graph.response(field)[inside], laplacian(shape).response(field)[inside])
+
+
+def test_graph_laplacian_takes_few_points_and_equal_points():
+    points = np.zeros((3, 2))
+    operator = GraphLaplacian(GraphLaplacianOptions(neighbours=6), CoordinateDataset(np.zeros((3, 1)), points=points))
+    assert operator.response(torch.ones(3)).abs().max() < 1e-6

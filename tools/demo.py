@@ -1,0 +1,30 @@
+"""What `make demo` runs: fit a sample signal of each kind and say what to open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import inrkit
+from inrkit.modality import MODALITIES
+
+FOLDER = Path("runs/demo")
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    opened = []
+    for name in MODALITIES.names():
+        modality = MODALITIES.get(name)
+        signal = FOLDER / f"{name}{modality.sample_suffix}"
+        modality(modality.Options()).sample(signal)
+        run = inrkit.Run(FOLDER / f"{name}-run")
+        if run.result.get("status") != "done":
+            run = inrkit.fit(signal, out=run.folder, resume=run.exists, quiet=False)
+        opened += [signal, run.reconstruction]
+    print("\nLook at the signals and their reconstructions:")
+    for path in opened:
+        print(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Make docs/picture.png: a signal, what EVOS keeps training on, the reconstruction, and a detail rendered larger."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+import inrkit
+
+SIDE = 256
+DETAIL = (150, 130)  # row and column of the upper left corner of the detail
+SIZE = 32
+
+
+class Watch(inrkit.Listener):
+    """Keeps how often each coordinate survived."""
+
+    def on_start(self, trainer: inrkit.Trainer) -> None:
+        self.counts = torch.zeros(len(trainer.dataset))
+        self.times = 0
+
+    def on_step(self, trainer: inrkit.Trainer, selected: int) -> None:
+        ranking = trainer.selector.state_dict()["ranking"]
+        self.counts[ranking] += 1
+        self.times += 1
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        signal = Path(folder) / "signal.png"
+        image = inrkit.MODALITIES.get("image")
+        image(image.Options()).sample(signal)
+        watch = Watch()
+        run = inrkit.fit(signal, out=Path(folder) / "run", listeners=[watch], quiet=False, overrides=["selector=evos"])
+        field = run.field
+        original = np.asarray(Image.open(signal))
+        reconstruction = field.render()
+        rows, columns = np.meshgrid(
+            np.linspace(DETAIL[0], DETAIL[0] + SIZE, SIDE),
+            np.linspace(DETAIL[1], DETAIL[1] + SIZE, SIDE),
+            indexing="ij",
+        )
+        detail = field(np.stack([rows, columns], axis=-1), physical=True).clip(0, 255).astype(np.uint8)
+    heat = (watch.counts / watch.times).view(SIDE, SIDE).numpy() ** 0.5
+    trained = (np.stack([heat, heat**1.5 * 0.75, heat**3 * 0.4], axis=-1) * 255).astype(np.uint8)
+    seconds = run.result["seconds"]["train"]
+    panels = {
+        "the signal": original,
+        "what EVOS trains on": trained,
+        f"fitted in {seconds:.0f} s: {run.metrics['psnr']:.1f} dB": reconstruction,
+        "a detail, 8 times finer": detail,
+    }
+    sheet = Image.new("RGB", (4 * SIDE + 30, SIDE + 24), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, pixels) in enumerate(panels.items()):
+        left = number * (SIDE + 10)
+        sheet.paste(Image.fromarray(pixels), (left, 24))
+        draw.text((left + 2, 4), title, fill="black", font_size=14)
+    sheet.save("docs/picture.png")
+
+
+if __name__ == "__main__":
+    main()
