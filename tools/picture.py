@@ -37,6 +37,7 @@ def main() -> None:
         watch = Watch()
         run = inrkit.fit(signal, out=Path(folder) / "run", listeners=[watch], quiet=False, overrides=["selector=evos"])
         field = run.field
+        fitted = f"fitted in {run.result['seconds']['train']:.0f} s: {run.metrics['psnr']:.1f} dB"
         original = np.asarray(Image.open(signal))
         reconstruction = field.render()
         rows, columns = np.meshgrid(
@@ -47,11 +48,10 @@ def main() -> None:
         detail = field(np.stack([rows, columns], axis=-1), physical=True).clip(0, 255).astype(np.uint8)
     heat = (watch.counts / watch.times).view(SIDE, SIDE).numpy() ** 0.5
     trained = (np.stack([heat, heat**1.5 * 0.75, heat**3 * 0.4], axis=-1) * 255).astype(np.uint8)
-    seconds = run.result["seconds"]["train"]
     panels = {
         "the signal": original,
         "what EVOS trains on": trained,
-        f"fitted in {seconds:.0f} s: {run.metrics['psnr']:.1f} dB": reconstruction,
+        fitted: reconstruction,
         "a detail, 8 times finer": detail,
     }
     sheet = Image.new("RGB", (4 * SIDE + 30, SIDE + 24), "white")
