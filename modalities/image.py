@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,21 @@ class Image(Modality):
     operator = "laplacian"
     metrics = ("psnr", "ssim", "ms_ssim")
     sample_suffix = ".png"
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether a file is one picture: an array of two axes, or of three with at most 4 channels last; a TIFF of
+        a single page."""
+        suffix = path.suffix.lower()
+        if suffix == ".npy":
+            shape = np.load(path, mmap_mode="r").shape
+            return len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)
+        if suffix in _TIFF:
+            with _decoding(path, "is damaged or truncated"), tifffile.TiffFile(path) as file:
+                series = file.series[0]
+                lengths = zip(series.axes, series.shape, strict=True)
+                return math.prod(length for axis, length in lengths if axis not in "YXS") == 1
+        return True
 
     def read(self, path: Path) -> CoordinateDataset:
         pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
@@ -213,7 +229,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _is_deep_png(path: Path, picture: Pillow.Image) -> bool:
-    """Whether there are 16 bits a channel and more than one channel, of which Pillow keeps 8 bits or one."""
+    """Whether Pillow would lose a part: of 16-bit colours or alpha 8 bits, of 16-bit gray its transparent shade."""
     depth, colour = _start(path, 26)[24:]
     return depth == 16 and (colour != 0 or "transparency" in picture.info)
 
@@ -234,13 +250,13 @@ def _read_deep_png(path: Path) -> np.ndarray:
 def _pillow_keeps(picture: TiffImagePlugin.TiffImageFile) -> bool:
     """Whether Pillow has a mode that holds a TIFF's samples as they are, and can read them into it."""
     tags, mode = picture.tag_v2, picture.mode
-    if mode == "LA" and tags.get(284) == tifffile.PLANARCONFIG.SEPARATE:
+    if mode == "LA" and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == tifffile.PLANARCONFIG.SEPARATE:
         return False
-    bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+    bits, kinds = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
     signed, real = 2 in kinds, 3 in kinds
     if max(bits) <= 8:
         return not signed
-    if len(bits) > 1 or tags.get(262) != 1:
+    if len(bits) > 1 or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) != tifffile.PHOTOMETRIC.MINISBLACK:
         return False
     return mode.startswith("I;16") or (bits == (32,) and ((mode == "I" and signed) or (mode == "F" and real)))
 
