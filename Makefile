@@ -10,6 +10,7 @@ STAMP := $(VENV)/installed
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	rm -rf inrkit.egg-info  # would hide the installed entry points from whoever runs Python here
 	touch $@
 
 install: $(STAMP)

@@ -70,7 +70,7 @@ class GeneralOptions:
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Of everything random."""
     device: str = option("auto")
-    """`cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for a GPU when there is one."""
+    """`cpu`, `cuda`, `cuda:1`, or `auto` for a GPU when there is one."""
 
 
 SECTIONS: dict[str, type] = {
@@ -272,10 +272,9 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         if not isinstance(given, dict):
             errors.append(f"{slot} is {given}; it must be a name, or a mapping with a name and options")
             continue
-        default = _DEFAULT_NAMES.get(slot)
         if slot in ("operator", "embedding") and modality is not None:
-            default = getattr(modality, slot)
-        name = given.get("name", default)
+            given = merge(_normalised({slot: getattr(modality, slot)}), {slot: given})[slot]
+        name = given.get("name", _DEFAULT_NAMES.get(slot))
         if name is None:
             if slot == "modality":
                 errors.append(f"modality is missing; choose one of: {', '.join(registry.names())}")
@@ -283,7 +282,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         try:
             plugin = registry.get(str(name))
         except ConfigError as error:
-            errors.append(f"{slot}: {error}")
+            errors.append(str(error))
             continue
         options = {key: value for key, value in given.items() if key != "name"}
         instance, wrong = parse(plugin.Options, options, slot)
@@ -306,8 +305,10 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     errors += wrong
     if parts["general"] is not None:
         for name in parts["general"].metrics:
-            if name not in METRICS.names():
-                errors.append(f"metrics: '{name}' is not known{nearest(name, METRICS.names())}")
+            try:
+                METRICS.get(name)
+            except ConfigError as error:
+                errors.append(str(error))
     if "objective" in parts and "selector" in parts:
         errors += _objective_errors(parts["objective"], parts["selector"])
     if errors:
@@ -316,7 +317,20 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
 
 
 def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:
-    return [f"{key} is not an option{nearest(str(key), _TOP)}" for key in merged if key not in _TOP]
+    return [f"{key} is not an option{_place(str(key), merged)}" for key in merged if key not in _TOP]
+
+
+def _place(key: str, merged: Mapping[str, Any]) -> str:
+    """Where a key belongs that stands at the top by mistake, or what it may have been meant to be."""
+    for section, options in SECTIONS.items():
+        if key in field_names(options):
+            return f"; did you mean '{section}.{key}'?"
+    for slot in ("selector", "network", "optimizer", "objective", "schedule", "modality", "transform"):
+        chosen = merged.get(slot)
+        name = chosen.get("name") if isinstance(chosen, dict) else None
+        if key in _declared(slot, name or _DEFAULT_NAMES.get(slot)):
+            return f"; did you mean '{slot}.{key}'?"
+    return nearest(key, _TOP)
 
 
 def _objective_errors(objective: Choice, selector: Choice) -> list[str]:

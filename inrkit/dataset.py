@@ -20,6 +20,8 @@ from inrkit.transforms import Identity, ValueTransform, as_float
 # Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
 _UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
 _SCAN = 1 << 22
+_EXACT = 1 << 24
+"""Length of an axis up to which float32 holds 2i + 1 − n; above it, neighbours would share a coordinate."""
 
 
 def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -40,7 +42,10 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         length = shape[axis]
         along = indices if axis == 0 else indices % length
         indices = indices if axis == 0 else torch.div(indices, length, rounding_mode="floor")
-        torch.div(2 * along + (1 - length), length, out=coordinates[..., axis])
+        centred = 2 * along + (1 - length)
+        if length > _EXACT:
+            centred = centred.to(torch.float64)
+        torch.div(centred, length, out=coordinates[..., axis])
     return coordinates
 
 
@@ -71,10 +76,13 @@ class CoordinateDataset:
         channel_weights: C numbers that reduce the channels to the one value whose high frequencies count
             (luma for RGB); the mean if not given.
         transform: map from stored values to the network's range.
-        metadata: what the modality needs to write a reconstruction; plain JSON.
+        metadata: what the modality needs to write a reconstruction, plain JSON; "notes" are sentences that a user
+            is told before the fit.
         weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1.
         resample: for free points that are drawn anew during training: gives the points and values of round 0, 1, ….
         resample_every: steps between two rounds.
+        full_scale: whether PSNR refers to all that an integer dtype can hold, as for pictures, or to what is present,
+            as for measurements whose dtype merely has room for them.
 
     Raises:
         DataError: no values, a complex or non-numeric dtype, or shapes that do not fit each other.
@@ -92,6 +100,7 @@ class CoordinateDataset:
         weights: np.ndarray | None = None,
         resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
         resample_every: int = 0,
+        full_scale: bool = True,
     ) -> None:
         if values.dtype.kind not in "biuf":
             raise DataError(f"values are of dtype {values.dtype}; expected bool, integers or real numbers")
@@ -118,6 +127,7 @@ class CoordinateDataset:
         self.weights = None if weights is None else self._spread(weights)
         self.resample = resample
         self.resample_every = resample_every if resample is not None else 0
+        self.full_scale = full_scale
         self.round = 0
 
     def __len__(self) -> int:
@@ -172,8 +182,9 @@ class CoordinateDataset:
 
     @property
     def peak(self) -> float:
-        """The range that PSNR and SSIM refer to: all that an integer dtype can hold, or what is present."""
-        low, high = self.value_range or self.extent
+        """The range that PSNR and SSIM refer to: all that an integer dtype can hold, or what is present; see
+        `full_scale`."""
+        low, high = (self.value_range if self.full_scale else None) or self.extent
         return (high - low) or 1.0
 
     def coordinates(self, indices: Tensor | slice) -> Tensor:
@@ -225,7 +236,10 @@ class CoordinateDataset:
         moved.values = self.values.to(device)
         moved.points = None if self.points is None else self.points.to(device)
         moved.channel_weights = self.channel_weights.to(device)
-        moved.weights = None if self.weights is None else self.weights.to(device)
+        if self.weights is not None:
+            # Moved as it was given, then spread again: moving what is spread would store every repeat.
+            given = self.weights[tuple(slice(None) if step else slice(1) for step in self.weights.stride())]
+            moved.weights = given.to(device).expand(self.weights.shape)
         return moved
 
     def _spread(self, weights: np.ndarray) -> Tensor:

@@ -16,11 +16,11 @@ def choose_device(name: str) -> torch.device:
         ConfigError: no such device is here.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"device is '{name}'; inrkit runs on cpu and cuda")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device is '{name}', which is not available here; choose auto or cpu") from error

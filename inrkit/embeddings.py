@@ -17,6 +17,7 @@ from inrkit.registry import Registry
 EMBEDDINGS: Registry[Embedding] = Registry("embedding", "inrkit.embeddings")
 
 
+@EMBEDDINGS.base
 class Embedding(ABC):
     """Maps (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
 

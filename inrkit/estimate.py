@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def resident_bytes(device: torch.device) -> int:
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
     except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        try:
+            import resource
+        except ImportError:  # there is none on Windows
+            return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.dataset import CoordinateDataset
-from inrkit.metrics import METRICS
+from inrkit.metrics import METRICS, Metric
 from inrkit.transforms import ValueTransform
 
 
@@ -53,6 +53,17 @@ def slabs(shape: tuple[int, ...], size: int) -> Iterator[slice]:
         yield slice(first * row, min(first + rows, shape[0]) * row)
 
 
+def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metric]:
+    """Those of the named metrics that apply to a signal of the dataset's shape, by name, yet without slabs.
+
+    Raises:
+        ConfigError: a metric is not defined for the signal, or a package that it needs is missing.
+    """
+    shape = dataset.grid_shape or (len(dataset),)
+    chosen = {name: METRICS.get(name) for name in metrics}
+    return {name: metric.of(dataset) for name, metric in chosen.items() if metric.applies(shape)}
+
+
 def evaluate(network: nn.Module, dataset: CoordinateDataset, metrics: list[str], chunk: int) -> dict[str, float]:
     """The metrics of a network's prediction of a whole signal.
 
@@ -63,13 +74,10 @@ def evaluate(network: nn.Module, dataset: CoordinateDataset, metrics: list[str],
         chunk: how many coordinates pass through the network at a time.
 
     Returns:
-        The value of each metric that applies, by name.
+        The value of each metric that applies and is defined, by name.
     """
     shape = dataset.grid_shape or (len(dataset),)
-    chosen = {name: METRICS.get(name) for name in metrics}
-    running = {
-        name: metric(shape, dataset.channels, dataset.peak) for name, metric in chosen.items() if metric.applies(shape)
-    }
+    running = applicable(metrics, dataset)
     for span in slabs(shape, 1 << 18):
         prediction = decoded(network, dataset.transform, dataset.inputs, span, chunk, dataset.value_range)
         target = dataset.stored(span).to(torch.float32)
@@ -78,4 +86,5 @@ def evaluate(network: nn.Module, dataset: CoordinateDataset, metrics: list[str],
         weights = None if weights is None else weights.view(rows[:-1])
         for metric in running.values():
             metric.update(prediction.view(rows), target.view(rows), weights)
-    return {name: metric.compute() for name, metric in running.items()}
+    computed = {name: metric.compute() for name, metric in running.items()}
+    return {name: value for name, value in computed.items() if value is not None}

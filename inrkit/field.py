@@ -23,7 +23,7 @@ from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation import decoded, default_chunk, slabs
 from inrkit.files import to_json, written_whole
 from inrkit.modality import MODALITIES, Modality
-from inrkit.networks import NETWORKS, Network
+from inrkit.networks import NETWORKS, Network, precision_of, set_precision
 from inrkit.options import parse
 from inrkit.transforms import TRANSFORMS, ValueTransform
 
@@ -206,6 +206,7 @@ class Field:
             "format": _FORMAT,
             "network": {"name": self.names["network"], "options": dataclasses.asdict(self.network.options)},
             "embedding": {"name": self.names["embedding"], "options": dataclasses.asdict(self.embedding.options)},
+            "precision": precision_of(self.network),
             "dimensions": self.dimensions,
             "channels": self.channels,
             "transform": {"name": self.names["transform"], "state": self.transform.state()},
@@ -216,7 +217,9 @@ class Field:
             "affine": self.affine.tolist(),
             "metadata": self.metadata,
         }
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        weights = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.network.state_dict().items()
+        }
         with written_whole(Path(path)) as aside:
             aside.write_bytes(save(weights, metadata={"inrkit": to_json(description)}))
 
@@ -242,7 +245,7 @@ class Field:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
         if not isinstance(description, dict):
             raise DataError(f"{path} is not a field that inrkit saved: its description is {description}")
@@ -272,10 +275,15 @@ class Field:
         embedding = embedding_class(embedding_options, description["dimensions"])
         network = network_class(network_options, embedding.features, description["channels"])
         network.load_state_dict(weights)
+        if description["precision"] not in ("float32", "bfloat16"):
+            raise ValueError("precision")
+        set_precision(network, description["precision"])
         grid_shape, value_range = description["grid_shape"], description["value_range"]
         dtype, affine = np.dtype(description["dtype"]), np.array(description["affine"], dtype=float)
         if dtype.kind not in "biuf" or affine.shape != (embedding.dimensions, embedding.dimensions + 1):
             raise ValueError("dtype or affine")
+        if grid_shape is not None and min(grid_shape) < 1:
+            raise ValueError("grid_shape")
         return cls(
             network=network.eval(),
             embedding=embedding,
@@ -284,7 +292,7 @@ class Field:
             modality_options=dict(description["modality"]["options"]),
             grid_shape=None if grid_shape is None else tuple(int(length) for length in grid_shape),
             dtype=dtype,
-            value_range=None if value_range is None else (value_range[0], value_range[1]),
+            value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
             affine=affine,
             metadata=dict(description["metadata"]),
         )

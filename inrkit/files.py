@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ def expanded(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; rename it to `path` when the block ends well.
+    """Yield a path beside `path` to write a file or a folder to; rename it to `path` when the block ends well.
 
-    The suffix is kept, since writers choose their format by it.
+    The suffixes are kept, since writers choose their format by them.
 
     Raises:
         RunError: the disk is full, the folder cannot be written, or any other OSError.
     """
-    aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield aside
         aside.replace(path)
@@ -39,6 +40,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
+            if aside.is_dir():
+                shutil.rmtree(aside)
             aside.unlink(missing_ok=True)
 
 

@@ -24,7 +24,7 @@ from inrkit.config import (
 from inrkit.dataset import CoordinateDataset
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError, RunError
-from inrkit.evaluation import default_chunk
+from inrkit.evaluation import applicable, default_chunk
 from inrkit.field import Field
 from inrkit.files import expanded
 from inrkit.listeners import Checkpoints, History, Interrupts
@@ -94,9 +94,9 @@ def prepare(
     except UnicodeEncodeError as error:
         raise DataError(f"{config.data.path!a} is not UTF-8, so config.yaml cannot name it; rename the file") from error
     if continued:
-        run = Run(given if out is None else out)
+        run = Run(given if out is None else expanded(out))
     else:
-        folder = Path(out) if out is not None else None
+        folder = expanded(out) if out is not None else None
         if folder is None:
             folder = Path("runs") / Path(config.data.path).stem if resume else default_folder(config.data.path)
         run = Run(folder)
@@ -144,8 +144,10 @@ def execute(
     earlier = 0.0
     assessed: dict[str, float] = {}
     history = History(run)
-    if resume:
+    if resume and run.has_progress:
         state = run.read_checkpoint()
+        if state.get("device") not in (None, device.type):
+            raise ConfigError(f"{run.folder} was fitted on {state['device']}; resume it with device={state['device']}")
         try:
             trainer.load_state_dict(state)
             earlier = float(state["elapsed"])
@@ -156,12 +158,13 @@ def execute(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
         # An interrupted run was evaluated where it stopped; one that never was would have no such row.
+        every = run.config.log.every
         history.rows = [
             row
             for row in run.history
-            if row["step"] <= trainer.step and (row["step"] % config.log.every == 0 or row["step"] == trainer.steps)
+            if row["step"] <= trainer.step and (row["step"] % every == 0 or row["step"] == trainer.steps)
         ]
-    else:
+    elif not resume:
         run.create(config)
 
     def elapsed() -> float:
@@ -189,7 +192,9 @@ def execute(
             with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
                 conclude("failed", error=str(error))
             if _memory_ran_out(error):
-                raise RunError("memory ran out; lower train.chunk or selector.ratio, then --resume") from error
+                raise RunError(
+                    "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
+                ) from error
             raise
         conclude("done" if trainer.step == trainer.steps else "interrupted")
     display.conclude(result)
@@ -225,6 +230,7 @@ def read_signal(config: Config) -> CoordinateDataset:
 def build(config: Config, dataset: CoordinateDataset, device: torch.device, precision: str) -> tuple[Trainer, Network]:
     """The trainer that a config describes, and its network; everything random is seeded."""
     seed = config.general.seed
+    applicable(config.general.metrics, dataset)  # one that cannot be computed is better known now
     dataset = dataset.to(device)
     operator = config.operator.plugin(config.operator.options, dataset)
     embedding = config.embedding.plugin(config.embedding.options, dataset.dimensions)
@@ -263,8 +269,6 @@ def _target_layer(target: str | Path) -> dict[str, Any]:
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return read_yaml(path)
-    if suffix and modality_of(path) is not None:
-        return {"data": {"path": str(path)}}
     name = str(target)
     if name in presets():
         return {"base": name}
@@ -272,6 +276,8 @@ def _target_layer(target: str | Path) -> dict[str, Any]:
         return {"modality": name}
     if Run(path).exists:
         raise ConfigError(f"{path} is a run; continue it with --resume, or repeat it with {path}/config.yaml")
+    if modality_of(path) is not None:
+        return {"data": {"path": str(path)}}
     if path.exists():
         raise ConfigError(
             f"{path} has no suffix that tells its modality; write modality={'|'.join(MODALITIES.names())} "
@@ -305,7 +311,7 @@ def _check_same(asked: Config, had: Config, folder: Path) -> None:
     one, other = _flat(asked), _flat(had)
     free = {f"checkpoint.{field.name}" for field in dataclasses.fields(asked.checkpoint)} | {
         "log.every",
-        "device",
+        "train.chunk",
     }
     changed = [key for key in one.keys() | other.keys() if key not in free and one.get(key) != other.get(key)]
     if changed:

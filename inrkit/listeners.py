@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +66,7 @@ class Interrupts(Listener):
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._told = False
 
     def on_start(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -77,15 +78,12 @@ class Interrupts(Listener):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._restore()
-        if self._trainer is None:
+        if self._trainer is None or self._told:
             raise KeyboardInterrupt
-        print("stopping after this step; once more stops at once", file=sys.stderr)
+        self._told = True
+        os.write(2, b"stopping after this step; once more stops at once\n")  # print may not be entered twice
         self._trainer.stop()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from inrkit.registry import Registry
 
+if TYPE_CHECKING:
+    from inrkit.dataset import CoordinateDataset
+
 METRICS: Registry[Metric] = Registry("metric", "inrkit.metrics")
 
 
+@METRICS.base
 class Metric(ABC):
     """Accumulates over consecutive slabs of a signal, in stored values.
 
@@ -23,11 +28,23 @@ class Metric(ABC):
     """
 
     larger_is_better = True
+    title: ClassVar[str] = ""
+    """What people call it; the registered name if empty."""
+    unit: ClassVar[str] = ""
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         self.shape = shape
         self.channels = channels
         self.peak = peak
+
+    @classmethod
+    def of(cls, dataset: CoordinateDataset) -> Metric:
+        """The metric for a signal.
+
+        Raises:
+            ConfigError: it is not defined for the signal, or a package that it needs is missing.
+        """
+        return cls(dataset.grid_shape or (len(dataset),), dataset.channels, dataset.peak)
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
@@ -46,13 +63,17 @@ class Metric(ABC):
         """
 
     @abstractmethod
-    def compute(self) -> float:
-        """The metric over all slabs."""
+    def compute(self) -> float | None:
+        """The metric over all slabs; None where the signal leaves it undefined."""
 
 
 @METRICS.register("psnr")
 class PSNR(Metric):
-    """10 · log10(peak² / MSE), in dB, the mean a weighted one where coordinates have weights; infinite for no error."""
+    """10 · log10(peak² / MSE), in dB, the mean a weighted one where coordinates have weights; infinite for no
+    error, NaN where a prediction is not finite."""
+
+    title = "PSNR"
+    unit = "dB"
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
@@ -68,7 +89,10 @@ class PSNR(Metric):
 
     def compute(self) -> float:
         mean = self._squares / self._count
-        return 10 * math.log10(self.peak**2 / mean) if mean > 0 else math.inf
+        if mean == 0:
+            return math.inf
+        ratio = self.peak**2 / mean
+        return 10 * math.log10(ratio) if ratio > 0 else math.nan
 
 
 _WINDOW = 11
@@ -80,6 +104,8 @@ class SSIM(Metric):
 
     Slabs overlap by the window's width less one, so that every pixel is rated with its whole surroundings.
     """
+
+    title = "SSIM"
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
@@ -120,9 +146,11 @@ class SSIM(Metric):
 class MultiScaleSSIM(Metric):
     """Multi-scale SSIM over five scales (Wang et al. 2003).
 
-    It needs the whole image at once, so it is left out above 2²⁴ pixels, and below 176 pixels a side, where the
-    coarsest scale is smaller than the window.
+    It needs the whole image at once, some 800 bytes a pixel, so it is left out above 2²⁰ pixels, and below 176 pixels
+    a side, where the coarsest scale is smaller than the window.
     """
+
+    title = "MS-SSIM"
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
@@ -130,7 +158,7 @@ class MultiScaleSSIM(Metric):
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
-        return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 24
+        return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 20
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._slabs.append((prediction, target))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
 
 SUFFIX_GROUP = "inrkit.suffixes"
-"""Entry points `suffix = package.module:Class`: which modality reads a file, known without importing it."""
+"""Entry points `<suffix>.<modality> = package.module:Class`: who reads a file, known without importing anyone."""
 
 
+@MODALITIES.base
 class Modality(ABC):
     """Reads a kind of file into a CoordinateDataset and writes reconstructions back.
 
@@ -31,10 +33,11 @@ class Modality(ABC):
     """
 
     Options: ClassVar[type]
-    operator: str
-    """Name of the fitness operator that fits the signal; may depend on the options."""
-    embedding: str = "identity"
-    """Name of the embedding of coordinates that fits the signal."""
+    operator: str | Mapping[str, Any]
+    """The fitness operator that fits the signal, a slot as in a config: its name, or a mapping with a name and
+    options. May depend on the modality's options."""
+    embedding: str | Mapping[str, Any] = "identity"
+    """The embedding of coordinates that fits the signal, likewise."""
     metrics: ClassVar[tuple[str, ...]]
     """Names of the metrics that fit the signal, the leading one first."""
     sample_suffix: ClassVar[str]
@@ -102,18 +105,16 @@ class Modality(ABC):
 def modality_of(path: Path) -> str | None:
     """Name of the modality that reads a file; None if none says that it reads its suffix.
 
-    The suffix alone tells, without importing anything, unless several modalities read it: then each is asked.
-    A folder goes by the suffix `folder`.
+    The suffix alone tells, without importing anything, unless several modalities read it: then each is asked, in
+    the order of their names. A folder goes by the suffix `folder`.
     """
-    suffix = "folder" if path.is_dir() else path.suffix.lower().lstrip(".")
-    able = _modalities_by_suffix().get(suffix, [])
-    if len(able) <= 1:
-        return able[0] if able else None
-    for name in able:
-        with contextlib.suppress(Exception):  # a broken plug-in, or a damaged file that its reader will report
-            if path.exists() and MODALITIES.get(name).claims(path):
-                return name
-    return able[0]
+    able = _readers(path)
+    if len(able) > 1 and path.exists():
+        for name in able:
+            with contextlib.suppress(Exception):  # a broken plug-in, or a damaged file that its reader will report
+                if MODALITIES.get(name).claims(path):
+                    return name
+    return able[0] if able else None
 
 
 def known_suffixes() -> list[str]:
@@ -121,10 +122,21 @@ def known_suffixes() -> list[str]:
     return sorted(_modalities_by_suffix())
 
 
+def _readers(path: Path) -> list[str]:
+    """Names of the modalities that read the path's suffix, the longest suffix that any reads."""
+    if path.is_dir():
+        return _modalities_by_suffix().get("folder", [])
+    parts = path.name.lower().split(".")
+    for start in range(1, len(parts)):
+        able = _modalities_by_suffix().get(".".join(parts[start:]))
+        if able:
+            return able
+    return []
+
+
 def _modalities_by_suffix() -> dict[str, list[str]]:
-    names = {entry.value: entry.name for entry in metadata.entry_points(group=MODALITIES.group)}
     able: dict[str, list[str]] = {}
     for entry in metadata.entry_points(group=SUFFIX_GROUP):
-        if entry.value in names:
-            able.setdefault(entry.name, []).append(names[entry.value])
-    return {suffix: sorted(set(found)) for suffix, found in able.items()}
+        suffix, _, name = entry.name.rpartition(".")
+        able.setdefault(suffix, []).append(name)
+    return {suffix: sorted(set(names)) for suffix, names in able.items()}

@@ -19,6 +19,7 @@ from inrkit.selectors.evos import PUBLISHED_HIGH_FREQUENCY_WEIGHT
 OBJECTIVES: Registry[Objective] = Registry("objective", "inrkit.objectives")
 
 
+@OBJECTIVES.base
 class Objective(ABC):
     """A mean over the selected coordinates, and possibly a term that links coordinates with each other.
 
@@ -131,11 +132,14 @@ class CrossFrequencySupervision(MeanSquaredError):
         return self.operator.adjoint_at(response, indices, self._scratch).mul_(factor)
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
-        if selection.indices is None and self.couples(progress):
+        if not self.couples(progress):
+            self._residual = self._scratch = self._residual[:0].clone()
+        elif selection.indices is None:
             self._residual.copy_(errors.residual)
 
     def state_dict(self) -> dict[str, Any]:
         return {"residual": self._residual}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._residual.copy_(state["residual"])
+        self._residual = state["residual"].to(self.device)
+        self._scratch = torch.zeros_like(self._residual)

@@ -26,6 +26,7 @@ _ROWS = 1 << 20
 """Rows of the map that are held at a time."""
 
 
+@OPERATORS.base
 class FitnessOperator(ABC):
     """A sparse linear map L on fields over the N coordinates of `dataset`."""
 
@@ -132,6 +133,13 @@ class LatticeLaplacian(FitnessOperator):
 
     def adjoint(self, field: Tensor) -> Tensor:
         return self.response(field)  # symmetric, since outside the lattice all is zero
+
+    def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
+        # Symmetry again; gathering is deterministic on a GPU, where scattering would not be.
+        scratch[indices] = values
+        result = self.response_at(scratch, indices)
+        scratch[indices] = 0
+        return result
 
 
 @dataclass

@@ -17,6 +17,7 @@ OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizer
 SCHEDULES: Registry[LearningRateSchedule] = Registry("schedule", "inrkit.schedules")
 
 
+@OPTIMIZERS.base
 class OptimizerFactory(ABC):
     """Makes a torch optimizer for a network."""
 
@@ -107,6 +108,7 @@ class Soap(OptimizerFactory):
         )
 
 
+@SCHEDULES.base
 class LearningRateSchedule(ABC):
     """A factor on the learning rate as a function of the share of training done."""
 

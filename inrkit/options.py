@@ -13,6 +13,7 @@ import functools
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import typing
 from collections.abc import Iterable, Mapping
@@ -74,7 +75,7 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
             errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
             continue
         try:
-            typed = OmegaConf.merge(OmegaConf.structured(options), {key: value})
+            typed = OmegaConf.merge(OmegaConf.structured(options), {key: _literal(value)})
             value = OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
         except (OmegaConfBaseException, ValueError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
@@ -93,6 +94,19 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
         return options(**values), []
     except ValueError as error:  # from a __post_init__ that compares options with each other
         return None, [f"{where}: {error}"]
+
+
+def _literal(value: Any) -> Any:
+    """The value with what OmegaConf would take for an interpolation escaped.
+
+    Config files are resolved when they are read. What is left comes from elsewhere, a field's file among others, and
+    an interpolation there could call any resolver that the process has registered.
+    """
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)
+    if isinstance(value, dict):
+        return {_literal(key): _literal(entry) for key, entry in value.items()}
+    return [_literal(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _outside(value: Any, limits: Mapping[str, Any]) -> str | None:

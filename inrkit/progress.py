@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from inrkit.config import Config
 from inrkit.device import describe
 from inrkit.estimate import estimate
+from inrkit.metrics import METRICS
 from inrkit.run import Run
 from inrkit.trainer import Listener, Trainer
 
@@ -68,6 +70,8 @@ class Display(Listener):
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
+        for note in trainer.dataset.metadata.get("notes", []):
+            self.console.print(f"note: {escape(note)}")
         self._bar.update(self._task, total=trainer.steps, completed=trainer.step)
         self._bar.start()
 
@@ -97,20 +101,20 @@ class Display(Listener):
             f"{duration(seconds['train'])} of training, {share:.1%} of it choosing coordinates"
         )
         if result["status"] == "interrupted":
-            self.console.print(f"go on with: inrkit fit {escape(str(self.run.folder))} --resume")
+            self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
         opened = self.run.reconstruction or self.run.folder
         self.console.print(f"look at {escape(str(opened))}")
 
 
 def measured(metrics: dict[str, float]) -> str:
     """The metrics of an evaluation in a line."""
-    names = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
-    values = [
-        f"{names.get(name, name)} {value:.2f} dB" if name == "psnr" else f"{names.get(name, name)} {value:.4f}"
-        for name, value in metrics.items()
-        if name not in ("step", "seconds")
-    ]
-    return "  ".join(values)
+    return "  ".join(_measured(name, value) for name, value in metrics.items() if name not in ("step", "seconds"))
+
+
+def _measured(name: str, value: float) -> str:
+    metric = METRICS.get(name) if name in METRICS.names() else None
+    title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
+    return f"{title or name} {value:.2f} {unit}" if unit else f"{title or name} {value:.4f}"
 
 
 def duration(seconds: float) -> str:

@@ -28,6 +28,13 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._registered: dict[str, type[T]] = {}
+        self._imported: dict[str, type[T]] = {}
+        self._base: type | None = None
+
+    def base(self, base: type[T]) -> type[T]:
+        """Class decorator for the class that all plug-ins of this kind derive from."""
+        self._base = base
+        return base
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator: make the class known as `name`.
@@ -38,7 +45,7 @@ class Registry(Generic[T]):
 
         def add(plugin: type[T]) -> type[T]:
             taken = self._registered.get(name)
-            if taken is not None and taken.__qualname__ != plugin.__qualname__:
+            if taken is not None and (taken.__module__, taken.__qualname__) != (plugin.__module__, plugin.__qualname__):
                 raise ConfigError(
                     f"{self.kind} '{name}' is already {taken.__module__}:{taken.__qualname__}; "
                     f"register {plugin.__module__}:{plugin.__qualname__} under another name"
@@ -64,6 +71,8 @@ class Registry(Generic[T]):
         """
         if name in self._registered:
             return self._registered[name]
+        if name in self._imported:
+            return self._imported[name]
         for entry in self._entry_points():
             if entry.name == name:
                 return self._load(entry.value, f"{self.kind} '{name}' of {_package(entry)}")
@@ -73,7 +82,8 @@ class Registry(Generic[T]):
                     f"{self.kind} '{name}' names code to import, which a file from a stranger could abuse; "
                     "if you trust the file, load it with trust=True (--trust)"
                 )
-            return self._load(name, f"{self.kind} '{name}'")
+            self._imported[name] = self._load(name, f"{self.kind} '{name}'")
+            return self._imported[name]
         raise ConfigError(f"{self.kind} '{name}' is not known{nearest(name, self.names())}")
 
     def _entry_points(self) -> list[metadata.EntryPoint]:
@@ -87,8 +97,9 @@ class Registry(Generic[T]):
                 found = getattr(found, part)
         except Exception as error:  # whatever a plug-in raises while it is imported
             raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
-        if not isinstance(found, type):
-            raise ConfigError(f"{what} is not a class; a plug-in is a class with an Options dataclass")
+        if not isinstance(found, type) or (self._base is not None and not issubclass(found, self._base)):
+            wanted = self._base.__name__ if self._base else "plug-in"
+            raise ConfigError(f"{what} is not a subclass of inrkit's {wanted}; name another")
         return found
 
 

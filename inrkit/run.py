@@ -133,11 +133,16 @@ class Run:
             except RuntimeError as error:  # torch's writer reports a full disk as one
                 raise OSError(f"{error}".splitlines()[0]) from error
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether the run left a checkpoint or a result; one that was killed early left neither, and starts over."""
+        return any((self.folder / name).exists() for name in ("checkpoint.pt", "result.json"))
+
     def read_checkpoint(self) -> dict[str, Any]:
         """The state in checkpoint.pt; runs no code from the file.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: it is missing or damaged.
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():

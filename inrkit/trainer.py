@@ -83,6 +83,8 @@ class Trainer:
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        # For networks that draw while they run, dropout for one.
+        self._random = torch.Generator().manual_seed(selector.generator.initial_seed()).get_state()
         self._stopping = False
 
     def run(self) -> None:
@@ -91,8 +93,13 @@ class Trainer:
         Raises:
             RunError: the training diverged.
         """
+        with torch.random.fork_rng(devices=[]):
+            self._run()
+
+    def _run(self) -> None:
         for listener in self.listeners:
             listener.on_start(self)
+        torch.set_rng_state(self._random)
         while self.step < self.steps and not self._stopping:
             with self._clock("train"):
                 progress = Progress(self.step + 1, self.steps)
@@ -108,12 +115,17 @@ class Trainer:
                 with self._clock("selection"):
                     self.selector.observe(progress, selection, errors)
                 self.objective.observe(progress, selection, errors)
+                self._random = torch.get_rng_state()
                 self.step += 1
-            if self.step % self.evaluate_every == 0 or self.step == self.steps or self._stopping:
+            evaluated = self.step % self.evaluate_every == 0 or self.step == self.steps
+            if evaluated:
                 self._check(errors)
                 self._evaluate()
             for listener in self.listeners:
                 listener.on_step(self, len(errors.squared))
+            if self._stopping and not evaluated:
+                self._check(errors)
+                self._evaluate()
         for listener in self.listeners:
             listener.on_end(self)
 
@@ -175,6 +187,8 @@ class Trainer:
         return {
             "step": self.step,
             "seconds": dict(self.seconds),
+            "device": self.dataset.device.type,
+            "random": self._random,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "selector": self.selector.state_dict(),
@@ -188,6 +202,7 @@ class Trainer:
         self.selector.load_state_dict(state["selector"])
         self.objective.load_state_dict(state["objective"])
         self.step = state["step"]
+        self._random = state["random"]
         if self.dataset.resample_every and self.step:
             self.dataset.advance((self.step - 1) // self.dataset.resample_every)
             self.selector.operator.rebuild(self.dataset)
@@ -205,20 +220,27 @@ class Trainer:
 
     def _check(self, errors: Errors) -> None:
         if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
-            raise RunError(
-                f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr "
-                "or network.weight_scale"
-            )
+            raise self._diverged()
+
+    def _diverged(self) -> RunError:
+        return RunError(f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr")
 
     def _evaluate(self) -> None:
         with self._clock("evaluation"):
             values = evaluate(self.network, self.dataset, self.metrics, self.chunk)
+        if any(math.isnan(value) for value in values.values()):
+            raise self._diverged()  # by the last update, after the errors were found finite
         row = {"step": self.step, "seconds": self.seconds["train"], **values}
         for listener in self.listeners:
             listener.on_evaluation(self, row)
 
     @contextlib.contextmanager
     def _clock(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self._now()
         yield
-        self.seconds[part] += time.perf_counter() - start
+        self.seconds[part] += self._now() - start
+
+    def _now(self) -> float:
+        if self.dataset.device.type == "cuda":
+            torch.cuda.synchronize(self.dataset.device)  # or the work of one part would be charged to another
+        return time.perf_counter()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TRANSFORMS: Registry[ValueTransform] = Registry("transform", "inrkit.transforms")
 
 
+@TRANSFORMS.base
 class ValueTransform(ABC):
     """Invertible, elementwise. `decode(encode(v))` is v within float32 rounding."""
 

@@ -21,7 +21,10 @@ from inrkit.errors import InrkitError
 @click.version_option(package_name="inrkit")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def inrkit(debug: bool) -> None:
-    """Fit implicit neural representations: `inrkit fit photo.png`, and there is a picture to look at."""
+    """Fit implicit neural representations: `inrkit fit photo.png`, and there is a picture to look at.
+
+    Exit codes: 0 done, 1 the run failed, 2 the request is wrong, 130 stopped by Ctrl-C.
+    """
 
 
 for command in (fit, render, evaluate, list_, show, copy, sample):

@@ -20,12 +20,17 @@ from inrkit.run import Run, load
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="Another file than the one that was fitted.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--trust", is_flag=True, help="Import a network that the field names as package.module:Name.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import what the field names as package.module:Name; what the run's config.yaml names is imported anyway.",
+)
 def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust: bool) -> None:
     """Measure a fitted signal against the file it was fitted to, or against another one.
 
+    RUN is a run's folder.
     Another file may have another resolution: the field is evaluated at its coordinates.
     """
     config = Run(run).config

@@ -15,7 +15,7 @@ from inrkit.fitting import execute, prepare
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run from its checkpoint.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps, or auto; the same as device=….")
+@click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def fit(
     target: str, overrides: tuple[str, ...], out: Path | None, resume: bool, device: str | None, quiet: bool

@@ -26,9 +26,13 @@ _KINDS: dict[str, Registry] = {
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice([*_KINDS, "configs"]))
+@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice([*_KINDS, "configs"]))
 def list_(kind: str | None) -> None:
-    """List what can be chosen by name, the plug-ins of other packages included."""
+    """List what can be chosen by name, the plug-ins of other packages included.
+
+    KIND is one of modalities, networks, selectors, objectives, operators, embeddings, transforms, optimizers,
+    schedules, metrics, configs; all of them if none is given.
+    """
     for each in [kind] if kind else [*_KINDS, "configs"]:
         if not kind:
             click.echo(f"{each}:")

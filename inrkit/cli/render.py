@@ -17,7 +17,7 @@ from inrkit.run import load
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--scale", type=float, help="Factor on the original resolution.")
 @click.option("--shape", metavar="H,W", help="Lengths of the axes instead of a factor.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 @click.option("--trust", is_flag=True, help="Import a network that the field names as package.module:Name.")
 def render(run: Path, out: Path, scale: float | None, shape: str | None, device: str, trust: bool) -> None:
     """Render a fitted signal at any resolution, in any format that its modality writes.

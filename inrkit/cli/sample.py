@@ -15,12 +15,17 @@ from inrkit.modality import MODALITIES
 @click.argument("modality")
 @click.argument("out", type=click.Path(path_type=Path))
 def sample(modality: str, out: Path) -> None:
-    """Write a small signal of a modality to a file, to try things on."""
+    """Write a small signal of a modality to a file, to try things on.
+
+    MODALITY is a name of `inrkit list modalities`; OUT's suffix chooses the format.
+    """
     plugin = MODALITIES.get(modality)
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; give the name of a file to write")
+    if out.exists():
+        raise ConfigError(f"{out} exists already; remove it first, or choose another name")
     with written_whole(out) as aside:
         plugin(plugin.Options()).sample(aside)
     click.echo(f"{out}: try inrkit fit {out}")

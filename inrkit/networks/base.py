@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 
 
+@NETWORKS.base
 class Network(nn.Module, ABC):
     """Maps (…, D) float32 inputs, coordinates in [−1, 1]^D, to (…, C) float32 values in the network's range.
 

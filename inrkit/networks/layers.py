@@ -24,6 +24,12 @@ class HiddenLinear(nn.Linear):
         return product.to(torch.float32) + self.bias
 
 
+def precision_of(network: nn.Module) -> str:
+    """The precision that `set_precision` set, "float32" where no layer takes another."""
+    layers = (module for module in network.modules() if isinstance(module, HiddenLinear))
+    return next((str(layer.product_dtype).removeprefix("torch.") for layer in layers), "float32")
+
+
 def set_precision(network: nn.Module, precision: str) -> None:
     """Make every HiddenLinear of `network` multiply in `precision`, "float32" or "bfloat16"."""
     for module in network.modules():

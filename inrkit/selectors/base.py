@@ -42,6 +42,7 @@ class Errors:
     residual: Tensor
 
 
+@SELECTORS.base
 class Selector(ABC):
     """Decides which coordinates train the network at a step; knows no modality.
 

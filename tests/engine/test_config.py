@@ -123,8 +123,8 @@ def test_all_errors_are_listed_at_once():
             "metrics=[psnr,sism]",
         )
     assert sorted(str(error.value).splitlines()) == [
-        "metrics: 'sism' is not known; did you mean 'ssim'?",
-        "network: network 'sirne' is not known; did you mean 'siren'?",
+        "metric 'sism' is not known; did you mean 'ssim'?",
+        "network 'sirne' is not known; did you mean 'siren'?",
         "optimizer.lr is 'fast'; it must be a number",
         "selector.ratoi is not an option; did you mean 'ratio'?",
         "train.steps is 0; it must be in [1, 1000000000]",
@@ -170,3 +170,16 @@ def test_compose_leaves_its_layers_alone():
     before = repr(layer)
     compose([layer, {"selector": {"ratio": 0.2}}])
     assert repr(layer) == before
+
+
+@pytest.mark.parametrize("path", ["a${b}.png", "a\\${b}.png", "${oc.env:HOME}.png", "\\"])
+def test_a_file_name_is_taken_as_it_is(path):
+    assert resolve([{"modality": "image", "data": {"path": path}}]).data.path == path
+
+
+@pytest.mark.parametrize(
+    ("key", "place"), [("steps", "train.steps"), ("ratio", "selector.ratio"), ("lr", "optimizer.lr")]
+)
+def test_a_key_without_its_section_is_told_where_it_belongs(key, place):
+    with pytest.raises(ConfigError, match=f"{key} is not an option; did you mean '{place}'"):
+        resolved(f"{key}=3")

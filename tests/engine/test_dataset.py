@@ -96,3 +96,29 @@ def test_targets_span_the_network_range():
     dataset = CoordinateDataset(np.array([[[0], [51], [255]]], np.uint8))
     dataset.transform = MinMax.fit(MinMaxOptions(), dataset)
     torch.testing.assert_close(dataset.targets(slice(0, 3))[:, 0], torch.tensor([-1.0, -0.6, 1.0]))
+
+
+def test_weights_spread_over_the_lattice_with_mean_one():
+    dataset = CoordinateDataset(np.zeros((3, 4, 1)), weights=np.array([[1.0], [2.0], [3.0]]))
+    expected = np.repeat([0.5, 1.0, 1.5], 4)
+    np.testing.assert_allclose(dataset.weights_of(slice(0, 12)).numpy(), expected)
+    np.testing.assert_allclose(dataset.weights_of(torch.tensor([11, 0])).numpy(), [1.5, 0.5])
+    assert CoordinateDataset(np.zeros((3, 4, 1))).weights_of(slice(0, 12)) is None
+
+
+@pytest.mark.parametrize("weights", [np.ones(5), np.zeros(4), np.array([1.0, -1, 1, 1]), np.full(4, np.nan)])
+def test_weights_that_cannot_be_are_refused(weights):
+    with pytest.raises(DataError, match="weights"):
+        CoordinateDataset(np.zeros((3, 4, 1)), weights=weights)
+
+
+def test_points_are_drawn_anew_round_by_round():
+    def resample(number):
+        random = np.random.default_rng(number)
+        return random.uniform(-1, 1, (5, 2)), np.full((5, 1), float(number))
+
+    points, values = resample(0)
+    dataset = CoordinateDataset(values, points=points, resample=resample, resample_every=10)
+    dataset.advance(3)
+    np.testing.assert_allclose(dataset.coordinates(slice(0, 5)).numpy(), resample(3)[0].astype(np.float32))
+    assert dataset.stored(slice(0, 5)).unique().tolist() == [3.0]

@@ -4,12 +4,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, load
 from inrkit.config import resolve
 from inrkit.dataset import cell_affine, lattice_coordinates
+from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.transforms import MinMax
 
@@ -137,3 +139,30 @@ def test_a_damaged_description_is_one_line(field, tmp_path, change):
 def test_a_folder_that_cannot_be_written_is_told(field, tmp_path):
     with pytest.raises(RunError, match="cannot write"):
         field.save(tmp_path / "missing" / "field.safetensors")
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "\\${oc.env:HOME}", "${ran:1}"])
+def test_a_field_from_a_stranger_calls_no_resolver(field, tmp_path, value):
+    called = []
+    OmegaConf.register_resolver("ran", lambda _: called.append(1) or 16, replace=True)
+    field.save(tmp_path / "good.safetensors")
+    edited(
+        tmp_path / "good.safetensors",
+        tmp_path / "bad.safetensors",
+        lambda description: description["network"]["options"].update(hidden_features=value),
+    )
+    with pytest.raises(DataError, match="damaged"):
+        load(tmp_path / "bad.safetensors")
+    assert not called
+
+
+def test_a_loaded_field_multiplies_in_the_precision_of_its_training(field, tmp_path):
+    set_precision(field.network, "bfloat16")
+    field.save(tmp_path / "field.safetensors")
+    assert np.array_equal(load(tmp_path).render(dtype=np.float32), field.render(dtype=np.float32))
+
+
+def test_tied_weights_are_saved(field, tmp_path):
+    field.network.hidden[0].bias = field.network.first.bias
+    field.save(tmp_path / "field.safetensors")
+    assert np.array_equal(load(tmp_path).render(), field.render())

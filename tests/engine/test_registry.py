@@ -66,7 +66,8 @@ def test_a_target_works_where_a_name_does(package):
     with pytest.raises(ConfigError, match="cannot be loaded"):
         registry.get("stranger_good:Nothing")
     with pytest.raises(ConfigError, match="trust"):
-        registry.get("stranger_good:Thing", targets=False)
+        Registry("thing", "example.nothing").get("stranger_good:Thing", targets=False)
+    assert registry.get("stranger_good:Thing", targets=False).__name__ == "Thing"
 
 
 def test_an_unknown_name_suggests_the_nearest(package):

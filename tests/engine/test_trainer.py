@@ -1,14 +1,16 @@
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from inrkit import CoordinateDataset, Listener, Progress, RunError, Trainer
+from inrkit.evaluation import evaluate
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.objectives import OBJECTIVES
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 from inrkit.optimizers import OPTIMIZERS, Constant, ConstantOptions, Cosine, CosineOptions
 from inrkit.selectors import SELECTORS, Selection
 from inrkit.transforms import MinMax, MinMaxOptions
@@ -178,3 +180,72 @@ def test_bfloat16_touches_hidden_matrices_only():
     assert dtypes == [(torch.float32, torch.float32)] * 2
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.05
+
+
+def test_weighted_loss_and_psnr_are_the_weighted_means():
+    trainer = make("mse", "full")
+    weights = torch.rand(16, 1)
+    trainer.dataset.weights = (weights / weights.mean()).expand(16, 20)
+    prediction = trainer.network(trainer.dataset.coordinates(slice(0, 320)))
+    missed = (prediction - trainer.dataset.targets(slice(0, 320))).square().mean(dim=-1)
+    loss = (missed * trainer.dataset.weights.reshape(-1)).mean()
+    expected = torch.autograd.grad(loss, list(trainer.network.parameters()))
+    for ours, theirs in zip(gradients(trainer, Progress(1, 30), Selection(None)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    # Values span 255 where the network's range spans 2, and clipping changes nothing here.
+    psnr = evaluate(trainer.network, trainer.dataset, ["psnr"], 64)["psnr"]
+    assert psnr == pytest.approx(10 * math.log10(4 / float(loss.detach())), abs=0.1)
+
+
+def points_trainer(**more) -> Trainer:
+    def resample(number):
+        points = np.random.default_rng(number).uniform(-1, 1, (60, 2))
+        return points, np.sin(3 * points).sum(axis=1, keepdims=True).astype(np.float32)
+
+    points, values = resample(0)
+    dataset = CoordinateDataset(values, points=points, resample=resample, resample_every=7)
+    operator = GraphLaplacian(GraphLaplacianOptions(), dataset)
+    torch.manual_seed(0)
+    network = Siren(SirenOptions(hidden_features=16, hidden_layers=1), 2, 1)
+    device = torch.device("cpu")
+    objective = OBJECTIVES.get("cross-frequency")
+    return Trainer(
+        dataset,
+        network,
+        SELECTORS.get("evos")(SELECTORS.get("evos").Options(), 60, operator, 0, device),
+        objective(objective.Options(until=1.0), 60, operator, device),
+        OPTIMIZERS.get("adam").make(OPTIMIZERS.get("adam").Options(lr=1e-3), network),
+        Constant(ConstantOptions()),
+        steps=30,
+        chunk=16,
+        metrics=["psnr"],
+        evaluate_every=30,
+        **more,
+    )
+
+
+def test_a_new_round_of_points_is_visited_as_a_whole():
+    sizes = []
+
+    class Watch(Listener):
+        def on_step(self, trainer, selected):
+            sizes.append(selected)
+
+    points_trainer(listeners=[Watch()]).run()
+    assert [step for step, size in enumerate(sizes) if size == 60] == [0, 7, 14, 21, 28]
+
+
+@pytest.mark.parametrize("at", [6, 7, 8, 20])
+def test_resumed_run_on_resampled_points_equals_uninterrupted_run(at):
+    class StopAt(Listener):
+        def on_step(self, trainer, selected):
+            if trainer.step == at:
+                trainer.stop()
+
+    whole, first, second = points_trainer(), points_trainer(listeners=[StopAt()]), points_trainer()
+    whole.run()
+    first.run()
+    second.load_state_dict(first.state_dict())
+    second.run()
+    for ours, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

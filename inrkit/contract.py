@@ -1,0 +1,275 @@
+"""What a plug-in must keep to, as checks that its author can run.
+
+Each raises an AssertionError that says which promise is broken. They need nothing but the plug-in's class:
+
+    from inrkit.contract import check_network
+    check_network(MyNetwork)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.embeddings import EMBEDDINGS, Identity, IdentityOptions
+from inrkit.errors import ConfigError, DataError
+from inrkit.field import Field
+from inrkit.metrics import METRICS
+from inrkit.modality import Modality
+from inrkit.networks import Network, set_precision
+from inrkit.operators import OPERATORS, LaplacianOptions, LatticeLaplacian
+from inrkit.options import docstrings, field_names
+from inrkit.registry import Registry
+from inrkit.schedules import Progress
+from inrkit.selectors import Errors, Selection, Selector
+from inrkit.transforms import Identity as IdentityTransform
+
+
+def check_modality(plugin: type[Modality]) -> None:
+    """Check that a modality reads its own sample, and back what it writes of it, value for value."""
+    name = plugin.__name__
+    _check_options(plugin)
+    modality = plugin(plugin.Options())
+    for metric in modality.metrics:
+        assert metric in METRICS.names(), f"{name}.metrics names '{metric}', which is no metric"
+    assert modality.metrics, f"{name}.metrics is empty; name the leading metric first"
+    for slot, registry in (("operator", OPERATORS), ("embedding", EMBEDDINGS)):
+        _check_slot(getattr(modality, slot), registry, f"{name}.{slot}")
+    suffix = plugin.sample_suffix
+    assert suffix.startswith("."), f"{name}.sample_suffix is '{suffix}'; it begins with a dot"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"sample{suffix}"
+        modality.sample(path)
+        assert path.is_file(), f"{name}.sample wrote no {path.name}"
+        assert plugin.claims(path), f"{name} does not claim its own sample"
+        dataset = modality.read(path)
+        _check_dataset(dataset, name)
+        if dataset.grid_shape is not None:
+            _check_round_trip(modality, dataset, Path(folder))
+            try:
+                modality.write(Path(folder) / "out.unheard-of", _stored(dataset), dataset.metadata)
+            except ConfigError:
+                pass
+            else:
+                raise AssertionError(f"{name}.write takes any suffix; one that it does not write is a ConfigError")
+        damaged = Path(folder) / f"damaged{suffix}"
+        whole = path.read_bytes()
+        for damage, content in (("cut in half", whole[: len(whole) // 2]), ("noise", random.Random(0).randbytes(4096))):
+            damaged.write_bytes(content)
+            try:
+                modality.read(damaged)
+            except DataError as error:
+                assert "\n" not in str(error), f"{name}.read tells of a file that is {damage} in more than a line"
+            except Exception as error:
+                raise AssertionError(
+                    f"{name}.read raises {type(error).__name__} for a file that is {damage}; it should be a DataError"
+                ) from error
+
+
+def check_selector(plugin: type[Selector], *, steps: int = 12) -> None:
+    """Check that a selector gives as many distinct indices as it says, and goes on after a checkpoint as before.
+
+    Args:
+        plugin: the selector's class.
+        steps: T.
+    """
+    name = plugin.__name__
+    _check_options(plugin)
+    for count in (1, 2, 7, 100, 1003):
+        whole = _selections(_selector(plugin, count), 1, steps, steps)
+        again = _selections(_selector(plugin, count), 1, steps, steps)
+        assert _same(whole, again), f"{name} selects differently with the same seed (N = {count})"
+        half = _selector(plugin, count)
+        _selections(half, 1, steps // 2, steps)
+        resumed = _selector(plugin, count, seed=1)
+        resumed.load_state_dict(_checkpointed(half.state_dict(), name))
+        rest = _selections(resumed, steps // 2 + 1, steps, steps)
+        assert _same(whole[steps // 2 :], rest), f"{name} goes on differently after state_dict, load_state_dict"
+        kept = resumed.cached_numbers
+        assert math.isfinite(kept) and kept >= 0, f"{name}.cached_numbers is {kept}; it must be a number of at least 0"
+    before = _global_generators()
+    _selections(_selector(plugin, 100), 1, steps, steps)
+    assert _global_generators() == before, f"{name} draws from a global generator; draw from self.generator"
+
+
+def check_network(plugin: type[Network]) -> None:
+    """Check shapes, precision, gradients and reproducibility of a network, and that a saved one is the same again."""
+    name = plugin.__name__
+    _check_options(plugin)
+    for dimensions, channels in ((1, 1), (2, 3), (3, 1), (4, 2)):
+        network = _network(plugin, dimensions, channels)
+        points = torch.rand(24, dimensions, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        values = network(points)
+        sizes = f"D = {dimensions}, C = {channels}"
+        assert torch.isfinite(values).all(), f"{name} gives values that are not finite ({sizes})"
+        for shape in ((), (1,), (24,), (4, 6), (2, 3, 4), (0,)):
+            given = points[0] if shape == () else points[: math.prod(shape)].reshape(*shape, dimensions)
+            found = network(given)
+            expected = (*shape, channels)
+            assert found.shape == expected, f"{name} maps {tuple(given.shape)} to {tuple(found.shape)}, not {expected}"
+            assert found.dtype == torch.float32, f"{name} gives {found.dtype}; it must be float32 ({sizes})"
+            near = torch.allclose(found.reshape(-1, channels), values[: math.prod(shape)], rtol=1e-3, atol=1e-4)
+            assert near, f"{name} gives a coordinate another value beside others ({sizes}); it must see each alone"
+        values.square().mean().backward()
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        finite = bool(gradients) and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        assert finite, f"{name} has no gradients, or some that are not finite ({sizes})"
+        again = _network(plugin, dimensions, channels)(points)
+        assert torch.equal(values, again), f"{name} draws its parameters from another generator than torch's default"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "field.safetensors"
+            _field(network, dimensions).save(path)
+            loaded = Field.load(path, trust=True).network(points)
+        assert torch.equal(values, loaded), f"{name} is another network after Field.save and Field.load ({sizes})"
+        set_precision(network, "bfloat16")
+        dtype = network(points).dtype
+        assert dtype == torch.float32, f"{name} gives {dtype} with bfloat16 products; it must give float32"
+
+
+def _check_options(plugin: type) -> None:
+    name, options = plugin.__name__, getattr(plugin, "Options", None)
+    assert dataclasses.is_dataclass(options), f"{name}.Options is {options}; it must be a dataclass of options"
+    assert isinstance(options, type)
+    unexplained = sorted(field_names(options) - set(docstrings(options)))
+    assert not unexplained, f"{options.__name__}.{unexplained[0]} has no docstring below it that explains it"
+    for field in dataclasses.fields(options):
+        defaulted = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        assert defaulted, f"{options.__name__}.{field.name} has no default; declare it with option(…)"
+    assert (plugin.__doc__ or "").strip(), f"{name} has no docstring, the line that inrkit list shows"
+
+
+def _check_slot(given: Any, registry: Registry[Any], where: str) -> None:
+    name = given if isinstance(given, str) else given.get("name")
+    assert name in registry.names(), f"{where} is '{name}', which is no {registry.kind}"
+    options = set() if isinstance(given, str) else set(given) - {"name"}
+    unknown = sorted(options - field_names(registry.get(name).Options))
+    assert not unknown, f"{where} sets '{unknown[0]}', which is no option of '{name}'"
+
+
+def _check_dataset(dataset: CoordinateDataset, name: str) -> None:
+    dimensions = dataset.dimensions
+    affine = dataset.affine
+    assert np.isfinite(affine).all(), f"{name}.read gives an affine that is not finite"
+    rank = np.linalg.matrix_rank(affine[:, :dimensions])
+    assert rank == dimensions, f"{name}.read gives an affine that cannot be inverted"
+    low, high = dataset.extent
+    assert low < high, f"{name}.sample is constant, which tells nothing"
+    kept = json.loads(json.dumps(dataset.metadata))
+    assert kept == dataset.metadata, f"{name}.read gives metadata that JSON changes; keep to plain containers"
+    coordinates = dataset.coordinates(slice(0, len(dataset)))
+    assert bool((coordinates.abs() <= 1).all()), f"{name}.read gives points outside [−1, 1]"
+
+
+def _check_round_trip(modality: Modality, dataset: CoordinateDataset, folder: Path) -> None:
+    name = type(modality).__name__
+    suffix = modality.reconstruction_suffix(dataset.metadata, dataset.dtype)
+    path = folder / f"reconstruction{suffix}"
+    modality.write(path, _stored(dataset), dataset.metadata)
+    again = modality.read(path)
+    if type(modality).export is not Modality.export:
+        return  # it writes something else than the values, like the surface that they describe
+    found, expected = (
+        (again.grid_shape, again.channels, again.dtype),
+        (dataset.grid_shape, dataset.channels, dataset.dtype),
+    )
+    assert found == expected, f"{name} reads {found} of what it wrote as {suffix} of {expected}"
+    assert torch.equal(again.values, dataset.values), f"{name} loses values in {suffix}, its format of reconstructions"
+    assert np.allclose(again.affine, dataset.affine), f"{name} reads another affine of what it wrote as {suffix}"
+
+
+def _stored(dataset: CoordinateDataset) -> np.ndarray:
+    """(*grid_shape, C) values in the dtype that they were read in."""
+    values = dataset.values.numpy()
+    values = values.view(dataset.dtype) if values.dtype.itemsize == dataset.dtype.itemsize else values
+    return values.astype(dataset.dtype).reshape(*(dataset.grid_shape or ()), dataset.channels)
+
+
+def _selector(plugin: type[Selector], count: int, seed: int = 0) -> Selector:
+    dataset = CoordinateDataset(np.zeros((count, 1), dtype=np.float32))
+    operator = LatticeLaplacian(LaplacianOptions(), dataset)
+    return plugin(plugin.Options(), count, operator, seed, torch.device("cpu"))
+
+
+def _selections(selector: Selector, first: int, last: int, steps: int) -> list[Tensor]:
+    """The indices of the steps from `first` to `last`, each checked; the errors follow the indices alone."""
+    name, count = type(selector).__name__, selector.count
+    wave = torch.sin(torch.arange(count) * 1.7)
+    taken = []
+    for step in range(first, last + 1):
+        progress = Progress(step, steps)
+        size = selector.size(progress)
+        assert 1 <= size <= count, f"{name}.size is {size} at step {step}; it must be 1 to N = {count}"
+        selection = selector.select(progress)
+        assert isinstance(selection, Selection), f"{name}.select gives {type(selection).__name__}, not a Selection"
+        indices = torch.arange(count) if selection.indices is None else selection.indices
+        where = f"at step {step} of {steps}, N = {count}"
+        assert indices.dtype == torch.int64 and indices.ndim == 1, f"{name} gives no (k,) int64 indices {where}"
+        assert len(indices) == size, f"{name} selects {len(indices)} coordinates and says {size} {where}"
+        assert len(indices.unique()) == size, f"{name} selects a coordinate twice {where}"
+        inside = bool((indices >= 0).all() and (indices < count).all())
+        assert inside, f"{name} selects indices outside 0 … N − 1 {where}"
+        residual = wave[indices] / step
+        selector.observe(progress, selection, Errors(residual.square(), residual))
+        taken.append(indices)
+    return taken
+
+
+def _global_generators() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), str(np.random.get_state(legacy=False)), random.getstate()
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _checkpointed(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """The state as a checkpoint gives it back: of plain containers and tensors, and sharing nothing."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    except Exception as error:
+        raise AssertionError(f"{name}.state_dict holds more than plain containers, numbers and tensors") from error
+    return loaded
+
+
+def _network(plugin: type[Network], dimensions: int, channels: int) -> Network:
+    dataset = CoordinateDataset(np.zeros((*[4] * dimensions, channels), dtype=np.float32))
+    options = plugin.fitted(plugin.Options(), dataset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return plugin(options, dimensions, channels)
+
+
+def _field(network: Network, dimensions: int) -> Field:
+    plugin = type(network)
+    names = {
+        "network": f"{plugin.__module__}:{plugin.__qualname__}",
+        "embedding": "identity",
+        "transform": "identity",
+        "modality": "none",
+    }
+    return Field(
+        network=network,
+        embedding=Identity(IdentityOptions(), dimensions),
+        transform=IdentityTransform(),
+        names=names,
+        modality_options={},
+        grid_shape=None,
+        dtype=np.dtype(np.float32),
+        value_range=None,
+        affine=np.eye(dimensions, dimensions + 1),
+        metadata={},
+    )
