@@ -1,0 +1,443 @@
+"""Volumes: what NumPy, tifffile and nibabel write is read as they read it, and what is written reads back."""
+
+import gzip
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image as Pillow
+
+import inrkit
+from inrkit import MODALITIES, ConfigError, DataError
+from inrkit.modalities import volume as volumes
+from inrkit.modality import modality_of
+
+QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
+OBLIQUE = np.array([[-2.0, 0.1, 0.3, 30], [0.2, 1.5, -0.4, -20], [0.1, 0.3, 3.0, 7], [0, 0, 0, 1]])
+
+
+def volume(**options):
+    plugin = MODALITIES.get("volume")
+    return plugin(plugin.Options(**options))
+
+
+def noise(*shape, dtype=np.float32):
+    random = np.random.default_rng(0)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    if dtype.kind == "b":
+        return random.random(shape) < 0.5
+    info = np.iinfo(dtype)
+    return random.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+
+
+def stored(dataset):
+    """(*grid_shape, C) values of a dataset in the file's dtype."""
+    return dataset.values.numpy().view(dataset.dtype).reshape(*dataset.grid_shape, dataset.channels)
+
+
+def refused(path, *said, **options):
+    with pytest.raises((DataError, ConfigError)) as error:
+        volume(**options).read(path)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    for words in (str(path), *said):
+        assert words in message
+
+
+# NumPy
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=5).map(tuple),
+    dtype=st.sampled_from([np.bool_, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]),
+    suffix=st.sampled_from([".npy", ".npz"]),
+    channels_last=st.booleans(),
+    data=st.data(),
+)
+def test_arrays_of_one_to_five_dimensions_come_back_as_they_were(tmp_path, shape, dtype, suffix, channels_last, data):
+    shape = (*shape, 2) if channels_last else shape
+    array = data.draw(arrays.arrays(dtype, shape, elements={"allow_nan": False} if dtype().dtype.kind == "f" else None))
+    path = tmp_path / f"array{suffix}"
+    np.save(path, array) if suffix == ".npy" else np.savez(path, anything=array)
+    reader = volume(channels_last=channels_last)
+    dataset = reader.read(path)
+    assert dataset.grid_shape == (shape[:-1] if channels_last else shape)
+    assert dataset.dtype == array.dtype
+    np.testing.assert_array_equal(stored(dataset).reshape(shape), array)
+    again = tmp_path / f"again{suffix}"
+    reader.write(again, stored(dataset), dataset.metadata)
+    read_back = np.load(again)
+    np.testing.assert_array_equal(read_back if suffix == ".npy" else read_back["anything"], array, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "channels"),
+    [
+        ((7,), (7,), 1),
+        ((6, 5), (6, 5), 1),
+        ((6, 5, 3), (6, 5, 3), 1),
+        ((6, 5, 4, 3), (6, 5, 4), 3),
+        ((6, 5, 4, 5), (6, 5, 4, 5), 1),
+        ((2, 3, 4, 5, 6, 2), (2, 3, 4, 5, 6), 2),
+    ],
+)
+def test_a_short_last_axis_of_four_or_more_is_channels(tmp_path, shape, grid, channels):
+    np.save(tmp_path / "array.npy", noise(*shape))
+    dataset = volume().read(tmp_path / "array.npy")
+    assert (dataset.grid_shape, dataset.channels) == (grid, channels)
+    assert bool(dataset.metadata["notes"]) == (channels > 1)
+
+
+def test_the_option_says_what_the_last_axis_is(tmp_path):
+    path = tmp_path / "array.npy"
+    np.save(path, noise(6, 5, 4, 3))
+    assert volume(channels_last=False).read(path).grid_shape == (6, 5, 4, 3)
+    np.save(path, noise(6, 5, 9))
+    assert volume(channels_last=True).read(path).channels == 9
+
+
+def test_a_memory_mapped_volume_far_larger_than_memory_is_read_at_once(tmp_path):
+    path = tmp_path / "vast.npy"
+    shape = (1 << 14, 1 << 14, 1 << 14)  # 4 TiB, of which the file system stores nothing
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)[5, 6, 7] = 9
+    except OSError:
+        pytest.skip("the file system has no sparse files of this size")
+    dataset = volume().read(path)
+    assert dataset.grid_shape == shape
+    assert int(dataset.values[(5 * shape[1] + 6) * shape[2] + 7]) == 9
+    assert modality_of(path) == "volume"
+
+
+def test_a_memory_mapped_volume_is_fitted_and_left_as_it_was(tmp_path):
+    path = tmp_path / "array.npy"
+    np.save(path, noise(12, 11, 10))
+    before = path.read_bytes()
+    run = inrkit.fit(path, out=tmp_path / "run", **QUICK)
+    assert run.result["modality"] == "volume"
+    assert np.load(run.reconstruction).shape == (12, 11, 10)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".tif", ".nii", ".nii.gz"])
+def test_a_file_that_does_not_fit_in_memory_names_the_way_that_does(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"large{suffix}"
+    array = noise(12, 11, 10)
+    if suffix == ".tif":
+        tifffile.imwrite(path, array, compression="zlib")
+    else:
+        volume().write(path, array[..., None], {"squeezed": True})
+    monkeypatch.setattr(volumes, "available_memory", lambda: array.nbytes - 1)
+    refused(path, "memory", "save it as .npy")
+
+
+def test_an_array_in_fortran_order_is_read_while_it_fits(tmp_path, monkeypatch):
+    path = tmp_path / "turned.npy"
+    array = noise(6, 5, 7)
+    np.save(path, np.asfortranarray(array))
+    np.testing.assert_array_equal(stored(volume().read(path))[..., 0], array)
+    monkeypatch.setattr(volumes, "available_memory", lambda: 10)
+    refused(path, "memory", "C order")
+
+
+def test_an_archive_of_several_arrays_asks_which(tmp_path):
+    path = tmp_path / "several.npz"
+    np.savez(path, density=noise(6, 5, 7), energy=noise(5, 5, 5))
+    refused(path, "2 arrays", "modality.key=density|energy")
+    refused(path, "no array 'mass'", "modality.key=density|energy", key="mass")
+    assert volume(key="energy").read(path).grid_shape == (5, 5, 5)
+
+
+# TIFF
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 7, 8), (3, 4, 5, 6), (6, 7, 8, 3), (6, 7, 8, 2), (6, 7, 8, 4)])
+def test_a_tiff_stack_comes_back_as_it_was(tmp_path, dtype, shape):
+    channels = shape[-1] if shape[-1] <= 4 and len(shape) > 3 else 1
+    array = noise(*shape, dtype=dtype)
+    path, again = tmp_path / "stack.tif", tmp_path / "again.tif"
+    volume().write(path, array if channels > 1 else array[..., None], {"squeezed": channels == 1})
+    np.testing.assert_array_equal(tifffile.imread(path), array)
+    dataset = volume().read(path)
+    assert (dataset.channels, dataset.dtype) == (channels, array.dtype)
+    np.testing.assert_array_equal(stored(dataset).reshape(shape), array)
+    assert volume().reconstruction_suffix(dataset.metadata, dataset.dtype) == ".tif"
+    volume().write(again, stored(dataset), dataset.metadata)
+    np.testing.assert_array_equal(tifffile.imread(again), array)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"bigtiff": True}, {"byteorder": ">"}, {"tile": (16, 16)}]
+)
+def test_however_a_tiff_stack_is_laid_out_its_values_are_the_same(tmp_path, options):
+    array = noise(6, 7, 8, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", array, photometric="minisblack", **options)
+    np.testing.assert_array_equal(stored(volume().read(tmp_path / "stack.tif"))[..., 0], array)
+
+
+def test_the_channels_of_a_microscope_are_channels(tmp_path):
+    array = noise(5, 2, 6, 7, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "cells.ome.tif", array, ome=True, metadata={"axes": "ZCYX"}, photometric="minisblack")
+    dataset = volume().read(tmp_path / "cells.ome.tif")
+    assert (dataset.grid_shape, dataset.channels) == ((5, 6, 7), 2)
+    np.testing.assert_array_equal(stored(dataset), np.moveaxis(array, 1, -1))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
+def test_a_stack_cut_between_its_pages_is_not_read_as_a_shorter_one(tmp_path, share):
+    path = tmp_path / "stack.tif"
+    pages = [Pillow.fromarray(page) for page in noise(10, 64, 64, dtype=np.uint8)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert volume().read(path).grid_shape == (10, 64, 64)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    refused(path)
+
+
+# NIfTI
+
+
+def scan(path, array, affine=OBLIQUE, step=None, **header):
+    image = nibabel.Nifti1Image(array, affine, dtype=array.dtype)
+    for key, value in header.items():
+        image.header[key] = value
+    if step is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], step))
+        image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, path)
+    return nibabel.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_a_scan_comes_back_with_its_values_and_its_affine(tmp_path, suffix, dtype):
+    array = noise(6, 7, 8, dtype=dtype)
+    original = scan(tmp_path / f"scan{suffix}", array)
+    dataset = volume().read(tmp_path / f"scan{suffix}")
+    np.testing.assert_array_equal(stored(dataset)[..., 0], np.asarray(original.dataobj))
+    again = tmp_path / f"again{volume().reconstruction_suffix(dataset.metadata, dataset.dtype)}"
+    volume().write(again, stored(dataset), dataset.metadata)
+    loaded = nibabel.load(again)
+    np.testing.assert_array_equal(np.asarray(loaded.dataobj), array, strict=True)
+    np.testing.assert_allclose(loaded.affine, original.affine, rtol=1e-6)
+
+
+def test_the_affine_of_the_dataset_leads_to_scanner_millimetres(tmp_path):
+    scan(tmp_path / "scan.nii", noise(6, 7, 8))
+    dataset = volume().read(tmp_path / "scan.nii")
+    for voxel in [(0, 0, 0), (5, 6, 7), (2, 0, 4)]:
+        index = np.ravel_multi_index(voxel, (6, 7, 8))
+        coordinate = dataset.coordinates(slice(index, index + 1))[0].numpy()
+        millimetres = dataset.affine[:, :3] @ coordinate + dataset.affine[:, 3]
+        np.testing.assert_allclose(millimetres, (OBLIQUE @ [*voxel, 1])[:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(12, 14, 16), (3, 14, 8), (5, 9, 2)])
+def test_a_scan_rendered_at_another_resolution_covers_the_same_millimetres(tmp_path, shape):
+    scan(tmp_path / "scan.nii.gz", noise(6, 7, 8))
+    dataset = volume().read(tmp_path / "scan.nii.gz")
+    volume().write(tmp_path / "finer.nii.gz", noise(*shape, 1), dataset.metadata)
+    np.testing.assert_allclose(volume().read(tmp_path / "finer.nii.gz").affine, dataset.affine, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scan_over_time_keeps_its_seconds(tmp_path):
+    scan(tmp_path / "scan.nii.gz", noise(6, 5, 4, 7), step=2.5)
+    dataset = volume().read(tmp_path / "scan.nii.gz")
+    assert dataset.grid_shape == (6, 5, 4, 7)
+    np.testing.assert_allclose(dataset.affine[3], [0, 0, 0, 2.5 * 3.5, 2.5 * 3])
+    volume().write(tmp_path / "finer.nii", noise(6, 5, 4, 14, 1), dataset.metadata)
+    finer = nibabel.load(tmp_path / "finer.nii")
+    assert finer.header.get_zooms()[3] == 1.25
+    assert finer.header.get_xyzt_units() == ("mm", "sec")
+
+
+def test_scaled_integers_are_read_as_the_numbers_they_stand_for(tmp_path):
+    path = tmp_path / "scan.nii"
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    image = nibabel.Nifti1Image(np.linspace(-1, 1, 60).reshape(3, 4, 5), OBLIQUE, header)
+    nibabel.save(image, path)
+    dataset = volume().read(path)
+    assert dataset.dtype == np.float32
+    np.testing.assert_allclose(stored(dataset)[..., 0], nibabel.load(path).get_fdata(), rtol=1e-6)
+
+
+def test_a_scan_in_colours_has_them_as_channels(tmp_path):
+    colours = noise(4, 5, 6, 3, dtype=np.uint8)
+    packed = colours.copy().view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    nibabel.save(nibabel.Nifti1Image(packed, OBLIQUE), tmp_path / "scan.nii")
+    dataset = volume().read(tmp_path / "scan.nii")
+    np.testing.assert_array_equal(stored(dataset), colours)
+
+
+def test_an_array_becomes_a_scan_of_unit_voxels(tmp_path):
+    np.save(tmp_path / "array.npy", noise(4, 5, 6))
+    dataset = volume().read(tmp_path / "array.npy")
+    volume().write(tmp_path / "out.nii.gz", noise(8, 10, 12, 1), dataset.metadata)
+    np.testing.assert_allclose(volume().read(tmp_path / "out.nii.gz").affine, dataset.affine)
+
+
+def test_a_fitted_scan_is_rendered_twice_as_fine_with_its_affine(tmp_path):
+    original = scan(tmp_path / "scan.nii.gz", noise(6, 7, 8))
+    run = inrkit.fit(tmp_path / "scan.nii.gz", out=tmp_path / "run", **QUICK)
+    assert run.reconstruction.name == "reconstruction.nii.gz"
+    np.testing.assert_allclose(nibabel.load(run.reconstruction).affine, original.affine, rtol=1e-6)
+    run.field.modality.export(tmp_path / "finer.nii", run.field, scale=2)
+    finer = nibabel.load(tmp_path / "finer.nii")
+    assert finer.shape == (12, 14, 16)
+    corners = [nibabel.affines.apply_affine(image.affine, [-0.5] * 3) for image in (original, finer)]
+    np.testing.assert_allclose(*corners, rtol=1e-5)
+
+
+# Which files are volumes
+
+
+@pytest.mark.parametrize(
+    ("shape", "modality"),
+    [
+        ((9,), "volume"),
+        ((9, 8), "image"),
+        ((9, 8, 1), "image"),
+        ((9, 8, 4), "image"),
+        ((9, 8, 5), "volume"),
+        ((3, 9, 8), "volume"),
+        ((9, 8, 7, 3), "volume"),
+    ],
+)
+def test_an_array_goes_to_who_reads_its_shape(tmp_path, shape, modality):
+    np.save(tmp_path / "array.npy", noise(*shape))
+    assert modality_of(tmp_path / "array.npy") == modality
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "modality"),
+    [
+        ((9, 8), {"photometric": "minisblack"}, "image"),
+        ((9, 8, 3), {"photometric": "rgb"}, "image"),
+        ((1, 9, 8), {"photometric": "minisblack"}, "image"),
+        ((5, 9, 8), {"photometric": "minisblack"}, "volume"),
+        ((5, 9, 8, 3), {"photometric": "rgb"}, "volume"),
+        ((5, 9, 8), {"photometric": "minisblack", "metadata": None}, "volume"),
+    ],
+)
+def test_a_tiff_goes_to_who_reads_its_pages(tmp_path, shape, options, modality):
+    for suffix in (".tif", ".tiff", ".TIF"):
+        tifffile.imwrite(tmp_path / f"stack{suffix}", noise(*shape, dtype=np.uint8), **options)
+        assert modality_of(tmp_path / f"stack{suffix}") == modality
+
+
+@pytest.mark.parametrize("suffix", ["npz", "nii", "nii.gz", "NII.GZ"])
+def test_scans_and_archives_are_volumes_without_a_look(tmp_path, suffix):
+    assert modality_of(tmp_path / f"scan.2.{suffix}") == "volume"
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.array(3.0), "shape ()"),
+        (np.zeros((3, 0, 4)), "shape (3, 0, 4)"),
+        (np.zeros((2, 2, 2, 2, 2, 5)), "shape (2, 2, 2, 2, 2, 5)"),
+    ],
+)
+def test_an_array_of_an_impossible_shape_is_a_one_line_error(tmp_path, array, said):
+    for suffix in (".npy", ".npz"):
+        np.save(tmp_path / "a.npy", array) if suffix == ".npy" else np.savez(tmp_path / "a.npz", array)
+        refused(tmp_path / f"a{suffix}", said, "dimensions")
+
+
+def test_objects_are_refused_and_not_unpickled(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}, 2], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", np.array([{}, 2], dtype=object))
+    refused(tmp_path / "objects.npy", "not a NumPy array of numbers")
+    refused(tmp_path / "objects.npz", "not an archive of NumPy arrays of numbers")
+
+
+@pytest.mark.parametrize("array", [np.zeros((3, 4, 5), complex), np.zeros((3, 4, 5), "U3")])
+def test_values_that_are_no_numbers_are_a_one_line_error(tmp_path, array):
+    np.save(tmp_path / "odd.npy", array)
+    with pytest.raises(DataError, match=rf"odd\.npy: values are of dtype .*{array.dtype.kind}?"):
+        inrkit.fit(tmp_path / "odd.npy", out=tmp_path / "run", modality="volume", **QUICK)
+
+
+def test_a_value_that_is_not_finite_is_found(tmp_path):
+    array = noise(6, 7, 8)
+    array[2, 3, 4] = np.nan
+    for suffix in (".npy", ".nii.gz", ".npz", ".tif"):
+        volume().write(tmp_path / f"hole{suffix}", array[..., None], {"squeezed": True})
+        with pytest.raises(DataError, match=r"hole\..*index \(2, 3, 4\) is NaN"):
+            inrkit.fit(tmp_path / f"hole{suffix}", out=tmp_path / "run", **QUICK)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif", ".nii", ".nii.gz"])
+@pytest.mark.parametrize("damage", ["words", "half", "most", "head", "flipped"])
+def test_a_damaged_file_is_a_one_line_error(tmp_path, suffix, damage, capfd):
+    path = tmp_path / f"damaged{suffix}"
+    volume().write(path, noise(12, 11, 10, 1), {"squeezed": True})
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "words": b"these are words and no voxels\n" * 40,
+            "half": content[: len(content) // 2],
+            "most": content[: len(content) * 7 // 10],
+            "head": content[:20],
+            "flipped": content[:8] + bytes(byte ^ 0xFF for byte in content[8:400]) + content[400:],
+        }[damage]
+    )
+    refused(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_scan_that_is_no_gzip_or_has_no_affine_is_a_one_line_error(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(b"words" * 200))
+    refused(path, "not a NIfTI file")
+    flat = np.diag([1.0, 1.0, 0.0, 1.0])
+    image = nibabel.Nifti1Image(noise(4, 5, 6), None)
+    image.header.set_sform(flat, 1)
+    nibabel.save(image, tmp_path / "flat.nii")
+    refused(tmp_path / "flat.nii", "affine", "sform")
+
+
+def test_an_unknown_suffix_lists_the_known(tmp_path):
+    (tmp_path / "scan.xyz").write_bytes(b"x")
+    refused(tmp_path / "scan.xyz", ".npy", ".nii.gz")
+    for name, said in (("out.xyz", "as '.xyz'"), ("out", "without a suffix")):
+        with pytest.raises(ConfigError, match=said):
+            volume().write(tmp_path / name, noise(3, 4, 5, 1), {})
+
+
+def test_what_a_tiff_cannot_hold_goes_to_an_array(tmp_path):
+    for values in (noise(9, 1), noise(3, 4, 5, 1).astype(np.longdouble)):
+        with pytest.raises(ConfigError, match=r"choose \.npy"):
+            volume().write(tmp_path / "out.tif", values, {"squeezed": True})
+
+
+def test_without_nibabel_a_scan_says_what_to_install(tmp_path):
+    scan(tmp_path / "scan.nii.gz", noise(6, 7, 8))
+    code = (
+        "import sys; sys.modules['nibabel'] = None\n"
+        f"sys.argv = ['inrkit', 'fit', {str(tmp_path / 'scan.nii.gz')!r}]\n"
+        "import inrkit.cli; inrkit.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"inrkit: {tmp_path / 'scan.nii.gz'} is NIfTI, which needs: pip install 'inrkit[medical]'\n"
+
+
+def test_psnr_refers_to_what_a_wide_dtype_holds_and_to_all_that_a_byte_can(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    assert volume().read(tmp_path / "a.npy").peak == 59
+    np.save(tmp_path / "a.npy", np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    assert volume().read(tmp_path / "a.npy").peak == 255
