@@ -1,0 +1,347 @@
+"""Every plug-in that inrkit brings keeps the contract, and the checks notice one that does not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from inrkit import (
+    MODALITIES,
+    NETWORKS,
+    SELECTORS,
+    CoordinateDataset,
+    DataError,
+    Modality,
+    Network,
+    Selection,
+    Selector,
+    option,
+)
+from inrkit.contract import check_modality, check_network, check_selector
+
+
+@pytest.mark.parametrize("name", MODALITIES.names())
+def test_every_modality_keeps_the_contract(name):
+    check_modality(MODALITIES.get(name))
+
+
+@pytest.mark.parametrize("name", SELECTORS.names())
+def test_every_selector_keeps_the_contract(name):
+    check_selector(SELECTORS.get(name))
+
+
+@pytest.mark.parametrize("name", NETWORKS.names())
+def test_every_network_keeps_the_contract(name):
+    check_network(NETWORKS.get(name))
+
+
+@dataclass
+class NoOptions:
+    pass
+
+
+@dataclass
+class Unexplained:
+    width: int = option(3)
+
+
+@dataclass
+class Required:
+    width: int
+    """There is no default for this."""
+
+
+class GoodModality(Modality):
+    """Numbers in a text."""
+
+    Options = NoOptions
+    operator = "laplacian"
+    metrics = ("psnr",)
+    sample_suffix = ".txt"
+
+    def read(self, path):
+        try:
+            return CoordinateDataset(np.loadtxt(path, ndmin=2), affine=np.array([[2.0, 0.0]]))
+        except ValueError as error:
+            raise DataError(f"{path} is no table of numbers") from error
+
+    def write(self, path, values, metadata):
+        if path.suffix != ".txt":
+            from inrkit import ConfigError
+
+            raise ConfigError("numbers are written as .txt")
+        np.savetxt(path, values, fmt="%.17g")
+
+    def reconstruction_suffix(self, metadata, dtype):
+        return ".txt"
+
+    def sample(self, path):
+        np.savetxt(path, np.sin(np.arange(20)))
+
+
+class GoodSelector(Selector):
+    """The first half, in an order drawn anew."""
+
+    Options = NoOptions
+
+    def size(self, progress):
+        return (self.count + 1) // 2
+
+    def select(self, progress):
+        return Selection(torch.randperm(self.size(progress), generator=self.generator))
+
+
+class GoodNetwork(Network):
+    """A line."""
+
+    Options = NoOptions
+
+    def __init__(self, options, dimensions, channels):
+        super().__init__(options, dimensions, channels)
+        self.line = torch.nn.Linear(dimensions, channels)
+
+    def forward(self, coordinates):
+        return self.line(coordinates)
+
+
+def test_good_plugins_pass():
+    check_modality(GoodModality)
+    check_selector(GoodSelector)
+    check_network(GoodNetwork)
+
+
+class Nameless(GoodSelector):
+    pass
+
+
+class NotExplained(GoodSelector):
+    """Has an option that nothing explains."""
+
+    Options = Unexplained
+
+
+class NotOptional(GoodSelector):
+    """Has an option without a default."""
+
+    Options = Required
+
+
+class TooMany(GoodSelector):
+    """Selects more than it says."""
+
+    def size(self, progress):
+        return max(1, self.count // 3)
+
+    def select(self, progress):
+        return Selection(None)
+
+
+class Twice(GoodSelector):
+    """Selects a coordinate twice."""
+
+    def select(self, progress):
+        return Selection(torch.zeros(self.size(progress), dtype=torch.int64))
+
+
+class Outside(GoodSelector):
+    """Selects what is not there."""
+
+    def select(self, progress):
+        return Selection(torch.arange(self.size(progress)) + self.count)
+
+
+class GlobalDraws(GoodSelector):
+    """Draws from torch's own generator."""
+
+    def select(self, progress):
+        torch.rand(1)
+        return super().select(progress)
+
+
+class Unseeded(GoodSelector):
+    """Selects anew each time."""
+
+    def select(self, progress):
+        return Selection(torch.randperm(self.count)[: self.size(progress)])
+
+
+class Forgetful(GoodSelector):
+    """Does not keep its steps in its state."""
+
+    seen = 0
+
+    def select(self, progress):
+        self.seen += 1
+        return Selection((torch.arange(self.size(progress)) + self.seen) % self.count)
+
+
+class OddState(GoodSelector):
+    """Keeps an object in its state."""
+
+    def state_dict(self):
+        return {**super().state_dict(), "options": self.options}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "complaint"),
+    [
+        (Nameless, "has no docstring"),
+        (NotExplained, "Unexplained.width has no docstring"),
+        (NotOptional, "Required.width has no default"),
+        (TooMany, "selects 2 coordinates and says 1"),
+        (Twice, "selects a coordinate twice"),
+        (Outside, "selects indices outside"),
+        (GlobalDraws, "draws from a global generator"),
+        (Unseeded, "selects differently with the same seed"),
+        (Forgetful, "goes on differently after state_dict"),
+        (OddState, "more than plain containers"),
+    ],
+)
+def test_a_selector_that_breaks_a_promise_is_told_which(plugin, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_selector(plugin)
+
+
+class Flat(GoodNetwork):
+    """Forgets the leading axes."""
+
+    def forward(self, coordinates):
+        return super().forward(coordinates).reshape(-1, self.channels)
+
+
+class Complex(GoodNetwork):
+    """Gives complex numbers."""
+
+    def forward(self, coordinates):
+        return torch.complex(super().forward(coordinates), super().forward(coordinates))
+
+
+class Centred(GoodNetwork):
+    """Looks at all coordinates together."""
+
+    def forward(self, coordinates):
+        return super().forward(coordinates - coordinates.reshape(-1, self.dimensions).mean(dim=0))
+
+
+class Undefined(GoodNetwork):
+    """Divides by zero."""
+
+    def forward(self, coordinates):
+        return super().forward(coordinates) * 0 / 0
+
+
+class NotFinite(GoodNetwork):
+    """Has a gradient without bounds."""
+
+    def forward(self, coordinates):
+        return super().forward(coordinates) + (self.line.bias - self.line.bias).sqrt()
+
+
+class OwnSeed(GoodNetwork):
+    """Draws from the clock."""
+
+    def __init__(self, options, dimensions, channels):
+        super().__init__(options, dimensions, channels)
+        with torch.no_grad():
+            self.line.weight.uniform_(generator=torch.Generator().manual_seed(torch.seed() % 2**63))
+
+
+class Unsaved(GoodNetwork):
+    """Keeps numbers where no state_dict finds them."""
+
+    def __init__(self, options, dimensions, channels):
+        super().__init__(options, dimensions, channels)
+        self.factor = torch.rand(1)
+
+    def forward(self, coordinates):
+        return super().forward(coordinates) * self.factor
+
+
+@pytest.mark.parametrize(
+    ("plugin", "complaint"),
+    [
+        (Flat, r"maps \(1,\) to \(1, 1\)"),
+        (Complex, "it must be float32"),
+        (Centred, "another value beside others"),
+        (Undefined, "not finite"),
+        (NotFinite, "gradients, or some that are not finite"),
+        (OwnSeed, "another generator than torch's"),
+        (Unsaved, "another network after Field.save"),
+    ],
+)
+def test_a_network_that_breaks_a_promise_is_told_which(plugin, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_network(plugin)
+
+
+class NoMetric(GoodModality):
+    """Names a metric that is none."""
+
+    metrics = ("beauty",)
+
+
+class NoOperator(GoodModality):
+    """Names an operator that is none."""
+
+    operator = "telephone"
+
+
+class OddOperator(GoodModality):
+    """Sets an option that the operator has not."""
+
+    operator = {"name": "laplacian", "colour": "red"}
+
+
+class Lossy(GoodModality):
+    """Rounds what it writes."""
+
+    def write(self, path, values, metadata):
+        super().write(path, values.round(), metadata)
+
+
+class Elsewhere(GoodModality):
+    """Gives an affine that leads all coordinates to one place."""
+
+    def read(self, path):
+        return CoordinateDataset(super().read(path).values.numpy(), affine=np.zeros((1, 2)))
+
+
+class AnySuffix(GoodModality):
+    """Writes what it is told."""
+
+    def write(self, path, values, metadata):
+        np.savetxt(path, values, fmt="%.17g")
+
+
+class Fragile(GoodModality):
+    """Falls over a damaged file."""
+
+    def read(self, path):
+        return CoordinateDataset(np.loadtxt(path, ndmin=2))
+
+
+class Disowned(GoodModality):
+    """Does not claim its sample."""
+
+    @classmethod
+    def claims(cls, path):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("plugin", "complaint"),
+    [
+        (NoMetric, "'beauty', which is no metric"),
+        (NoOperator, "'telephone', which is no operator"),
+        (OddOperator, "'colour'.*no option of 'laplacian'"),
+        (Lossy, "loses values in .txt"),
+        (Elsewhere, "cannot be inverted"),
+        (AnySuffix, "takes any suffix"),
+        (Fragile, "should be a DataError"),
+        (Disowned, "does not claim its own sample"),
+    ],
+)
+def test_a_modality_that_breaks_a_promise_is_told_which(plugin, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_modality(plugin)
