@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import torch
 
 from inrkit.errors import ConfigError
@@ -44,6 +45,18 @@ def describe(device: torch.device) -> str:
         return f"{device} ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
     return f"{device} ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can still be had."""
+    return psutil.virtual_memory().available
+
+
+def resident_bytes(device: torch.device) -> int:
+    """Bytes that this process holds in main memory, or on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return psutil.Process().memory_info().rss
 
 
 def _cpu_flags() -> set[str]:

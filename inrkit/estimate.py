@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import mmap
 import random
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from inrkit.device import resident_bytes
 from inrkit.schedules import Progress
 from inrkit.trainer import Trainer
 
@@ -82,17 +80,3 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def resident_bytes(device: torch.device) -> int:
-    """Bytes that this process holds in main memory, or on the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-    except OSError:
-        try:
-            import resource
-        except ImportError:  # there is none on Windows
-            return 0
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -5,12 +5,9 @@ Rows are the first axis and columns the second; pixel centres are at whole numbe
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,17 @@ from PIL import Image as Pillow
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from inrkit.dataset import CoordinateDataset, cell_affine
+from inrkit.decoding import decoding, mapped_array
 from inrkit.errors import ConfigError, DataError
 from inrkit.modality import MODALITIES, Modality
 
 LUMA = (0.2989, 0.587, 0.114)
 """What EVOS's Laplacian acts on: the luma of ITU-R BT.601."""
 
-_CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 0.0), 3: LUMA, 4: (*LUMA, 0.0)}
+CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 0.0), 3: LUMA, 4: (*LUMA, 0.0)}
+LOGGERS = ("PIL", "tifffile")
+"""Loggers that decoding a picture must not let speak."""
+
 _MOST_CHANNELS = 16
 _TIFF = (".tif", ".tiff")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -71,14 +72,14 @@ class Image(Modality):
             shape = np.load(path, mmap_mode="r").shape
             return len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)
         if suffix in _TIFF:
-            with _decoding(path, "is damaged or truncated"), tifffile.TiffFile(path) as file:
+            with decoding(path, "is damaged or truncated", *LOGGERS), tifffile.TiffFile(path) as file:
                 series = file.series[0]
                 lengths = zip(series.axes, series.shape, strict=True)
                 return math.prod(length for axis, length in lengths if axis not in "YXS") == 1
         return True
 
     def read(self, path: Path) -> CoordinateDataset:
-        pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+        pixels = _read_array(path) if path.suffix.lower() == ".npy" else read_picture(path)
         if pixels.size == 0:
             raise DataError(f"{path} has shape {pixels.shape}, so no pixels; check how it was written")
         if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] > _MOST_CHANNELS):
@@ -92,7 +93,7 @@ class Image(Modality):
         return CoordinateDataset(
             pixels,
             affine=cell_affine(pixels.shape[:2]),
-            channel_weights=_CHANNEL_WEIGHTS.get(pixels.shape[2]),
+            channel_weights=CHANNEL_WEIGHTS.get(pixels.shape[2]),
             metadata={
                 "squeezed": squeezed,
                 "suffix": path.suffix.lower(),
@@ -160,13 +161,13 @@ def sample_picture(size: int) -> np.ndarray:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    with _decoding(path, "is not a NumPy array of numbers, or is damaged"):
-        # Copy-on-write: pages come from the file as they are needed, and nothing is written back.
-        return np.lib.format.open_memmap(path, mode="c")
+    with decoding(path, "is not a NumPy array of numbers, or is damaged", *LOGGERS):
+        return mapped_array(path)
 
 
-def _read_picture(path: Path) -> np.ndarray:
-    with _decoding(path, "is damaged or truncated"), path.open("rb") as file:
+def read_picture(path: Path) -> np.ndarray:
+    """(H, W) or (H, W, C) pixels of a picture, upright, in the file's own depth."""
+    with decoding(path, "is damaged or truncated", *LOGGERS), path.open("rb") as file:
         try:
             # Given the file's name, Pillow would map it into memory, and mix up the sides of a TIFF turned by 90°.
             picture = Pillow.open(file)
@@ -185,31 +186,6 @@ def _read_picture(path: Path) -> np.ndarray:
                 picture.load()
                 pixels = np.asarray(picture.convert(_plain_mode(picture)))
             return _upright(pixels, _orientation(picture))
-
-
-@contextlib.contextmanager
-def _decoding(path: Path, trouble: str) -> Iterator[None]:
-    """Make a DataError of whatever a damaged file makes a decoder raise, and keep to itself what it warns of."""
-    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit in memory; save it as .npy, which is read from disk") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's word, not the decoder's: no permission, no file
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path} {trouble} ({reason}); check that it opens elsewhere") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _start(path: Path, length: int) -> bytes:

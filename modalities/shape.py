@@ -6,12 +6,8 @@ affine map is the inverse, and distances are stored in the mesh's own units.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
 import math
-import os
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +19,8 @@ import torch
 from torch import Tensor
 
 from inrkit.dataset import CoordinateDataset, cell_affine, lattice_coordinates
+from inrkit.decoding import decoding, mapped_array
+from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
 from inrkit.field import Field
 from inrkit.metrics import METRICS, Metric
@@ -180,7 +178,7 @@ class Shape(Modality):
         options = self.options
         count = options.resolution**3 if options.data == "lattice" else options.count
         named = "modality.resolution" if options.data == "lattice" else "modality.count"
-        needed, there = count * _BYTES_A_COORDINATE, _memory()
+        needed, there = count * _BYTES_A_COORDINATE, available_memory()
         if needed > there:
             raise DataError(
                 f"{named}={getattr(options, named.partition('.')[2])} needs about {needed / 2**30:,.0f} GiB of memory "
@@ -263,10 +261,10 @@ class Shape(Modality):
             length = max(2, round(self.options.export_resolution * (scale or 1.0)))
             lattice = field.lattice((length,) * 3)
         needed = lattice[1] * lattice[2] * _BYTES_A_CELL * 2
-        if needed > _memory():
+        if needed > available_memory():
             raise ConfigError(
                 f"a lattice of {_times(lattice)} cells needs about {needed / 2**30:,.0f} GiB of memory and this "
-                f"machine has {_memory() / 2**30:,.0f}; give a smaller shape or scale"
+                f"machine has {available_memory() / 2**30:,.0f}; give a smaller shape or scale"
             )
         return lattice
 
@@ -371,7 +369,7 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if suffix.removeprefix(".") not in trimesh.available_formats():
         raise DataError(f"{path} is neither a mesh nor a .npy or .npz volume; give an obj, ply, stl, off or glb")
     materials = {"skip_materials": True} if suffix == ".obj" else {}
-    with _decoding(path):
+    with decoding(path, f"is no {path.suffix.lower()} file, or is damaged", "trimesh"):
         with _opened(path) as file:
             scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **materials)
         parts = scene.dump()
@@ -504,45 +502,15 @@ def _volumes(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> np.n
     return np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
 
 
-@contextlib.contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Make a DataError of whatever a damaged file makes a decoder raise, and keep to itself what it warns of."""
-    logger = logging.getLogger("trimesh")
-    level = logger.level
-    try:
-        logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except DataError:
-        raise
-    except ModuleNotFoundError as error:  # trimesh looks for a guesser of encodings where text is none
-        raise DataError(
-            f"{path} is no {path.suffix.lower()} file, or is damaged; check that it opens elsewhere"
-        ) from error
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit in memory, or its header is damaged") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's word, not the decoder's: no permission, no file
-        reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        raise DataError(
-            f"{path} is no {path.suffix.lower()} file, or is damaged ({reason}); check that it opens elsewhere"
-        ) from error
-    finally:
-        logger.setLevel(level)
-
-
 def _is_volume(path: Path) -> bool:
     return path.suffix.lower() in (".npy", ".npz")
 
 
 def _volume(path: Path) -> np.ndarray:
     """The (X, Y, Z) volume in a file; a memory map of .npy."""
-    with _decoding(path):
+    with decoding(path, f"is no {path.suffix.lower()} file, or is damaged", "trimesh"):
         if path.suffix.lower() == ".npy":
-            # Copy-on-write: pages come from the file as they are needed, and nothing is written back.
-            volume: np.ndarray = np.lib.format.open_memmap(path, mode="c")
+            volume: np.ndarray = mapped_array(path)
         else:
             with path.open("rb") as opened, np.load(opened) as file:
                 names = file.files
@@ -783,14 +751,6 @@ def _doubles(points: np.ndarray) -> np.ndarray:
 
 def _whole(faces: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(faces, dtype=np.int64)
-
-
-def _memory() -> float:
-    """Bytes of memory of this machine; infinite where the system does not say."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return math.inf
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -21,8 +21,9 @@ from PIL import Image as Pillow
 from PIL import ImageSequence
 
 from inrkit.dataset import CoordinateDataset, cell_affine
+from inrkit.decoding import decoding
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.image import _CHANNEL_WEIGHTS, _decoding, _read_picture
+from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
 from inrkit.modalities.volume import read_array, require_memory
 from inrkit.modality import MODALITIES, Modality
 from inrkit.options import option
@@ -70,7 +71,7 @@ class Video(Modality):
             if path.suffix.lower() in _PILLOW and frames.shape[-1] == 4 and (frames[..., 3] == 255).all():
                 frames = np.ascontiguousarray(frames[..., :3])
         channels = frames.shape[-1]
-        if frames.size == 0 or channels not in _CHANNEL_WEIGHTS:
+        if frames.size == 0 or channels not in CHANNEL_WEIGHTS:
             raise DataError(f"{path} has frames of shape {frames.shape[1:]}; expected (height, width, 1 to 4 channels)")
         affine = cell_affine(frames.shape[:3])
         affine[0] *= step
@@ -78,7 +79,7 @@ class Video(Modality):
         return CoordinateDataset(
             frames,
             affine=affine,
-            channel_weights=_CHANNEL_WEIGHTS[channels],
+            channel_weights=CHANNEL_WEIGHTS[channels],
             metadata={"seconds": step * len(frames), "channels": channels},
         )
 
@@ -196,7 +197,7 @@ def _frames_of_folder(path: Path, frame_rate: float) -> Frames:
     if not pictures:
         raise DataError(f"{path} holds no pictures; a folder of frames has them as {', '.join(_PICTURES)}")
     for number, picture in enumerate(sorted(pictures, key=_natural)):
-        pixels = _read_picture(picture)
+        pixels = read_picture(picture)
         frame = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if number == 0:
             first = frame
@@ -215,7 +216,7 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def _frames_of_pillow(path: Path) -> Frames:
-    with _decoding(path, "is damaged or truncated"), path.open("rb") as file, Pillow.open(file) as animation:
+    with decoding(path, "is damaged or truncated", *LOGGERS), path.open("rb") as file, Pillow.open(file) as animation:
         gray = animation.format == "PNG" and animation.mode == "L"
         second = 0.0
         for frame in ImageSequence.Iterator(animation):
@@ -226,7 +227,7 @@ def _frames_of_pillow(path: Path) -> Frames:
 
 def _frames_of_ffmpeg(path: Path, start: float) -> Frames:
     av = _av(path)
-    with _decoding(path, "is damaged, or not a video that FFmpeg reads"), av.open(str(path)) as container:
+    with decoding(path, "is damaged, or not a video that FFmpeg reads", *LOGGERS), av.open(str(path)) as container:
         if not container.streams.video:
             raise DataError(f"{path} has no video in it; give a file that has")
         stream = container.streams.video[0]

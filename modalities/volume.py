@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,10 @@ import numpy as np
 import tifffile
 
 from inrkit.dataset import CoordinateDataset, cell_affine
+from inrkit.decoding import decoding, mapped_array
+from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.image import Image, _decoding
+from inrkit.modalities.image import LOGGERS, Image
 from inrkit.modality import MODALITIES, Modality
 from inrkit.options import option
 
@@ -158,20 +159,6 @@ def require_memory(path: Path, size: int, mend: str = "") -> None:
         )
 
 
-def available_memory() -> int | None:
-    """Bytes of main memory that can still be had; None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def _suffix(path: Path) -> str:
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
@@ -196,8 +183,8 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is damaged, or holds objects.
     """
-    with _decoding(path, "is not a NumPy array of numbers, or is damaged"):
-        return np.lib.format.open_memmap(path, mode="r")
+    with decoding(path, "is not a NumPy array of numbers, or is damaged", *LOGGERS):
+        return mapped_array(path)
 
 
 def _read_npy(path: Path, options: VolumeOptions) -> _Stored:
@@ -205,7 +192,10 @@ def _read_npy(path: Path, options: VolumeOptions) -> _Stored:
 
 
 def _read_npz(path: Path, options: VolumeOptions) -> _Stored:
-    with _decoding(path, "is not an archive of NumPy arrays of numbers, or is damaged"), path.open("rb") as file:
+    with (
+        decoding(path, "is not an archive of NumPy arrays of numbers, or is damaged", *LOGGERS),
+        path.open("rb") as file,
+    ):
         archive = np.load(file)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} holds a single array, not an archive of them; name it .npy")
@@ -219,7 +209,7 @@ def _read_npz(path: Path, options: VolumeOptions) -> _Stored:
 
 
 def _read_stack(path: Path, options: VolumeOptions) -> _Stored:
-    with _decoding(path, "is damaged or truncated"), tifffile.TiffFile(path) as file:
+    with decoding(path, "is damaged or truncated", *LOGGERS), tifffile.TiffFile(path) as file:
         pages = len(file.pages)
         file.filehandle.seek(file.pages.next_page_offset)
         if any(file.filehandle.read(file.tiff.offsetsize)):
@@ -264,7 +254,7 @@ def _write_stack(path: Path, array: np.ndarray, channels: int) -> None:
 
 def _read_scan(path: Path, options: VolumeOptions) -> _Stored:
     nibabel = _nibabel(path)
-    with nibabel.imageglobals.LoggingOutputSuppressor(), _decoding(path, "is not a NIfTI file, or is damaged"):
+    with nibabel.imageglobals.LoggingOutputSuppressor(), decoding(path, "is not a NIfTI file, or is damaged", *LOGGERS):
         scan = nibabel.load(path)
         header, proxy = scan.header, scan.dataobj
         scaled = (proxy.slope, proxy.inter) != (1, 0)

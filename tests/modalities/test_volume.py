@@ -75,8 +75,12 @@ def test_arrays_of_one_to_five_dimensions_come_back_as_they_were(tmp_path, shape
     np.testing.assert_array_equal(stored(dataset).reshape(shape), array)
     again = tmp_path / f"again{suffix}"
     reader.write(again, stored(dataset), dataset.metadata)
-    read_back = np.load(again)
-    np.testing.assert_array_equal(read_back if suffix == ".npy" else read_back["anything"], array, strict=True)
+    if suffix == ".npy":
+        read_back = np.load(again)
+    else:
+        with np.load(again) as archive:
+            read_back = archive["anything"]
+    np.testing.assert_array_equal(read_back, array, strict=True)
 
 
 @pytest.mark.parametrize(
