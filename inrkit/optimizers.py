@@ -23,9 +23,9 @@ class OptimizerFactory(ABC):
 
     Options: ClassVar[type]
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def make(options: Any, network: nn.Module) -> torch.optim.Optimizer: ...
+    def make(cls, options: Any, network: nn.Module) -> torch.optim.Optimizer: ...
 
 
 @dataclass
@@ -45,10 +45,11 @@ class Adam(OptimizerFactory):
     """torch.optim.Adam."""
 
     Options = AdamOptions
+    optimizer: ClassVar[type[torch.optim.Adam]] = torch.optim.Adam
 
-    @staticmethod
-    def make(options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
+    @classmethod
+    def make(cls, options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
+        return cls.optimizer(
             network.parameters(),
             lr=options.lr,
             betas=(options.beta1, options.beta2),
@@ -57,19 +58,10 @@ class Adam(OptimizerFactory):
 
 
 @OPTIMIZERS.register("adamw")
-class AdamW(OptimizerFactory):
+class AdamW(Adam):
     """torch.optim.AdamW."""
 
-    Options = AdamOptions
-
-    @staticmethod
-    def make(options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            network.parameters(),
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay,
-        )
+    optimizer = torch.optim.AdamW
 
 
 @dataclass
@@ -95,8 +87,8 @@ class Soap(OptimizerFactory):
 
     Options = SoapOptions
 
-    @staticmethod
-    def make(options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
+    @classmethod
+    def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
         from pytorch_optimizer.optimizer.soap import SOAP
 
         return SOAP(

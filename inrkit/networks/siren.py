@@ -78,9 +78,8 @@ def spectral_omega(dataset: CoordinateDataset) -> float:
     """ω · weight_scale of a first layer that fits the signal's spectrum, in radians a unit of coordinate.
 
     12 times the square root of the frequency below which half of the energy lies, along the axis where that is
-    highest: the later layers multiply frequencies, so that the first one must offer few of the high ones. Found by
-    trial on speech and music of 1 to 8 seconds, where twice that loses several dB. SIREN's 30 at least, and for
-    free points, constants and embedded coordinates.
+    highest. The law is empirical: found by short fits of speech and music of 1 to 8 seconds, where twice that loses
+    2 dB and more. SIREN's 30 at least, and for free points, constants and embedded coordinates.
     """
     edges = spectral_edges(dataset, 0.5)
     embedded = dataset.embedding is not None and not isinstance(dataset.embedding, Identity)
