@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -161,8 +162,17 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     if name not in presets():
         raise ConfigError(f"config '{name}' is not known{nearest(str(name), presets())}")
-    text = (resources.files("inrkit.configs") / f"{name}.yaml").read_text(encoding="utf-8")
-    return _parse_yaml(text, f"preset '{name}'")
+    return _parse_yaml(_preset_text(name), f"preset '{name}'")
+
+
+def preset_comment(name: str) -> str:
+    """What a shipped preset says of itself: the first sentence of the comment it begins with."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    return " ".join(line.lstrip("# ") for line in comment).partition(". ")[0]
+
+
+def _preset_text(name: str) -> str:
+    return (resources.files("inrkit.configs") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import inspect
 
 import click
 
-from inrkit.config import SLOTS, presets, read_preset
+from inrkit.config import SLOTS, preset_comment, presets
 from inrkit.errors import ConfigError
 from inrkit.metrics import METRICS
 from inrkit.registry import Registry
@@ -54,8 +54,4 @@ def _plugins(registry: Registry) -> list[tuple[str, str]]:
 
 
 def _configs() -> list[tuple[str, str]]:
-    rows = []
-    for name in presets():
-        config = read_preset(name)
-        rows.append((name, f"for modality {config['modality']}"))
-    return rows
+    return [(name, preset_comment(name)) for name in presets()]
