@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import uuid
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from inrkit.config import Config, read_yaml, resolve
-from inrkit.errors import ConfigError, DataError
+from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.field import Field
 from inrkit.files import to_json, write_text, written_whole
 from inrkit.modality import Modality
@@ -100,15 +99,20 @@ class Run:
         Raises:
             ConfigError: the folder cannot be made or written to.
         """
+        path = self.folder / "config.yaml"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe-{uuid.uuid4().hex}"
-            probe.touch()
-            probe.unlink()
+            path.touch(exist_ok=False)  # of two fits that begin at once, one gets the folder
         except OSError as error:
+            if path.exists():
+                raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
             reason = error.strerror or error
             raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
-        write_text(self.folder / "config.yaml", config.to_yaml())
+        try:
+            write_text(path, config.to_yaml())
+        except RunError:
+            path.unlink()
+            raise
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write metrics.jsonl anew."""

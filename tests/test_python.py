@@ -82,3 +82,13 @@ def test_a_listener_that_raises_leaves_a_failed_run_that_says_why(photo, tmp_pat
         inrkit.fit(photo, steps=4, out=tmp_path / "run", listeners=[Fail()])
     result = inrkit.Run(tmp_path / "run").result
     assert (result["status"], result["error"]) == ("failed", "no more")
+
+
+def test_of_two_fits_that_begin_at_once_one_gets_the_folder(photo, tmp_path):
+    run = inrkit.Run(tmp_path / "run")
+    config = inrkit.fit(photo, steps=2, out=tmp_path / "first").config
+    run.create(config)
+    before = (run.folder / "config.yaml").read_bytes()
+    with pytest.raises(inrkit.ConfigError, match="already holds a run"):
+        run.create(config)
+    assert (run.folder / "config.yaml").read_bytes() == before
