@@ -27,7 +27,6 @@ class Metric(ABC):
         peak: the range that the values may span.
     """
 
-    larger_is_better = True
     title: ClassVar[str] = ""
     """What people call it; the registered name if empty."""
     unit: ClassVar[str] = ""

@@ -387,7 +387,6 @@ class LogSpectralDistance(Metric):
     number of them. Powers below −120 dB of a full-scale sine's count as −120 dB, so that silence has a spectrum.
     """
 
-    larger_is_better = False
     title = "LSD"
     unit = "dB"
 
