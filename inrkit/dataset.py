@@ -195,10 +195,57 @@ class CoordinateDataset:
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
         return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
 
+    def embedded(self, coordinates: Tensor) -> Tensor:
+        """(…, D) coordinates as the network's inputs, (…, E)."""
+        return coordinates if self.embedding is None else self.embedding(coordinates)
+
     def inputs(self, indices: Tensor | slice) -> Tensor:
         """(k, E) float32 network inputs of `indices`: the coordinates, embedded."""
-        coordinates = self.coordinates(indices)
-        return coordinates if self.embedding is None else self.embedding(coordinates)
+        return self.embedded(self.coordinates(indices))
+
+    @cached_property
+    def tree(self) -> Any:
+        """A scipy KDTree of the free points."""
+        from scipy.spatial import KDTree
+
+        return KDTree(self.coordinates(slice(0, len(self))).cpu().numpy())
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """D typical distances between neighbours: of the cells of a lattice, or of as many points spread evenly."""
+        if self.grid_shape is None:
+            return (2 / len(self) ** (1 / self.dimensions),) * self.dimensions
+        return tuple(2 / length for length in self.grid_shape)
+
+    def nearest(self, positions: Tensor) -> Tensor:
+        """(k,) int64 indices of the coordinates nearest to (k, D) positions, which may lie outside."""
+        if self.grid_shape is None:
+            _, near = self.tree.query(positions.cpu().numpy(), workers=-1)
+            return torch.from_numpy(np.asarray(near)).to(self.device, torch.int64)
+        indices = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
+        for axis, length in enumerate(self.grid_shape):
+            cell = ((positions[:, axis].to(torch.float64) + 1) * (length / 2)).floor().to(torch.int64)
+            indices = indices * length + cell.clamp(0, length - 1)
+        return indices
+
+    def slopes(self, indices: Tensor | slice) -> Tensor:
+        """(k, C, D) float32 gradient of the targets with respect to the coordinates, by central differences.
+
+        One-sided at the lattice's edge; zero along an axis of length 1, and for free points, whose neighbours are
+        not known.
+        """
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        slopes = torch.zeros(len(indices), self.channels, self.dimensions, device=self.device)
+        stride = 1
+        for axis, length in reversed(list(enumerate(self.grid_shape or ()))):
+            along = torch.div(indices, stride, rounding_mode="floor") % length
+            below, above = (along > 0).to(torch.int64), (along < length - 1).to(torch.int64)
+            distance = (below + above).clamp(min=1)[:, None] * (2 / length)
+            difference = self.targets(indices + above * stride) - self.targets(indices - below * stride)
+            slopes[:, :, axis] = difference / distance
+            stride *= length
+        return slopes
 
     def weights_of(self, indices: Tensor | slice) -> Tensor | None:
         """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
@@ -215,6 +262,7 @@ class CoordinateDataset:
         if self.resample is None or number == self.round:
             return
         points, values = self.resample(number)
+        self.__dict__.pop("tree", None)
         self.points = torch.as_tensor(np.asarray(points, dtype=np.float32)).to(self.device)
         self.values = _as_tensor(values).reshape(-1, self.channels).to(self.device)
         self.round = number

@@ -28,15 +28,21 @@ _ROWS = 1 << 20
 
 @OPERATORS.base
 class FitnessOperator(ABC):
-    """A sparse linear map L on fields over the N coordinates of `dataset`."""
+    """A sparse linear map L on fields over the N coordinates of a signal, and what else its neighbourhoods tell.
+
+    Args:
+        options: an instance of the subclass's `Options`.
+        dataset: the signal.
+    """
 
     Options: ClassVar[type]
 
-    @abstractmethod
-    def __init__(self, options: Any, dataset: CoordinateDataset) -> None: ...
+    def __init__(self, options: Any, dataset: CoordinateDataset) -> None:
+        self.options = options
+        self.dataset = dataset
 
-    def rebuild(self, dataset: CoordinateDataset) -> None:
-        """Follow the dataset to new points; a lattice stays where it is."""
+    def rebuild(self) -> None:
+        """Follow the dataset to its new points; a lattice stays where it is."""
 
     @abstractmethod
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,6 +80,32 @@ class FitnessOperator(ABC):
             scratch[self.rows(part)[0].reshape(-1)] = 0
         return result
 
+    def edges(self) -> Tensor:
+        """How much the signal changes around each coordinate: the edge strength of edge-guided methods.
+
+        The Euclidean norm of the differences between a coordinate and its neighbours, those that its row names, over
+        √2: on a lattice of unit spacing the magnitude of the gradient, from forward and backward differences.
+
+        Returns:
+            (N,) float32 ≥ 0, of the channel-weighted targets; zero where there are no neighbours.
+        """
+        strengths = []
+        weights = self.dataset.channel_weights
+        for part in torch.arange(len(self.dataset), device=self.dataset.device).split(_ROWS):
+            columns, entries = self.rows(part)
+            own = self.dataset.targets(part) @ weights
+            square = torch.zeros_like(own)
+            for column, entry in zip(columns.unbind(-1), entries.unbind(-1), strict=True):
+                difference = self.dataset.targets(column) @ weights - own
+                square += torch.where(entry != 0, difference, 0).square_()
+            strengths.append((square / 2).sqrt_())
+        return torch.cat(strengths)
+
+    def neighbours(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The coordinates beside (k,) `indices`: (k, M) int64, and (k, M) bool, False for padding."""
+        columns, entries = self.rows(indices)
+        return columns, (entries != 0) & (columns != indices[:, None])
+
 
 @dataclass
 class LaplacianOptions:
@@ -92,6 +124,7 @@ class LatticeLaplacian(FitnessOperator):
     Options = LaplacianOptions
 
     def __init__(self, options: LaplacianOptions, dataset: CoordinateDataset) -> None:
+        super().__init__(options, dataset)
         if dataset.grid_shape is None:
             raise ConfigError(
                 "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
@@ -158,16 +191,14 @@ class GraphLaplacian(FitnessOperator):
     Options = GraphLaplacianOptions
 
     def __init__(self, options: GraphLaplacianOptions, dataset: CoordinateDataset) -> None:
-        self.options = options
-        self.rebuild(dataset)
+        super().__init__(options, dataset)
+        self.rebuild()
 
-    def rebuild(self, dataset: CoordinateDataset) -> None:
-        from scipy.spatial import KDTree
-
-        points = dataset.coordinates(slice(0, len(dataset))).cpu().numpy()
-        wanted = min(self.options.neighbours, len(points) - 1)
+    def rebuild(self) -> None:
+        dataset = self.dataset
+        wanted = min(self.options.neighbours, len(dataset) - 1)
         # The nearest point is the point itself, or another one at the same place, which is as good.
-        _, near = KDTree(points).query(points, k=[*range(1, wanted + 2)], workers=-1)
+        _, near = dataset.tree.query(dataset.tree.data, k=[*range(1, wanted + 2)], workers=-1)
         self._columns = torch.from_numpy(near).to(dataset.device, torch.int64)
         self._weights = torch.ones(wanted + 1, device=dataset.device)
         self._weights[0] = -wanted
@@ -195,9 +226,6 @@ class NoOperator(FitnessOperator):
     """No response anywhere: for signals without a notion of neighbours, where only the errors count."""
 
     Options = NoneOptions
-
-    def __init__(self, options: NoneOptions, dataset: CoordinateDataset) -> None:
-        pass
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return indices[:, None], torch.zeros(len(indices), 1, device=indices.device)

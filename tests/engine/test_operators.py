@@ -116,3 +116,43 @@ def test_graph_laplacian_takes_few_points_and_equal_points():
     points = np.zeros((3, 2))
     operator = GraphLaplacian(GraphLaplacianOptions(neighbours=6), CoordinateDataset(np.zeros((3, 1)), points=points))
     assert operator.response(torch.ones(3)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_edges_are_the_differences_to_the_neighbours(shape):
+    values = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
+    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(values, channel_weights=(0.25, 0.75)))
+    weighted = values @ np.array([0.25, 0.75], dtype=np.float32)
+    square = np.zeros(shape)
+    for axis in range(len(shape)):
+        step = np.diff(weighted, axis=axis) ** 2
+        pad = [(0, 0)] * len(shape)
+        square += np.pad(step, [*pad[:axis], (0, 1), *pad[axis + 1 :]])
+        square += np.pad(step, [*pad[:axis], (1, 0), *pad[axis + 1 :]])
+    np.testing.assert_allclose(operator.edges().numpy(), np.sqrt(square / 2).reshape(-1), atol=1e-5)
+
+
+def test_edges_of_points_on_a_lattice_are_those_of_the_lattice():
+    shape = (6, 7)
+    values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)
+    lattice = CoordinateDataset(values)
+    points = (np.stack(np.mgrid[0:6, 0:7], axis=-1) / 10).reshape(-1, 2)
+    free = CoordinateDataset(values.reshape(-1, 1), points=points)
+    inside = np.zeros(shape, bool)
+    inside[1:-1, 1:-1] = True
+    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=4), free)
+    mask = torch.from_numpy(inside.reshape(-1))
+    expected = LatticeLaplacian(LaplacianOptions(), lattice).edges()
+    torch.testing.assert_close(graph.edges()[mask], expected[mask])
+
+
+def test_a_signal_without_neighbours_has_no_edges():
+    operator = OPERATORS.get("none")(OPERATORS.get("none").Options(), CoordinateDataset(np.arange(5.0)[:, None]))
+    assert operator.edges().tolist() == [0] * 5
+    assert not operator.neighbours(torch.arange(5))[1].any()
+
+
+def test_neighbours_name_each_coordinate_beside():
+    columns, real = laplacian((3, 4)).neighbours(torch.tensor([0, 5]))
+    beside = [sorted(row[mask].tolist()) for row, mask in zip(columns, real, strict=True)]
+    assert beside == [[1, 4], [1, 4, 6, 9]]
