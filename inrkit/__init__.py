@@ -14,7 +14,7 @@ from inrkit.optimizers import OPTIMIZERS, SCHEDULES, LearningRateSchedule, Optim
 from inrkit.options import option
 from inrkit.run import Run, load
 from inrkit.schedules import Progress
-from inrkit.selectors import SELECTORS, Errors, RatioOptions, Selection, Selector
+from inrkit.selectors import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
 from inrkit.trainer import Listener, Trainer
 from inrkit.transforms import TRANSFORMS, ValueTransform
 
@@ -51,6 +51,7 @@ __all__ = [
     "RunError",
     "Selection",
     "Selector",
+    "Survey",
     "Trainer",
     "ValueTransform",
     "fit",

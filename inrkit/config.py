@@ -45,6 +45,9 @@ class DataOptions:
 class TrainOptions:
     steps: int = option(1000, at_least=1, at_most=10**9)
     """Optimizer steps: T."""
+    seconds: float = option(0.0, at_least=0)
+    """Seconds of training, evaluation aside, after which it ends whatever `steps` says, with schedules that follow the
+    clock; 0 counts steps."""
     chunk: int = option(0, at_least=0)
     """Coordinates that pass through the network at a time; 0 chooses for the device."""
     precision: str = option("auto", choices=("auto", "float32", "bfloat16"))
@@ -321,6 +324,8 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
                 errors.append(str(error))
     if "objective" in parts and "selector" in parts:
         errors += _objective_errors(parts["objective"], parts["selector"])
+        if "optimizer" in parts:
+            errors += _optimizer_errors(parts["optimizer"], parts["objective"], parts["selector"])
     if errors:
         raise ConfigError("\n".join(errors))
     return Config(**parts)
@@ -350,6 +355,23 @@ def _objective_errors(objective: Choice, selector: Choice) -> list[str]:
         f"objective is '{objective.name}', which needs a selector that visits all coordinates at times, like evos "
         f"or full, and selector is '{selector.name}'; choose objective=mse or another selector"
     ]
+
+
+def _optimizer_errors(optimizer: Choice, objective: Choice, selector: Choice) -> list[str]:
+    if not optimizer.plugin.reevaluates:  # type: ignore[attr-defined]
+        return []
+    errors = []
+    if not selector.plugin.stands_still:  # type: ignore[attr-defined]
+        errors.append(
+            f"optimizer is '{optimizer.name}', which compares the losses of steps, and selector '{selector.name}' "
+            "selects other coordinates at each; choose selector=full or another optimizer"
+        )
+    if objective.plugin.links:  # type: ignore[attr-defined]
+        errors.append(
+            f"optimizer is '{optimizer.name}', which compares losses, and the value of objective '{objective.name}' "
+            "is not known; choose objective=mse or another optimizer"
+        )
+    return errors
 
 
 def commented_yaml(config: Mapping[str, Any]) -> str:

@@ -209,6 +209,12 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
     for step in range(first, last + 1):
         progress = Progress(step, steps)
         size = selector.size(progress)
+        survey = selector.survey(progress)
+        if survey is not None:
+            asked = torch.arange(count) if survey.indices is None else survey.indices
+            residual = wave[asked] / step
+            influence = residual.abs() if survey.influence else None
+            selector.learn(progress, survey, Errors(residual.square(), residual, influence=influence))
         assert 1 <= size <= count, f"{name}.size is {size} at step {step}; it must be 1 to N = {count}"
         selection = selector.select(progress)
         assert isinstance(selection, Selection), f"{name}.select gives {type(selection).__name__}, not a Selection"
@@ -219,8 +225,12 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
         assert len(indices.unique()) == size, f"{name} selects a coordinate twice {where}"
         inside = bool((indices >= 0).all() and (indices < count).all())
         assert inside, f"{name} selects indices outside 0 … N − 1 {where}"
+        if selection.weights is not None:
+            fine = selection.weights.shape == indices.shape and bool((selection.weights > 0).all())
+            assert fine, f"{name} gives weights that are not one number above 0 for each index {where}"
         residual = wave[indices] / step
-        selector.observe(progress, selection, Errors(residual.square(), residual))
+        slope = residual[:, None] if selector.needs_slope else None
+        selector.observe(progress, selection, Errors(residual.square(), residual, slope))
         taken.append(indices)
     return taken
 

@@ -61,10 +61,13 @@ def estimate(trainer: Trainer) -> Estimate:
     for progress in left:
         selected = trainer.selector.size(progress)
         twice = selected > trainer.chunk and trainer.objective.couples(progress)
-        trained += selected * (4 / 3 if twice else 1)
-    trained *= len(steps) / max(1, len(left))
-    evaluations = math.ceil(len(steps) / trainer.evaluate_every)
-    seconds = each * (trained + evaluations * len(dataset) / 3)
+        trained += selected * (4 / 3 if twice else 1) + trainer.selector.surveyed(progress) / 3
+    pace = each * trained / max(1, len(left))
+    count = len(steps)
+    if trainer.budget is not None:
+        count = math.ceil(max(0.0, trainer.budget - trainer.seconds["train"]) / (pace or 1.0))
+    evaluations = math.ceil(count / trainer.evaluate_every)
+    seconds = pace * count + each * evaluations * len(dataset) / 3
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers + 2

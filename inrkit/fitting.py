@@ -151,7 +151,7 @@ def execute(
         try:
             trainer.load_state_dict(state)
             earlier = float(state["elapsed"])
-            if not 0 <= trainer.step <= trainer.steps:
+            if trainer.step < 0 or (trainer.budget is None and trainer.step > trainer.steps):
                 raise ValueError(trainer.step)
         except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
             raise DataError(
@@ -162,7 +162,8 @@ def execute(
         history.rows = [
             row
             for row in run.history
-            if row["step"] <= trainer.step and (row["step"] % every == 0 or row["step"] == trainer.steps)
+            if (row["step"] < trainer.step and row["step"] % every == 0)
+            or (row["step"] == trainer.step and (row["step"] % every == 0 or trainer.finished))
         ]
     elif not resume:
         run.create(config)
@@ -196,7 +197,7 @@ def execute(
                     "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
                 ) from error
             raise
-        conclude("done" if trainer.step == trainer.steps else "interrupted")
+        conclude("done" if trainer.finished else "interrupted")
     display.conclude(result)
     return run
 
@@ -243,6 +244,11 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
     network = network.to(device)
     set_precision(network, precision)
     factory: Any = config.optimizer.plugin
+    if factory.reevaluates and dataset.resample_every:
+        raise ConfigError(
+            f"optimizer is '{config.optimizer.name}', which compares the losses of steps, and this signal's points are "
+            "drawn anew during training; switch that off in the modality's options, or choose another optimizer"
+        )
     trainer = Trainer(
         dataset,
         network,
@@ -251,6 +257,7 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
         factory.make(config.optimizer.options, network),
         config.schedule.plugin(config.schedule.options),
         steps=config.train.steps,
+        budget=config.train.seconds or None,
         chunk=config.train.chunk or default_chunk(device),
         metrics=config.general.metrics,
         evaluate_every=config.log.every,

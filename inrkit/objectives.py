@@ -38,6 +38,9 @@ class Objective(ABC):
     needs_visits: ClassVar[bool] = False
     """Whether it works only with selectors that visit all coordinates at some steps."""
 
+    links: ClassVar[bool] = False
+    """Whether a term may link the coordinates; its gradient is known then, and its value is not."""
+
     def __init__(self, options: Any, count: int, operator: FitnessOperator, device: torch.device) -> None:
         self.options = options
         self.count = count
@@ -105,6 +108,7 @@ class CrossFrequencySupervision(MeanSquaredError):
 
     Options = CrossFrequencyOptions
     needs_visits = True
+    links = True
 
     def __init__(
         self, options: CrossFrequencyOptions, count: int, operator: FitnessOperator, device: torch.device

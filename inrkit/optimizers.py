@@ -22,6 +22,9 @@ class OptimizerFactory(ABC):
     """Makes a torch optimizer for a network."""
 
     Options: ClassVar[type]
+    reevaluates: ClassVar[bool] = False
+    """Whether a step evaluates the loss several times and compares losses across steps, so that all steps must train
+    on the same coordinates."""
 
     @classmethod
     @abstractmethod

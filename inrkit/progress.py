@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from inrkit.config import Config
 from inrkit.device import describe
@@ -36,8 +36,9 @@ class Display(Listener):
         self.precision = precision
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
+            TextColumn("step {task.fields[step]}"),
             BarColumn(),
+            TaskProgressColumn(),
             TextColumn("{task.fields[quality]}"),
             TextColumn("{task.fields[share]:.0%} of coordinates"),
             TextColumn("{task.fields[speed]}"),
@@ -45,7 +46,7 @@ class Display(Listener):
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, quality="", share=1.0, speed="")
+        self._task = self._bar.add_task("", total=None, step="0", quality="", share=1.0, speed="")
 
     def __enter__(self) -> Display:
         return self
@@ -65,23 +66,22 @@ class Display(Listener):
             f"[bold]{escape(config.data.path)}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
             f"{trainer.dataset.channels} channel{'s' if trainer.dataset.channels > 1 else ''}\n"
             f"{config.network.name}, {parameters:,} parameters; {config.selector.name} selection, "
-            f"{config.objective.name} loss, {config.optimizer.name}, {trainer.steps:,} steps"
+            f"{config.objective.name} loss, {config.optimizer.name}, {_extent(trainer)}"
             f"{f' from step {trainer.step:,}' if trainer.step else ''}\n"
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
         for note in trainer.dataset.metadata.get("notes", []):
             self.console.print(f"note: {escape(note)}")
-        self._bar.update(self._task, total=trainer.steps, completed=trainer.step)
+        self._show(trainer)
         self._bar.start()
 
     def on_step(self, trainer: Trainer, selected: int) -> None:
         if self._bar.disable:
             return
         train = trainer.seconds["train"]
-        self._bar.update(
-            self._task,
-            completed=trainer.step,
+        self._show(
+            trainer,
             share=selected / len(trainer.dataset),
             speed=f"{trainer.step / train:.3g} steps/s" if train > 0 else "",
         )
@@ -90,7 +90,14 @@ class Display(Listener):
         quality = measured(row)
         self._bar.update(self._task, quality=quality)
         if self._bar.disable:
-            self.console.print(f"step {trainer.step}/{trainer.steps}  {quality}  {row['seconds']:.1f} s")
+            steps = f"/{trainer.steps}" if trainer.budget is None else ""
+            self.console.print(f"step {trainer.step}{steps}  {quality}  {row['seconds']:.1f} s")
+
+    def _show(self, trainer: Trainer, **fields: Any) -> None:
+        total, completed = trainer.budget, trainer.seconds["train"]
+        if total is None:
+            total, completed = trainer.steps, trainer.step
+        self._bar.update(self._task, total=total, completed=completed, step=f"{trainer.step:,}", **fields)
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Say how it ended and what to open."""
@@ -104,6 +111,11 @@ class Display(Listener):
             self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
         opened = self.run.reconstruction or self.run.folder
         self.console.print(f"look at {escape(str(opened))}")
+
+
+def _extent(trainer: Trainer) -> str:
+    """How long a training is, as it was asked for."""
+    return f"{trainer.steps:,} steps" if trainer.budget is None else f"{duration(trainer.budget)} of training"
 
 
 def measured(metrics: dict[str, float]) -> str:

@@ -12,21 +12,23 @@ class Progress:
 
     Args:
         step: t, from 1 to T.
-        steps: T.
+        steps: T; where training has a budget of time, how many steps it will take at the pace so far.
+        spent: share of the budget of time that is spent before the step, in [0, 1]; None where steps are counted.
     """
 
     step: int
     steps: int
+    spent: float | None = None
 
     @property
     def before(self) -> float:
-        """Share of training done before this step, (t − 1) / T, in [0, 1)."""
-        return (self.step - 1) / self.steps
+        """Share of training done before this step, in [0, 1): (t − 1) / T where steps are counted."""
+        return (self.step - 1) / self.steps if self.spent is None else self.spent
 
     @property
     def after(self) -> float:
-        """Share of training done with this step, t / T, in (0, 1]."""
-        return self.step / self.steps
+        """Share of training done with this step, in (0, 1]: t / T where steps are counted."""
+        return self.step / self.steps if self.spent is None else min(1.0, self.spent + 1 / self.steps)
 
 
 RATIO_SCHEDULES = ("constant", "linear", "step", "cosine", "reverse-cosine")

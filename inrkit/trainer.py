@@ -1,4 +1,4 @@
-"""The training loop: select, predict, loss, step, observe."""
+"""The training loop: survey, select, predict, loss, step, observe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inrkit.networks import Network
 from inrkit.objectives import Objective
 from inrkit.optimizers import LearningRateSchedule
 from inrkit.schedules import Progress
-from inrkit.selectors import Errors, Selection, Selector
+from inrkit.selectors import Errors, Selection, Selector, Survey
 
 
 class Listener:
@@ -48,6 +48,8 @@ class Trainer:
         optimizer: over the network's parameters.
         schedule: factor on the optimizer's learning rates.
         steps: T.
+        budget: seconds of training after which it ends, in place of the T steps, so that schedules follow the clock;
+            None for no such limit.
         chunk: how many coordinates pass through the network at a time; bounds the memory of activations.
         metrics: names of the metrics of an evaluation.
         evaluate_every: steps between evaluations; the last step is always evaluated.
@@ -64,6 +66,7 @@ class Trainer:
         schedule: LearningRateSchedule,
         *,
         steps: int,
+        budget: float | None = None,
         chunk: int,
         metrics: list[str],
         evaluate_every: int,
@@ -76,6 +79,7 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.steps = steps
+        self.budget = budget
         self.chunk = chunk
         self.metrics = metrics
         self.evaluate_every = evaluate_every
@@ -100,24 +104,25 @@ class Trainer:
         for listener in self.listeners:
             listener.on_start(self)
         torch.set_rng_state(self._random)
-        while self.step < self.steps and not self._stopping:
+        while not (self.finished or self._stopping):
             with self._clock("train"):
-                progress = Progress(self.step + 1, self.steps)
+                progress = self._progress()
                 self._advance()
                 with self._clock("selection"):
+                    survey = self.selector.survey(progress)
+                    if survey is not None:
+                        self.selector.learn(progress, survey, self.measure(survey))
                     selection = self.selector.select(progress)
-                factor = self.schedule.factor(progress.before, 1 / self.steps)
+                factor = self.schedule.factor(progress.before, 1 / progress.steps)
                 for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
                     group["lr"] = rate * factor
-                self.optimizer.zero_grad()
-                errors = self.backpropagate(progress, selection)
-                self.optimizer.step()
+                errors = self._update(progress, selection)
                 with self._clock("selection"):
                     self.selector.observe(progress, selection, errors)
                 self.objective.observe(progress, selection, errors)
                 self._random = torch.get_rng_state()
                 self.step += 1
-            evaluated = self.step % self.evaluate_every == 0 or self.step == self.steps
+            evaluated = self.step % self.evaluate_every == 0 or self.finished
             if evaluated:
                 self._check(errors)
                 self._evaluate()
@@ -129,20 +134,49 @@ class Trainer:
         for listener in self.listeners:
             listener.on_end(self)
 
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to its end."""
+        if self.budget is None:
+            return self.step >= self.steps
+        return self.seconds["train"] >= self.budget
+
     def stop(self) -> None:
         """Make the present step the last one."""
         self._stopping = True
 
-    def backpropagate(self, progress: Progress, selection: Selection) -> Errors:
+    def _progress(self) -> Progress:
+        if self.budget is None:
+            return Progress(self.step + 1, self.steps)
+        spent = self.seconds["train"] / self.budget
+        expected = math.ceil(self.step / spent) if self.step and spent else self.steps
+        return Progress(self.step + 1, max(self.step + 1, expected), spent)
+
+    def _update(self, progress: Progress, selection: Selection) -> Errors:
+        """One step of the optimizer; it evaluates the loss once, or as often as a line search wants."""
+        seen = []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss, errors = self.backpropagate(progress, selection)
+            seen.append(errors)
+            del seen[1:]  # what counts is from before the update
+            return loss
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a Tensor too
+        return seen[0]
+
+    def backpropagate(self, progress: Progress, selection: Selection) -> tuple[Tensor, Errors]:
         """Add the gradient of the objective on the selection to the parameters' gradients.
 
         Chunks are forgotten one by one. A term that links coordinates needs the residuals of all of them first:
         those of a single chunk are at hand, several chunks pass through the network once more beforehand.
 
         Returns:
-            The errors of the selection, from before the update.
+            The objective, a number, where its linking term is known by its gradient alone without that term; and the
+            errors of the selection.
         """
-        chunks = self._chunks(selection)
+        chunks = self._chunks(selection.indices)
         count = len(self.dataset) if selection.indices is None else len(selection.indices)
         couples = self.objective.couples(progress)
         coupling = None
@@ -152,9 +186,14 @@ class Trainer:
             coupling = self.objective.coupling(progress, selection, torch.cat(residuals))
         squared = torch.empty(count, device=self.dataset.device)
         weighted = torch.empty(count, device=self.dataset.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.dataset.device)
+        slopes = []
         start = 0
         for chunk in chunks:
-            residual = self._residual(chunk)
+            coordinates = None
+            if self.selector.needs_slope:
+                coordinates = self.dataset.coordinates(chunk).requires_grad_()
+            residual = self._residual(chunk, coordinates)
             span = slice(start, start + len(residual))
             live = residual @ self.dataset.channel_weights
             weighted[span] = live.detach()
@@ -163,14 +202,56 @@ class Trainer:
             weights = self.dataset.weights_of(chunk)
             if weights is not None:
                 pointwise, squared[span] = pointwise * weights, squared[span] * weights
+            if selection.weights is not None:
+                pointwise = pointwise * selection.weights[span]
             loss = pointwise.sum() / count
+            total += loss.detach()
             if couples:
                 if coupling is None:
                     coupling = self.objective.coupling(progress, selection, weighted)
                 loss = loss + (coupling[span] * live).sum()
             loss.backward()
+            if coordinates is not None:
+                slope = coordinates.grad.detach() * count  # type: ignore[union-attr]
+                slopes.append(slope if selection.weights is None else slope / selection.weights[span, None])
             start = span.stop
-        return Errors(squared, weighted)
+        return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None)
+
+    def measure(self, survey: Survey) -> Errors:
+        """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
+        squared, weighted, influence = [], [], []
+        parameters = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        direction = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        for chunk in self._chunks(survey.indices):
+            with torch.set_grad_enabled(survey.influence):
+                residual = self._residual(chunk)
+            if survey.influence:
+                half = residual.square().sum() / 2
+                parts = torch.autograd.grad(half, list(parameters.values()), allow_unused=True)
+                for total, part in zip(direction.values(), parts, strict=True):
+                    if part is not None:
+                        total += part
+            residual = residual.detach()
+            weights = self.dataset.weights_of(chunk)
+            mean = residual.square().mean(dim=-1)
+            squared.append(mean if weights is None else mean * weights)
+            weighted.append(residual @ self.dataset.channel_weights)
+        if survey.influence:
+            influence = [self._moved(chunk, direction) for chunk in self._chunks(survey.indices)]
+        return Errors(torch.cat(squared), torch.cat(weighted), influence=torch.cat(influence) if influence else None)
+
+    def _moved(self, chunk: Tensor | slice, direction: dict[str, Tensor]) -> Tensor:
+        """(k,) norms of the derivative of the predictions along a direction of the parameters."""
+        inputs = self.dataset.inputs(chunk)
+        parameters = {name: value.detach() for name, value in self.network.named_parameters() if name in direction}
+
+        def predict(values: dict[str, Tensor]) -> Tensor:
+            predicted: Tensor = torch.func.functional_call(self.network, values, (inputs,))
+            return predicted
+
+        with torch.no_grad():
+            moved: Tensor = torch.func.jvp(predict, (parameters,), (direction,))[1]
+        return moved.norm(dim=-1)
 
     def _advance(self) -> None:
         """Where points are drawn anew during training, draw them when it is time."""
@@ -179,7 +260,7 @@ class Trainer:
         number = self.step // self.dataset.resample_every
         if number != self.dataset.round:
             self.dataset.advance(number)
-            self.selector.operator.rebuild(self.dataset)
+            self.selector.operator.rebuild()
             self.selector.restart()
 
     def state_dict(self) -> dict[str, Any]:
@@ -205,16 +286,20 @@ class Trainer:
         self._random = state["random"]
         if self.dataset.resample_every and self.step:
             self.dataset.advance((self.step - 1) // self.dataset.resample_every)
-            self.selector.operator.rebuild(self.dataset)
+            self.selector.operator.rebuild()
         self.seconds = dict(state["seconds"])
 
-    def _residual(self, chunk: Tensor | slice) -> Tensor:
-        """(k, C) F(x_i) − y_i."""
-        return self.network(self.dataset.inputs(chunk)) - self.dataset.targets(chunk)
+    def _residual(self, chunk: Tensor | slice, coordinates: Tensor | None = None) -> Tensor:
+        """(k, C) F(x_i) − y_i; of live coordinates if they are given, around which y is linear."""
+        if coordinates is None:
+            return self.network(self.dataset.inputs(chunk)) - self.dataset.targets(chunk)
+        offset = coordinates - coordinates.detach()  # zero, with a gradient
+        targets = self.dataset.targets(chunk) + (self.dataset.slopes(chunk) @ offset[:, :, None])[:, :, 0]
+        return self.network(self.dataset.embedded(coordinates)) - targets
 
-    def _chunks(self, selection: Selection) -> Sequence[Tensor | slice]:
-        if selection.indices is not None:
-            return selection.indices.split(self.chunk)
+    def _chunks(self, indices: Tensor | None) -> Sequence[Tensor | slice]:
+        if indices is not None:
+            return indices.split(self.chunk)
         count = len(self.dataset)
         return [slice(start, min(start + self.chunk, count)) for start in range(0, count, self.chunk)]
 

@@ -23,23 +23,46 @@ class Selection:
 
     Args:
         indices: (k,) int64, distinct, on the selector's device; None for all N, in order.
+        weights: (k,) float32 above 0, how much each coordinate's error counts in the loss, on the scale of a mean
+            over the selected; None for 1 each.
     """
 
     indices: Tensor | None
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Coordinates whose errors a selector wants to know before it selects; they are not trained on for that.
+
+    Args:
+        indices: (k,) int64, distinct; None for all N, in order.
+        influence: whether `Errors.influence` is wanted too, which costs about three times as much again.
+    """
+
+    indices: Tensor | None
+    influence: bool = False
 
 
 @dataclass(frozen=True)
 class Errors:
-    """What the selected coordinates' predictions missed, in the order of the selection.
+    """What the predictions of the selected, or surveyed, coordinates missed, in their order.
 
     Args:
         squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared, times the
             coordinate's weight where the dataset has weights.
         residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on.
+        slope: (k, D) gradient of the coordinate's loss with respect to the coordinate, for selectors with
+            `needs_slope`; the signal between lattice points counts as linear, between free points as constant.
+        influence: (k,) norm over the channels of J_i Σ_j J_jᵀ (F(x_j) − y_j), where J_i is the Jacobian of F(x_i) with
+            respect to the parameters and j runs over the surveyed: how far a small step of gradient descent on them
+            moves the prediction at x_i; for surveys that ask for it.
     """
 
     squared: Tensor
     residual: Tensor
+    slope: Tensor | None = None
+    influence: Tensor | None = None
 
 
 @SELECTORS.base
@@ -57,6 +80,10 @@ class Selector(ABC):
     Options: ClassVar[type]
     visits_all: ClassVar[bool] = False
     """Whether some steps select all N coordinates, so that others may keep what those predicted."""
+    stands_still: ClassVar[bool] = False
+    """Whether all steps select the same coordinates, so that losses of different steps compare."""
+    needs_slope: ClassVar[bool] = False
+    """Whether `observe` is to be given `Errors.slope`."""
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         self.options = options
@@ -69,12 +96,26 @@ class Selector(ABC):
     def size(self, progress: Progress) -> int:
         """How many coordinates the step trains on, 1 to N."""
 
+    def survey(self, progress: Progress) -> Survey | None:
+        """What to learn before `select`; None where nothing is."""
+        return None
+
+    def learn(self, progress: Progress, survey: Survey, errors: Errors) -> None:
+        """Learn the errors of the coordinates that `survey` asked for."""
+
     @abstractmethod
     def select(self, progress: Progress) -> Selection:
         """The coordinates of a step."""
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         """Learn the errors of the coordinates that `select` gave, from before the network's update."""
+
+    def surveyed(self, progress: Progress) -> int:
+        """How many coordinates the step's survey passes through the network, for the estimate of time.
+
+        One whose influence is asked for counts as five: forwards and backwards, and once more along a direction.
+        """
+        return 0
 
     def restart(self) -> None:
         """Forget what was learnt of the coordinates: they are others from now on."""

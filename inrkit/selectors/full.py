@@ -19,6 +19,7 @@ class Full(Selector):
 
     Options = FullOptions
     visits_all = True
+    stands_still = True
 
     def size(self, progress: Progress) -> int:
         return self.count

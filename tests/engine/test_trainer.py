@@ -249,3 +249,54 @@ def test_resumed_run_on_resampled_points_equals_uninterrupted_run(at):
     second.run()
     for ours, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+class Rates(Listener):
+    """Keeps the learning rate of every step."""
+
+    def __init__(self):
+        self.kept = []
+
+    def on_step(self, trainer, selected):
+        self.kept.append(trainer.optimizer.param_groups[0]["lr"])
+
+
+def test_a_budget_of_time_ends_training_and_leads_the_schedules():
+    rates = Rates()
+    trainer = make("mse", "uniform", steps=1, budget=0.3, schedule=Cosine(CosineOptions()), listeners=[rates])
+    trainer.run()
+    assert trainer.finished and trainer.step > 1
+    assert trainer.seconds["train"] >= 0.3
+    assert rates.kept == sorted(rates.kept, reverse=True)
+    assert rates.kept[-1] < 0.5 * rates.kept[0]
+
+
+def test_a_resumed_run_has_what_is_left_of_its_budget():
+    class StopAt(Listener):
+        def on_step(self, trainer, selected):
+            if trainer.step == 2:
+                trainer.stop()
+
+    first = make("mse", "uniform", budget=0.3, listeners=[StopAt()])
+    first.run()
+    assert not first.finished
+    second = make("mse", "uniform", budget=0.3)
+    second.load_state_dict(first.state_dict())
+    second.seconds["train"] = 0.2999
+    second.run()
+    assert second.finished and second.step >= 3
+
+
+def test_weights_of_a_selection_count_in_the_loss_alone():
+    trainer = make("mse", "full", chunk=50)
+    indices = torch.arange(0, 320, 2)
+    weights = torch.linspace(0.5, 2, 160)
+    missed = trainer.network(trainer.dataset.coordinates(indices)) - trainer.dataset.targets(indices)
+    loss = (missed.square().mean(dim=-1) * weights).mean()
+    expected = torch.autograd.grad(loss, list(trainer.network.parameters()))
+    progress, selection = Progress(1, 30), Selection(indices, weights)
+    for ours, theirs in zip(gradients(trainer, progress, selection), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    value, errors = trainer.backpropagate(progress, selection)
+    torch.testing.assert_close(value.float(), loss)
+    torch.testing.assert_close(errors.squared, missed.square().mean(dim=-1))
