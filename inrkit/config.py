@@ -2,7 +2,7 @@
 
 A *slot* is a key whose value chooses a plug-in and sets its options: `selector: {name: evos, ratio: 0.2}`, or
 `selector: evos` for short. Choosing another plug-in in a later layer keeps the earlier options that it declares
-too, and drops the others.
+too, and drops the others and those that the new one calls its own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from inrkit.embeddings import EMBEDDINGS
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
+from inrkit.learning_rates import SCHEDULES
 from inrkit.metrics import METRICS
 from inrkit.modality import MODALITIES, modality_of
 from inrkit.networks import NETWORKS
 from inrkit.objectives import OBJECTIVES
 from inrkit.operators import OPERATORS
-from inrkit.optimizers import OPTIMIZERS, SCHEDULES
-from inrkit.options import docstrings, field_names, nearest, option, parse
+from inrkit.optimizers import OPTIMIZERS
+from inrkit.options import docstrings, field_names, nearest, option, parse, shared_names
 from inrkit.registry import Registry
 from inrkit.selectors import SELECTORS
 from inrkit.transforms import TRANSFORMS
@@ -232,7 +233,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
             result[key] = copy.deepcopy(value)
             continue
         if key in SLOTS and value.get("name", old.get("name")) != old.get("name") and "name" in old:
-            old = {name: kept for name, kept in old.items() if name in _declared(key, value["name"])}
+            old = {name: kept for name, kept in old.items() if name in _shared(key, value["name"])}
         result[key] = {**old, **copy.deepcopy(value)}
     return result
 
@@ -404,6 +405,13 @@ def _options_of(key: str, value: Any) -> type | None:
 def _scalar(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
     return text.removesuffix("...").strip()
+
+
+def _shared(slot: str, name: Any) -> set[str]:
+    try:
+        return shared_names(SLOTS[slot].get(str(name)).Options)
+    except ConfigError:
+        return set()  # the name is reported when the whole is validated
 
 
 def _declared(slot: str, name: Any) -> set[str]:

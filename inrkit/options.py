@@ -31,10 +31,15 @@ def option(
     at_most: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
+    own: bool = False,
 ) -> Any:
-    """A dataclass field with a range or a list of choices, checked before any work starts."""
+    """A dataclass field with a range or a list of choices, checked before any work starts.
+
+    One that is `own` means something else in other plug-ins that have a field of its name: what a preset chose for
+    another plug-in is not taken over when this one takes its place.
+    """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": choices}
-    metadata = {key: value for key, value in limits.items() if value is not None}
+    metadata = {key: value for key, value in limits.items() if value is not None} | {"own": own}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -52,6 +57,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def field_names(options: type) -> set[str]:
     """Names of the options that the dataclass `options` declares."""
     return {field.name for field in dataclasses.fields(options)}
+
+
+def shared_names(options: type) -> set[str]:
+    """Names of the options that mean the same in other plug-ins that declare them."""
+    return {field.name for field in dataclasses.fields(options) if not field.metadata.get("own")}
 
 
 def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | None, list[str]]:
@@ -171,4 +181,5 @@ def docstrings(options: type) -> dict[str, str]:
                 and isinstance(following.value, ast.Constant)
             ):
                 found[statement.target.id] = " ".join(str(following.value.value).split())
-    return found
+    names = field_names(options)
+    return {name: text for name, text in found.items() if name in names}

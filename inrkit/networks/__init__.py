@@ -1,7 +1,32 @@
 """Networks: nn.Modules from coordinates to values."""
 
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import HiddenLinear, precision_of, set_precision
+from inrkit.networks.encoded import FourierFeatures, Positional
+from inrkit.networks.filters import Bacon, FourierFilters, GaborFilters
+from inrkit.networks.finer import Finer, FinerGauss, FinerWire
+from inrkit.networks.gauss import Gauss
+from inrkit.networks.hash_grid import HashGrid
+from inrkit.networks.layers import ComplexLinear, HiddenLinear, precision_of, set_precision
 from inrkit.networks.siren import Siren
+from inrkit.networks.wire import Wire
 
-__all__ = ["NETWORKS", "HiddenLinear", "Network", "Siren", "precision_of", "set_precision"]
+__all__ = [
+    "NETWORKS",
+    "Bacon",
+    "ComplexLinear",
+    "Finer",
+    "FinerGauss",
+    "FinerWire",
+    "FourierFeatures",
+    "FourierFilters",
+    "GaborFilters",
+    "Gauss",
+    "HashGrid",
+    "HiddenLinear",
+    "Network",
+    "Positional",
+    "Siren",
+    "Wire",
+    "precision_of",
+    "set_precision",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +24,43 @@ class HiddenLinear(nn.Linear):
         dtype = self.product_dtype
         product = functional.linear(input.to(dtype), self.weight.to(dtype))
         return product.to(torch.float32) + self.bias
+
+
+class ComplexLinear(nn.Module):
+    """A linear layer between complex features, always in float32.
+
+    Complex numbers are kept as their real parts followed by their imaginary parts, (…, 2n) float32, and so are the
+    parameters: two real matrices suit every optimizer, and derivatives of every mode. Both parts of weights and
+    biases are drawn from ±1/√n, as nn.Linear does with a complex dtype.
+
+    Args:
+        in_features: n, complex.
+        out_features: complex.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.real = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.imaginary = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(2 * out_features).uniform_(-bound, bound))
+
+    def forward(self, input: Tensor) -> Tensor:
+        upper = torch.cat([self.real, -self.imaginary], dim=1)
+        lower = torch.cat([self.imaginary, self.real], dim=1)
+        return functional.linear(input, torch.cat([upper, lower]), self.bias)
+
+
+def hidden_layers(width: int, count: int) -> list[HiddenLinear]:
+    """`count` layers from `width` features to as many."""
+    return [HiddenLinear(width, width) for _ in range(count)]
+
+
+def draw_uniform(bound: float, *weights: Tensor) -> None:
+    """Draw the elements of all `weights` from ±`bound`."""
+    with torch.no_grad():
+        for weight in weights:
+            weight.uniform_(-bound, bound)
 
 
 def precision_of(network: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -10,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.dataset import CoordinateDataset
-from inrkit.embeddings import Identity
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import HiddenLinear
+from inrkit.networks.layers import draw_uniform, hidden_layers
+from inrkit.networks.spectral import with_spectral
 from inrkit.options import option
-from inrkit.spectrum import spectral_edges
 
 
 @dataclass
@@ -46,22 +44,17 @@ class Siren(Network):
         super().__init__(options, dimensions, channels)
         width = options.hidden_features
         self.first = nn.Linear(dimensions, width)
-        hidden = [HiddenLinear(width, width) for _ in range(options.hidden_layers)]
+        hidden = hidden_layers(width, options.hidden_layers)
         self.hidden = nn.ModuleList(hidden)
         self.last = nn.Linear(width, channels)
         bound = math.sqrt(6 / width) / options.hidden_omega
-        with torch.no_grad():
-            self.first.weight.uniform_(-1 / dimensions, 1 / dimensions).mul_(options.weight_scale)
-            for layer in hidden:
-                layer.weight.uniform_(-bound, bound).mul_(options.weight_scale)
-            self.last.weight.uniform_(-bound, bound)
+        draw_uniform(options.weight_scale / dimensions, self.first.weight)
+        draw_uniform(options.weight_scale * bound, *(layer.weight for layer in hidden))
+        draw_uniform(bound, self.last.weight)
 
     @classmethod
     def fitted(cls, options: SirenOptions, dataset: CoordinateDataset) -> SirenOptions:
-        if options.first_omega > 0:
-            return options
-        omega = spectral_omega(dataset) / options.weight_scale
-        return dataclasses.replace(options, first_omega=omega)
+        return with_spectral(options, "first_omega", dataset, options.weight_scale)
 
     def forward(self, coordinates: Tensor) -> Tensor:
         features = torch.sin(self.options.first_omega * self.first(coordinates))
@@ -69,20 +62,3 @@ class Siren(Network):
             features = torch.sin(self.options.hidden_omega * layer(features))
         values: Tensor = self.last(features)
         return values
-
-
-_PUBLISHED_OMEGA = 30.0
-
-
-def spectral_omega(dataset: CoordinateDataset) -> float:
-    """ω · weight_scale of a first layer that fits the signal's spectrum, in radians a unit of coordinate.
-
-    12 times the square root of the frequency below which half of the energy lies, along the axis where that is
-    highest. The law is empirical: found by short fits of speech and music of 1 to 8 seconds, where twice that loses
-    2 dB and more. SIREN's 30 at least, and for free points, constants and embedded coordinates.
-    """
-    edges = spectral_edges(dataset, 0.5)
-    embedded = dataset.embedding is not None and not isinstance(dataset.embedding, Identity)
-    if edges is None or embedded:
-        return _PUBLISHED_OMEGA
-    return max(_PUBLISHED_OMEGA, 12 * math.sqrt(max(edges)))

@@ -76,6 +76,13 @@ def test_choosing_another_plugin_keeps_the_options_it_shares_and_drops_the_other
     assert not hasattr(config.selector.options, "crossover")
 
 
+def test_an_option_that_a_plugin_calls_its_own_is_not_taken_over():
+    config = resolved("network=wire", base="image-paper")
+    assert (config.network.options.first_omega, config.network.options.hidden_omega) == (20, 20)
+    assert config.network.options.hidden_layers == 3
+    assert resolved("network=wire", "network.first_omega=25", base="image-paper").network.options.first_omega == 25
+
+
 def test_an_option_given_for_the_wrong_plugin_is_an_error():
     with pytest.raises(ConfigError, match=r"selector\.crossover is not an option"):
         resolved("selector=uniform", "selector.crossover=add", "objective=mse")

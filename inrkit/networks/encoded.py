@@ -1,0 +1,117 @@
+"""ReLU networks on a fixed encoding of the coordinates by sines and cosines."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.layers import hidden_layers
+from inrkit.networks.spectral import with_spectral
+from inrkit.options import option
+
+_PUBLISHED_OCTAVES = 10
+
+
+@dataclass
+class PositionalOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of every hidden layer."""
+    hidden_layers: int = option(3, at_least=0)
+    """ReLU layers after the first one."""
+    octaves: int = option(10, at_least=0)
+    """L: frequencies 1, 2, 4, … 2^(L−1) radians a unit of coordinate; 0 is as many as the lattice can show along its
+    longest axis, 10 for 512 cells and for free points."""
+
+
+@NETWORKS.register("pe-mlp")
+class Positional(Network):
+    """ReLU perceptron on NeRF's positional encoding (Mildenhall et al., ECCV 2020, equation 4).
+
+    The encoding is x, sin(2^k·x) and cos(2^k·x), as in the published code; the paper's has π in the frequencies and
+    no x. All parameters are drawn as nn.Linear draws them.
+    """
+
+    Options = PositionalOptions
+    frequencies: Tensor
+
+    def __init__(self, options: PositionalOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = options.hidden_features
+        octaves = options.octaves or _PUBLISHED_OCTAVES
+        self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
+        self.first = nn.Linear(dimensions * (1 + 2 * octaves), width)
+        self.hidden = nn.ModuleList(hidden_layers(width, options.hidden_layers))
+        self.last = nn.Linear(width, channels)
+
+    @classmethod
+    def fitted(cls, options: PositionalOptions, dataset: CoordinateDataset) -> PositionalOptions:
+        if options.octaves > 0:
+            return options
+        if dataset.grid_shape is None:
+            return dataclasses.replace(options, octaves=_PUBLISHED_OCTAVES)
+        highest = math.pi * max(dataset.grid_shape) / 2
+        return dataclasses.replace(options, octaves=1 + max(0, math.floor(math.log2(highest))))
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        phases = (coordinates[..., None] * self.frequencies).flatten(start_dim=-2)
+        features = torch.relu(self.first(torch.cat([coordinates, torch.sin(phases), torch.cos(phases)], dim=-1)))
+        for layer in self.hidden:
+            features = torch.relu(layer(features))
+        values: Tensor = self.last(features)
+        return values
+
+
+@dataclass
+class FourierFeaturesOptions:
+    features: int = option(256, at_least=1)
+    """How many random frequencies there are."""
+    sigma: float = option(10.0, at_least=0)
+    """σ: standard deviation of the frequencies along each axis, in periods over the signal's extent, two units of
+    coordinate; 0 is the default times what the signal's spectrum asks for."""
+    hidden_features: int = option(256, at_least=1)
+    """Width of every hidden layer."""
+    hidden_layers: int = option(2, at_least=0)
+    """ReLU layers after the first one."""
+
+
+@NETWORKS.register("fourier-features")
+class FourierFeatures(Network):
+    """ReLU perceptron on sines and cosines of random frequencies (Tancik et al., NeurIPS 2020, section 4).
+
+    The frequencies B ~ N(0, σ²) are drawn once and not trained. Weights by Glorot's normal rule, biases from
+    N(0, 0.01²), as the published code's library draws them. The last layer is linear, where the paper's has a
+    sigmoid for values in [0, 1].
+    """
+
+    Options = FourierFeaturesOptions
+    frequencies: Tensor
+
+    def __init__(self, options: FourierFeaturesOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = options.hidden_features
+        self.register_buffer("frequencies", options.sigma * torch.randn(dimensions, options.features))
+        self.first = nn.Linear(2 * options.features, width)
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        for layer in (self.first, *hidden, self.last):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.normal_(layer.bias, std=0.01)
+
+    @classmethod
+    def fitted(cls, options: FourierFeaturesOptions, dataset: CoordinateDataset) -> FourierFeaturesOptions:
+        return with_spectral(options, "sigma", dataset)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        phases = math.pi * coordinates @ self.frequencies
+        features = torch.relu(self.first(torch.cat([torch.sin(phases), torch.cos(phases)], dim=-1)))
+        for layer in self.hidden:
+            features = torch.relu(layer(features))
+        values: Tensor = self.last(features)
+        return values

@@ -1,0 +1,230 @@
+"""Multiplicative filter networks, BACON among them: products of filters of the coordinates, not compositions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.errors import ConfigError
+from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.layers import draw_uniform, hidden_layers
+from inrkit.networks.spectral import is_embedded, with_spectral
+from inrkit.options import option
+
+
+def multiplied(filters: nn.ModuleList, linears: nn.ModuleList, coordinates: Tensor) -> Tensor:
+    """z of the last filter, with z₁ = g₁(x) and zᵢ₊₁ = gᵢ₊₁(x) ∘ (Wᵢ·zᵢ + bᵢ) (Fathony et al., equation 3).
+
+    Args:
+        filters: n + 1 modules g from (…, D) to (…, width).
+        linears: n layers from width to width.
+        coordinates: (…, D).
+
+    Returns:
+        (…, width).
+    """
+    features: Tensor = filters[0](coordinates)
+    for given, linear in zip(filters[1:], linears, strict=True):
+        features = given(coordinates) * linear(features)
+    return features
+
+
+class SineFilter(nn.Module):
+    """sin(Ω·x + φ), Ω from nn.Linear's distribution times `scale`, φ uniform in ±π; both are trained."""
+
+    def __init__(self, dimensions: int, width: int, scale: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dimensions, width)
+        with torch.no_grad():
+            self.linear.weight.mul_(scale)
+        draw_uniform(math.pi, self.linear.bias)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        return torch.sin(self.linear(coordinates))
+
+
+class GaborFilter(nn.Module):
+    """exp(−γ·‖x − μ‖²/2) · sin(Ω·x + φ), all of it trained.
+
+    μ is uniform in [−1, 1]^D, γ from Gamma(`shape`, 1), and Ω as a sine filter's, times √γ.
+    """
+
+    def __init__(self, dimensions: int, width: int, scale: float, shape: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dimensions, width)
+        self.centre = nn.Parameter(torch.empty(width, dimensions).uniform_(-1, 1))
+        self.sharpness = nn.Parameter(torch.distributions.Gamma(shape, 1.0).sample((width,)))
+        with torch.no_grad():
+            self.linear.weight.mul_(scale * self.sharpness.sqrt()[:, None])
+        draw_uniform(math.pi, self.linear.bias)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        distance = (
+            coordinates.square().sum(dim=-1, keepdim=True)
+            + self.centre.square().sum(dim=-1)
+            - 2 * coordinates @ self.centre.mT
+        )
+        return torch.exp(-0.5 * self.sharpness * distance) * torch.sin(self.linear(coordinates))
+
+
+@dataclass
+class FilterOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of the filters and of the linear layers between them."""
+    hidden_layers: int = option(3, at_least=0)
+    """n: linear layers between n + 1 filters."""
+    input_scale: float = option(256.0, at_least=0)
+    """Factor on the filters' initial frequencies, shared out over them by √(n + 1); 0 is the default times what the
+    signal's spectrum asks for."""
+
+
+@NETWORKS.register("mfn-fourier")
+class FourierFilters(Network):
+    """Multiplicative filter network of sines (Fathony et al., ICLR 2021, section 3.1).
+
+    The linear layers' weights are uniform in ±1/√width; their biases, and the last layer, as nn.Linear draws them.
+    """
+
+    Options = FilterOptions
+
+    def __init__(self, options: FilterOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width, count = options.hidden_features, options.hidden_layers + 1
+        scale = options.input_scale / math.sqrt(count)
+        self.filters = nn.ModuleList(SineFilter(dimensions, width, scale) for _ in range(count))
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        draw_uniform(1 / math.sqrt(width), *(layer.weight for layer in hidden))
+
+    @classmethod
+    def fitted(cls, options: FilterOptions, dataset: CoordinateDataset) -> FilterOptions:
+        return with_spectral(options, "input_scale", dataset)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
+        return values
+
+
+@dataclass
+class GaborFilterOptions(FilterOptions):
+    alpha: float = option(6.0, above=0)
+    """Sum of the filters' Gamma shapes: the larger, the narrower their windows."""
+
+
+@NETWORKS.register("mfn-gabor")
+class GaborFilters(Network):
+    """Multiplicative filter network of Gabor wavelets (Fathony et al., ICLR 2021, section 3.2).
+
+    The linear layers' weights are uniform in ±1/√width; their biases, and the last layer, as nn.Linear draws them.
+    """
+
+    Options = GaborFilterOptions
+
+    def __init__(self, options: GaborFilterOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width, count = options.hidden_features, options.hidden_layers + 1
+        scale, shape = options.input_scale / math.sqrt(count), options.alpha / count
+        self.filters = nn.ModuleList(GaborFilter(dimensions, width, scale, shape) for _ in range(count))
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        draw_uniform(1 / math.sqrt(width), *(layer.weight for layer in hidden))
+
+    @classmethod
+    def fitted(cls, options: GaborFilterOptions, dataset: CoordinateDataset) -> GaborFilterOptions:
+        return with_spectral(options, "input_scale", dataset)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
+        return values
+
+
+class LimitedFilter(nn.Module):
+    """sin(Ω·x + φ) with fixed Ω, whole numbers of periods over the extent, and φ, uniform in ±π, trained.
+
+    Args:
+        bandwidths: most periods over the extent along each of the D axes; each Ω is drawn from −bandwidth … bandwidth.
+        width: how many filters.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, bandwidths: list[int], width: int) -> None:
+        super().__init__()
+        periods = [torch.randint(-most, most + 1, (width,)) for most in bandwidths]
+        self.register_buffer("frequencies", math.pi * torch.stack(periods).to(torch.float32))
+        self.phase = nn.Parameter(torch.empty(width).uniform_(-math.pi, math.pi))
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        return torch.sin(coordinates @ self.frequencies + self.phase)
+
+
+@dataclass
+class BaconOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of the filters and of the linear layers between them."""
+    hidden_layers: int = option(4, at_least=0)
+    """n: linear layers between n + 1 filters. The first two filters have half the bandwidth of the others."""
+    bandwidth: list[float] = option([])
+    """Highest frequency of the output along each axis, in periods over the signal's extent; one number is for all
+    axes; none is half the cells of the lattice, and 64 for free points and embedded coordinates."""
+
+    def __post_init__(self) -> None:
+        wrong = [most for most in self.bandwidth if not 0 <= most < math.inf]
+        if wrong:
+            raise ValueError(f"bandwidth has {wrong[0]}; it must hold finite numbers, 0 or more")
+
+
+@NETWORKS.register("bacon")
+class Bacon(Network):
+    """BACON: a band-limited multiplicative filter network of fixed frequencies (Lindell et al., CVPR 2022).
+
+    Its output has no frequency above `bandwidth`, trained or not. The last scale's output is the only one. Weights
+    are uniform in ±√(6/width), the last layer's too; biases as nn.Linear draws them.
+    """
+
+    Options = BaconOptions
+
+    def __init__(self, options: BaconOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width, given = options.hidden_features, options.bandwidth or [_FREE_BANDWIDTH]
+        if len(given) not in (1, dimensions):
+            raise ConfigError(
+                f"network.bandwidth has {len(given)} numbers, and the network {dimensions} inputs; give one for each, "
+                "or one for all"
+            )
+        axes = [_shares(most, options.hidden_layers + 1) for most in given] * (dimensions // len(given))
+        self.filters = nn.ModuleList(LimitedFilter(list(bandwidths), width) for bandwidths in zip(*axes, strict=True))
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        draw_uniform(math.sqrt(6 / width), *(layer.weight for layer in hidden), self.last.weight)
+
+    @classmethod
+    def fitted(cls, options: BaconOptions, dataset: CoordinateDataset) -> BaconOptions:
+        if options.bandwidth:
+            return options
+        if dataset.grid_shape is None or is_embedded(dataset):
+            return dataclasses.replace(options, bandwidth=[_FREE_BANDWIDTH])
+        return dataclasses.replace(options, bandwidth=[length / 2 for length in dataset.grid_shape])
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
+        return values
+
+
+_FREE_BANDWIDTH = 64.0
+
+
+def _shares(bandwidth: float, count: int) -> list[int]:
+    """The bandwidth divided over `count` filters, in whole periods whose sum does not exceed it."""
+    weights = [1 if index < 2 else 2 for index in range(count)]
+    bounds = [math.floor(bandwidth * part / sum(weights)) for part in accumulate(weights, initial=0)]
+    return [high - low for low, high in pairwise(bounds)]

@@ -1,0 +1,183 @@
+"""FINER and FINER++: activations whose period shortens with their argument."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inrkit.dataset import CoordinateDataset
+from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.layers import ComplexLinear, draw_uniform, hidden_layers
+from inrkit.networks.spectral import with_spectral
+from inrkit.networks.wire import complex_width, gabor
+from inrkit.options import option
+
+
+def variable_period(argument: Tensor) -> Tensor:
+    """(|z| + 1)·z, whose derivative counts |z| + 1 as a constant, as in the published code."""
+    return (argument.detach().abs() + 1) * argument
+
+
+def draw_first_bias(layer: nn.Linear, bound: float) -> None:
+    """Draw the biases from ±`bound`; 0 leaves them as nn.Linear draws them, from ±1/√D."""
+    if bound > 0:
+        draw_uniform(bound, layer.bias)
+
+
+@dataclass
+class FinerOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of every hidden layer."""
+    hidden_layers: int = option(3, at_least=0)
+    """Variable-periodic layers after the first one."""
+    first_omega: float = option(30.0, at_least=0)
+    """ω of the first layer, in radians a unit of coordinate; 0 takes it from the signal's own spectrum."""
+    hidden_omega: float = option(30.0, above=0)
+    """ω of the other variable-periodic layers."""
+    first_bias: float = option(0.0, at_least=0)
+    """k: the first layer's biases are uniform in ±k, and the larger, the higher the frequencies; 0 is ±1/√D."""
+    weight_scale: float = option(1.0, above=0)
+    """Factor on the initial weights of all layers but the last (weight scaling, arXiv 2410.04779)."""
+
+
+@NETWORKS.register("finer")
+class Finer(Network):
+    """FINER: sin(ω(|z| + 1)z) as activation (Liu et al., CVPR 2024, equation 4).
+
+    Weights as SIREN's.
+    """
+
+    Options = FinerOptions
+
+    def __init__(self, options: FinerOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = options.hidden_features
+        self.first = nn.Linear(dimensions, width)
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        bound = math.sqrt(6 / width) / options.hidden_omega
+        draw_uniform(options.weight_scale / dimensions, self.first.weight)
+        draw_first_bias(self.first, options.first_bias)
+        draw_uniform(options.weight_scale * bound, *(layer.weight for layer in hidden))
+        draw_uniform(bound, self.last.weight)
+
+    @classmethod
+    def fitted(cls, options: FinerOptions, dataset: CoordinateDataset) -> FinerOptions:
+        return with_spectral(options, "first_omega", dataset, options.weight_scale)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        features = torch.sin(self.options.first_omega * variable_period(self.first(coordinates)))
+        for layer in self.hidden:
+            features = torch.sin(self.options.hidden_omega * variable_period(layer(features)))
+        values: Tensor = self.last(features)
+        return values
+
+
+@dataclass
+class FinerGaussOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of every hidden layer."""
+    hidden_layers: int = option(3, at_least=0)
+    """Variable-periodic layers after the first one."""
+    omega: float = option(3.0, above=0, own=True)
+    """ω of the sines inside the Gaussians."""
+    scale: float = option(10.0, above=0, own=True)
+    """s of the Gaussian exp(−(s·sin(ω(|z| + 1)z))²)."""
+    first_bias: float = option(0.0, at_least=0)
+    """k: the first layer's biases are uniform in ±k; 0 is ±1/√D."""
+
+
+@NETWORKS.register("finer-gauss")
+class FinerGauss(Network):
+    """FINER++ with a Gaussian: exp(−(s·sin(ω(|z| + 1)z))²) as activation (Zhu et al., arXiv 2407.19434).
+
+    Weights as SIREN's.
+    """
+
+    Options = FinerGaussOptions
+
+    def __init__(self, options: FinerGaussOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = options.hidden_features
+        self.first = nn.Linear(dimensions, width)
+        hidden = hidden_layers(width, options.hidden_layers)
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, channels)
+        bound = math.sqrt(6 / width) / options.omega
+        draw_uniform(1 / dimensions, self.first.weight)
+        draw_first_bias(self.first, options.first_bias)
+        draw_uniform(bound, *(layer.weight for layer in hidden), self.last.weight)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        features = self._activation(self.first(coordinates))
+        for layer in self.hidden:
+            features = self._activation(layer(features))
+        values: Tensor = self.last(features)
+        return values
+
+    def _activation(self, argument: Tensor) -> Tensor:
+        sine = torch.sin(self.options.omega * variable_period(argument))
+        return torch.exp(-(self.options.scale * sine).square())
+
+
+@dataclass
+class FinerWireOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of a real network of as many parameters; the complex layers are 1/√2 as wide, 181 for 256."""
+    hidden_layers: int = option(3, at_least=0)
+    """Complex layers after the first one."""
+    first_omega: float = option(5.0, at_least=0, own=True)
+    """ω of the first layer's sine; 0 is the default times what the signal's spectrum asks for."""
+    hidden_omega: float = option(5.0, above=0, own=True)
+    """ω of the other layers' sines."""
+    wavelet_omega: float = option(4.0, above=0)
+    """ω of the wavelet around the sine."""
+    scale: float = option(2.0, above=0, own=True)
+    """s of the wavelet: the smaller, the wider its Gaussian window."""
+    first_bias: float = option(0.0, at_least=0)
+    """k: the first layer's biases are uniform in ±k; 0 is ±1/√D."""
+
+
+@NETWORKS.register("finer-wire")
+class FinerWire(Network):
+    """FINER++ with a wavelet: WIRE's complex Gabor wavelet of sin(ω(|z| + 1)z) (Zhu et al., arXiv 2407.19434).
+
+    |z| + 1 is taken of the real and of the imaginary part by itself. Weights as SIREN's, with the product of both ω,
+    and in both parts.
+    """
+
+    Options = FinerWireOptions
+
+    def __init__(self, options: FinerWireOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = complex_width(options.hidden_features)
+        self.first = nn.Linear(dimensions, width)
+        hidden = [ComplexLinear(width, width) for _ in range(options.hidden_layers)]
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(2 * width, channels)
+        bound = math.sqrt(6 / width) / (options.hidden_omega * options.wavelet_omega)
+        draw_uniform(1 / dimensions, self.first.weight)
+        draw_first_bias(self.first, options.first_bias)
+        draw_uniform(bound, *(part for layer in hidden for part in (layer.real, layer.imaginary)))
+        draw_uniform(bound, self.last.weight)
+        draw_uniform(1 / math.sqrt(width), self.last.bias)
+
+    @classmethod
+    def fitted(cls, options: FinerWireOptions, dataset: CoordinateDataset) -> FinerWireOptions:
+        return with_spectral(options, "first_omega", dataset)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        options = self.options
+        sine = torch.sin(options.first_omega * variable_period(self.first(coordinates)))
+        features = gabor(sine, torch.zeros_like(sine), options.wavelet_omega, options.scale)
+        for layer in self.hidden:
+            real, imaginary = (options.hidden_omega * variable_period(layer(features))).chunk(2, dim=-1)
+            # sin(a + ib) = sin a · cosh b + i · cos a · sinh b
+            sine, slope = torch.sin(real) * torch.cosh(imaginary), torch.cos(real) * torch.sinh(imaginary)
+            features = gabor(sine, slope, options.wavelet_omega, options.scale)
+        values: Tensor = self.last(features)
+        return values

@@ -1,0 +1,79 @@
+"""WIRE: complex Gabor wavelets as activations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.layers import ComplexLinear, draw_uniform
+from inrkit.options import option
+
+
+def complex_width(width: int) -> int:
+    """Complex features whose matrices hold about as many numbers as real ones of `width`."""
+    return max(1, int(width / math.sqrt(2)))
+
+
+def gabor(real: Tensor, imaginary: Tensor, omega: float, scale: float) -> Tensor:
+    """exp(iωz − |s·z|²) of z = real + i·imaginary.
+
+    Computed in real numbers, which have derivatives of every mode.
+
+    Args:
+        real: (…, n).
+        imaginary: (…, n).
+        omega: ω.
+        scale: s.
+
+    Returns:
+        (…, 2n): the real parts, then the imaginary ones.
+    """
+    envelope = torch.exp(-omega * imaginary - scale**2 * (real.square() + imaginary.square()))
+    return torch.cat([envelope * torch.cos(omega * real), envelope * torch.sin(omega * real)], dim=-1)
+
+
+@dataclass
+class WireOptions:
+    hidden_features: int = option(256, at_least=1)
+    """Width of a real network of as many parameters; the complex layers are 1/√2 as wide, 181 for 256."""
+    hidden_layers: int = option(3, at_least=0)
+    """Complex layers after the first one."""
+    first_omega: float = option(20.0, above=0, own=True)
+    """ω of the first layer."""
+    hidden_omega: float = option(20.0, above=0, own=True)
+    """ω of the other layers."""
+    scale: float = option(10.0, above=0, own=True)
+    """s: the smaller, the wider the wavelets' Gaussian window."""
+
+
+@NETWORKS.register("wire")
+class Wire(Network):
+    """WIRE: complex Gabor wavelets exp(iωz − |s·z|²) as activation (Saragadam et al., CVPR 2023, equation 4).
+
+    The first layer is real, the others complex, and the output is the real part. All parameters are drawn as
+    nn.Linear draws them, from ±1/√n with n inputs, real and imaginary parts alike.
+    """
+
+    Options = WireOptions
+
+    def __init__(self, options: WireOptions, dimensions: int, channels: int) -> None:
+        super().__init__(options, dimensions, channels)
+        width = complex_width(options.hidden_features)
+        self.first = nn.Linear(dimensions, width)
+        self.hidden = nn.ModuleList(ComplexLinear(width, width) for _ in range(options.hidden_layers))
+        # The real part of a complex layer, which is all that counts, is a real layer of both parts.
+        self.last = nn.Linear(2 * width, channels)
+        draw_uniform(1 / math.sqrt(width), self.last.weight, self.last.bias)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        first = self.first(coordinates)
+        features = gabor(first, torch.zeros_like(first), self.options.first_omega, self.options.scale)
+        for layer in self.hidden:
+            real, imaginary = layer(features).chunk(2, dim=-1)
+            features = gabor(real, imaginary, self.options.hidden_omega, self.options.scale)
+        values: Tensor = self.last(features)
+        return values
