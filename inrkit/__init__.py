@@ -5,12 +5,13 @@ from inrkit.embeddings import EMBEDDINGS, Embedding
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.field import Field
 from inrkit.fitting import fit
+from inrkit.learning_rates import SCHEDULES, LearningRateSchedule
 from inrkit.metrics import METRICS, Metric
 from inrkit.modality import MODALITIES, Modality
 from inrkit.networks import NETWORKS, HiddenLinear, Network
 from inrkit.objectives import OBJECTIVES, Objective
 from inrkit.operators import OPERATORS, FitnessOperator
-from inrkit.optimizers import OPTIMIZERS, SCHEDULES, LearningRateSchedule, OptimizerFactory
+from inrkit.optimizers import OPTIMIZERS, OptimizerFactory
 from inrkit.options import option
 from inrkit.run import Run, load
 from inrkit.schedules import Progress

@@ -1,30 +1,34 @@
-"""Optimizers, and how their learning rate goes on over training."""
+"""Optimizers: what turns gradients into steps."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from inrkit.networks.layers import HiddenLinear
 from inrkit.options import option
 from inrkit.registry import Registry
 
 OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizers")
-SCHEDULES: Registry[LearningRateSchedule] = Registry("schedule", "inrkit.schedules")
 
 
 @OPTIMIZERS.base
 class OptimizerFactory(ABC):
-    """Makes a torch optimizer for a network."""
+    """Makes a torch optimizer for a network.
+
+    Its parameter groups may have learning rates of their own, and its state is of plain containers, numbers and
+    tensors. A step takes a closure that zeroes the gradients, backpropagates and returns the loss.
+    """
 
     Options: ClassVar[type]
     reevaluates: ClassVar[bool] = False
-    """Whether a step evaluates the loss several times and compares losses across steps, so that all steps must train
-    on the same coordinates."""
+    """Whether a step evaluates the loss several times and compares it across steps, so that all steps must train on
+    the same coordinates."""
 
     @classmethod
     @abstractmethod
@@ -79,13 +83,17 @@ class SoapOptions:
     """Decoupled weight decay."""
     precondition_every: int = option(10, at_least=1)
     """Steps between two updates of the preconditioner's eigenbasis."""
+    precondition_up_to: int = option(1024, at_least=1)
+    """Longest side of a matrix that is preconditioned: an eigenbasis of n takes n³ operations. Longer sides, like the
+    rows of a hash table, keep Adam's own basis."""
 
 
 @OPTIMIZERS.register("soap")
 class Soap(OptimizerFactory):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025), of pytorch-optimizer.
 
-    Its first step only sets the preconditioner up and leaves the network as it is.
+    Its first step only sets the preconditioner up and leaves the network as it is. Complex parameters, for which it
+    is not defined, are AdamW's.
     """
 
     Options = SoapOptions
@@ -94,68 +102,159 @@ class Soap(OptimizerFactory):
     def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
         from pytorch_optimizer.optimizer.soap import SOAP
 
-        return SOAP(
-            network.parameters(),
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay,
-            precondition_frequency=options.precondition_every,
+        parameters = list(network.parameters())
+        betas = (options.beta1, options.beta2)
+        return joined(
+            (
+                [parameter for parameter in parameters if not parameter.is_complex()],
+                lambda part: SOAP(
+                    part,
+                    lr=options.lr,
+                    betas=betas,
+                    weight_decay=options.weight_decay,
+                    precondition_frequency=options.precondition_every,
+                    max_precondition_dim=options.precondition_up_to,
+                ),
+            ),
+            (
+                [parameter for parameter in parameters if parameter.is_complex()],
+                lambda part: torch.optim.AdamW(part, lr=options.lr, betas=betas, weight_decay=options.weight_decay),
+            ),
         )
 
 
-@SCHEDULES.base
-class LearningRateSchedule(ABC):
-    """A factor on the learning rate as a function of the share of training done."""
+@dataclass
+class MuonOptions:
+    lr: float = option(1e-3, above=0)
+    """Learning rate of hidden matrices before the schedule's factor, on Adam's scale: an update has a root mean square
+    of about 0.2 times it, as Adam's have."""
+    momentum: float = option(0.95, at_least=0, below=1)
+    """Decay of the running mean of hidden matrices' gradients."""
+    adam_lr: float = option(1e-3, above=0)
+    """Learning rate of all other parameters before the schedule's factor."""
+    beta1: float = option(0.9, at_least=0, below=1)
+    """Decay of the running mean of the other parameters' gradients."""
+    beta2: float = option(0.999, at_least=0, below=1)
+    """Decay of the running mean of their squared gradients."""
+    weight_decay: float = option(0.0, at_least=0)
+    """Decoupled weight decay, of all parameters."""
 
-    Options: ClassVar[type]
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+@OPTIMIZERS.register("muon")
+class Muon(OptimizerFactory):
+    """Muon for hidden matrices, AdamW for the rest; both of torch.
 
-    @abstractmethod
-    def decay(self, done: float) -> float:
-        """The factor at `done` in [0, 1), warm-up aside."""
+    Muon orthogonalises the momentum of a matrix (Jordan et al., 2024), its step scaled as in Liu et al. (arXiv
+    2502.16982). Hidden matrices are the weights of `HiddenLinear` layers; first and last layers, biases, tables and
+    complex parameters are the rest.
+    """
 
-    def factor(self, done: float, step_share: float) -> float:
-        """The factor at `done`, warm-up included.
+    Options = MuonOptions
 
-        Args:
-            done: share of training done before the step, in [0, 1).
-            step_share: 1 / T; the warm-up's first step is not zero.
-        """
-        warmup = self.options.warmup
-        rising = min(1.0, (done + step_share) / warmup) if warmup > 0 else 1.0
-        return rising * self.decay(done)
+    @classmethod
+    def make(cls, options: MuonOptions, network: nn.Module) -> torch.optim.Optimizer:
+        layers = [module for module in network.modules() if isinstance(module, HiddenLinear)]
+        hidden = {id(layer.weight) for layer in layers if not layer.weight.is_complex()}
+        parameters = list(network.parameters())
+        return joined(
+            (
+                [parameter for parameter in parameters if id(parameter) in hidden],
+                lambda part: torch.optim.Muon(
+                    part,
+                    lr=options.lr,
+                    momentum=options.momentum,
+                    weight_decay=options.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                ),
+            ),
+            (
+                [parameter for parameter in parameters if id(parameter) not in hidden],
+                lambda part: torch.optim.AdamW(
+                    part,
+                    lr=options.adam_lr,
+                    betas=(options.beta1, options.beta2),
+                    weight_decay=options.weight_decay,
+                ),
+            ),
+        )
 
 
 @dataclass
-class ConstantOptions:
-    warmup: float = option(0.0, at_least=0, at_most=1)
-    """Share of training in which the learning rate rises linearly from zero."""
+class LbfgsOptions:
+    step_length: float = option(1.0, above=0)
+    """What a line search tries first, before the schedule's factor; 1 is Newton's. It is not called a learning rate, so
+    that a preset's own does not become one."""
+    iterations: int = option(4, at_least=1)
+    """L-BFGS iterations a training step; one more evaluation of the loss, at its start, is shared by them."""
+    history: int = option(20, at_least=1)
+    """Past iterations that the curvature is estimated from; each is kept as two numbers a parameter."""
 
 
-@SCHEDULES.register("constant")
-class Constant(LearningRateSchedule):
-    """The learning rate stays."""
+@OPTIMIZERS.register("lbfgs")
+class Lbfgs(OptimizerFactory):
+    """torch.optim.LBFGS with strong-Wolfe line search, for selections that stand still.
 
-    Options = ConstantOptions
+    It ends by its steps alone: torch's tolerances, which would let a well fitted network stop changing, are off.
+    """
 
-    def decay(self, done: float) -> float:
-        return 1.0
+    Options = LbfgsOptions
+    reevaluates = True
+
+    @classmethod
+    def make(cls, options: LbfgsOptions, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(
+            network.parameters(),
+            lr=options.step_length,
+            max_iter=options.iterations,
+            max_eval=options.iterations * _SEARCH,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            history_size=options.history,
+            line_search_fn="strong_wolfe",
+        )
 
 
-@dataclass
-class CosineOptions(ConstantOptions):
-    final: float = option(0.0, at_least=0, at_most=1)
-    """Factor at the end of training."""
+_SEARCH = 25
+"""Evaluations that a line search may take on average; torch's allowance of 1.25 would cut the search off."""
 
 
-@SCHEDULES.register("cosine")
-class Cosine(LearningRateSchedule):
-    """From 1 to `final` along half a cosine (Loshchilov and Hutter, ICLR 2017)."""
+class Joined(torch.optim.Optimizer):
+    """Several optimizers, each over some of a network's parameters, as one.
 
-    Options = CosineOptions
+    Args:
+        parts: the optimizers; their parameter groups are this one's, in order.
+    """
 
-    def decay(self, done: float) -> float:
-        final = self.options.final
-        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of every part, after one evaluation of `closure` if it is given; returns what that returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts' states, in order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def joined(
+    *parts: tuple[list[nn.Parameter], Callable[[list[nn.Parameter]], torch.optim.Optimizer]],
+) -> torch.optim.Optimizer:
+    """One optimizer of several: pairs of parameters and what makes an optimizer for them; parts without any are left
+    out."""
+    made = [make(parameters) for parameters, make in parts if parameters]
+    return made[0] if len(made) == 1 else Joined(made)

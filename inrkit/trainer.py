@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import RunError
 from inrkit.evaluation import evaluate
+from inrkit.learning_rates import LearningRateSchedule
 from inrkit.networks import Network
 from inrkit.objectives import Objective
-from inrkit.optimizers import LearningRateSchedule
 from inrkit.schedules import Progress
 from inrkit.selectors import Errors, Selection, Selector, Survey
 
@@ -101,38 +102,64 @@ class Trainer:
             self._run()
 
     def _run(self) -> None:
-        for listener in self.listeners:
-            listener.on_start(self)
+        self.start()
         torch.set_rng_state(self._random)
-        while not (self.finished or self._stopping):
-            with self._clock("train"):
-                progress = self._progress()
-                self._advance()
-                with self._clock("selection"):
+        while not self.ended:
+            with self.clock("train"):
+                progress = self.begin()
+                with self.clock("selection"):
                     survey = self.selector.survey(progress)
                     if survey is not None:
                         self.selector.learn(progress, survey, self.measure(survey))
                     selection = self.selector.select(progress)
-                factor = self.schedule.factor(progress.before, 1 / progress.steps)
-                for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-                    group["lr"] = rate * factor
-                errors = self._update(progress, selection)
-                with self._clock("selection"):
+                errors = self.update(progress, selection)
+                with self.clock("selection"):
                     self.selector.observe(progress, selection, errors)
                 self.objective.observe(progress, selection, errors)
                 self._random = torch.get_rng_state()
                 self.step += 1
-            evaluated = self.step % self.evaluate_every == 0 or self.finished
-            if evaluated:
-                self._check(errors)
-                self._evaluate()
-            for listener in self.listeners:
-                listener.on_step(self, len(errors.squared))
-            if self._stopping and not evaluated:
-                self._check(errors)
-                self._evaluate()
+            self.report(errors)
+        self.end()
+
+    def start(self) -> None:
+        """Tell the listeners that training starts."""
+        for listener in self.listeners:
+            listener.on_start(self)
+
+    def begin(self) -> Progress:
+        """Begin a step: draw new points and set the learning rates, if it is time."""
+        progress = self._progress()
+        self._advance()
+        factor = self.schedule.factor(progress.before, 1 / progress.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        return progress
+
+    def report(self, errors: Errors) -> None:
+        """After a step, with its errors: evaluate, if it is time, and tell the listeners.
+
+        Raises:
+            RunError: the training diverged.
+        """
+        evaluated = self.step % self.evaluate_every == 0 or self.finished
+        if evaluated:
+            self._check(errors)
+            self._evaluate()
+        for listener in self.listeners:
+            listener.on_step(self, len(errors.squared))
+        if self._stopping and not evaluated:
+            self._check(errors)
+            self._evaluate()
+
+    def end(self) -> None:
+        """Tell the listeners that training has ended."""
         for listener in self.listeners:
             listener.on_end(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is to follow: training is finished, or was stopped."""
+        return self.finished or self._stopping
 
     @property
     def finished(self) -> bool:
@@ -152,13 +179,25 @@ class Trainer:
         expected = math.ceil(self.step / spent) if self.step and spent else self.steps
         return Progress(self.step + 1, max(self.step + 1, expected), spent)
 
-    def _update(self, progress: Progress, selection: Selection) -> Errors:
-        """One step of the optimizer; it evaluates the loss once, or as often as a line search wants."""
-        seen = []
+    def update(self, progress: Progress, selection: Selection, known: tuple[Tensor, Errors] | None = None) -> Errors:
+        """One step of the optimizer; it evaluates the loss once, or as often as a line search wants.
+
+        Args:
+            progress: of the step.
+            selection: what to train on.
+            known: what `backpropagate` gives, if the parameters hold the gradients of the selection already.
+
+        Returns:
+            The errors of the selection, from before the update.
+        """
+        seen: list[Errors] = []
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss, errors = self.backpropagate(progress, selection)
+            if known is not None and not seen:
+                loss, errors = known
+            else:
+                self.optimizer.zero_grad()
+                loss, errors = self.backpropagate(progress, selection)
             seen.append(errors)
             del seen[1:]  # what counts is from before the update
             return loss
@@ -202,8 +241,9 @@ class Trainer:
             weights = self.dataset.weights_of(chunk)
             if weights is not None:
                 pointwise, squared[span] = pointwise * weights, squared[span] * weights
-            if selection.weights is not None:
-                pointwise = pointwise * selection.weights[span]
+            factors = self.factors(progress, selection, span, Errors(squared[span], weighted[span]))
+            if factors is not None:
+                pointwise = pointwise * factors
             loss = pointwise.sum() / count
             total += loss.detach()
             if couples:
@@ -213,9 +253,17 @@ class Trainer:
             loss.backward()
             if coordinates is not None:
                 slope = coordinates.grad.detach() * count  # type: ignore[union-attr]
-                slopes.append(slope if selection.weights is None else slope / selection.weights[span, None])
+                slopes.append(slope if factors is None else slope / factors[:, None])
             start = span.stop
         return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None)
+
+    def factors(self, progress: Progress, selection: Selection, span: slice, errors: Errors) -> Tensor | None:
+        """(k,) factors of the selector on the losses of a span of the selection, with its errors; None for 1 each."""
+        factors = self.selector.weigh(progress, errors)
+        if selection.weights is None:
+            return factors
+        given = selection.weights[span]
+        return given if factors is None else given * factors
 
     def measure(self, survey: Survey) -> Errors:
         """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
@@ -249,7 +297,9 @@ class Trainer:
             predicted: Tensor = torch.func.functional_call(self.network, values, (inputs,))
             return predicted
 
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # The first derivative of this kind makes torch script some of its own functions.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
             moved: Tensor = torch.func.jvp(predict, (parameters,), (direction,))[1]
         return moved.norm(dim=-1)
 
@@ -311,7 +361,7 @@ class Trainer:
         return RunError(f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr")
 
     def _evaluate(self) -> None:
-        with self._clock("evaluation"):
+        with self.clock("evaluation"):
             values = evaluate(self.network, self.dataset, self.metrics, self.chunk)
         if any(math.isnan(value) for value in values.values()):
             raise self._diverged()  # by the last update, after the errors were found finite
@@ -320,12 +370,14 @@ class Trainer:
             listener.on_evaluation(self, row)
 
     @contextlib.contextmanager
-    def _clock(self, part: str) -> Iterator[None]:
-        start = self._now()
+    def clock(self, part: str) -> Iterator[None]:
+        """Count the time of what happens inside towards a part of `seconds`."""
+        start = self.now()
         yield
-        self.seconds[part] += self._now() - start
+        self.seconds[part] += self.now() - start
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds on a clock, when all that the device was given to do is done."""
         if self.dataset.device.type == "cuda":
             torch.cuda.synchronize(self.dataset.device)  # or the work of one part would be charged to another
         return time.perf_counter()

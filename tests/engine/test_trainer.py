@@ -7,13 +7,19 @@ import torch
 
 from inrkit import CoordinateDataset, Listener, Progress, RunError, Trainer
 from inrkit.evaluation import evaluate
+from inrkit.learning_rates import Constant, ConstantOptions, Cosine, CosineOptions
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.objectives import OBJECTIVES
 from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
-from inrkit.optimizers import OPTIMIZERS, Constant, ConstantOptions, Cosine, CosineOptions
+from inrkit.optimizers import OPTIMIZERS
 from inrkit.selectors import SELECTORS, Selection
 from inrkit.transforms import MinMax, MinMaxOptions
+
+
+def make_optimizer(name, lr, network):
+    plugin = OPTIMIZERS.get(name)
+    return plugin.make(plugin.Options(**({} if plugin.reevaluates else {"lr": lr})), network)
 
 
 def make(
@@ -35,7 +41,7 @@ def make(
         network,
         selector_class(options, len(dataset), operator, 0, torch.device("cpu")),
         objective_class(objective_class.Options(), len(dataset), operator, torch.device("cpu")),
-        OPTIMIZERS.get(optimizer).make(OPTIMIZERS.get(optimizer).Options(lr=lr), network),
+        make_optimizer(optimizer, lr, network),
         schedule or Constant(ConstantOptions()),
         steps=steps,
         chunk=chunk,
