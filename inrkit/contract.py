@@ -229,6 +229,14 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
             fine = selection.weights.shape == indices.shape and bool((selection.weights > 0).all())
             assert fine, f"{name} gives weights that are not one number above 0 for each index {where}"
         residual = wave[indices] / step
+        factors = selector.weigh(progress, Errors(residual.square(), residual))
+        if factors is not None:
+            fine = factors.shape == indices.shape and bool((factors > 0).all())
+            assert fine, f"{name}.weigh gives factors that are not one number above 0 for each coordinate {where}"
+            half = residual[: (len(residual) + 1) // 2]
+            part = selector.weigh(progress, Errors(half.square(), half))
+            same = part is not None and torch.allclose(part, factors[: len(half)])
+            assert same, f"{name}.weigh gives a coordinate another factor beside others {where}; chunks must not matter"
         slope = residual[:, None] if selector.needs_slope else None
         selector.observe(progress, selection, Errors(residual.square(), residual, slope))
         taken.append(indices)

@@ -12,6 +12,7 @@ from torch import Tensor
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.registry import Registry
+from inrkit.sampling import sample_without_replacement
 from inrkit.schedules import RATIO_SCHEDULES, Progress, ratio, share_of
 
 SELECTORS: Registry[Selector] = Registry("selector", "inrkit.selectors")
@@ -107,6 +108,14 @@ class Selector(ABC):
     def select(self, progress: Progress) -> Selection:
         """The coordinates of a step."""
 
+    def weigh(self, progress: Progress, errors: Errors) -> Tensor | None:
+        """(k,) factors on the losses of some of the selected, from their errors at the present parameters.
+
+        They come on top of `Selection.weights`, and are constants to the gradient; None for 1 each. The selected come
+        chunk by chunk, so that a coordinate's factor must follow from its own errors and what was learnt before.
+        """
+        return None
+
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         """Learn the errors of the coordinates that `select` gave, from before the network's update."""
 
@@ -119,6 +128,18 @@ class Selector(ABC):
 
     def restart(self) -> None:
         """Forget what was learnt of the coordinates: they are others from now on."""
+
+    def draw_besides(self, taken: Tensor, count: int) -> Tensor:
+        """(count,) distinct indices, drawn uniformly from the coordinates that are not among the (n,) `taken`.
+
+        Args:
+            taken: (n,) int64 distinct indices, in any order.
+            count: at most N − n.
+        """
+        # The j-th coordinate that is not taken is j plus the number of taken ones before it.
+        gaps = taken.sort().values - torch.arange(len(taken), device=self.device)
+        places = sample_without_replacement(self.count - len(taken), count, self.generator)
+        return places + torch.searchsorted(gaps, places, right=True)
 
     @property
     def cached_numbers(self) -> float:

@@ -87,7 +87,7 @@ class Evos(Selector):
         return min(share_of(self.count, rate * options.start(self.count)), self._selected(progress))
 
     def size(self, progress: Progress) -> int:
-        return self.count if self.is_key_step(progress) else self._selected(progress)
+        return self.count if self._stale or self.is_key_step(progress) else self._selected(progress)
 
     def restart(self) -> None:
         self._stale = True

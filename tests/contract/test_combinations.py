@@ -1,40 +1,125 @@
 """Every modality × network × selector works, with no exceptions."""
 
+import dataclasses
+import functools
 import itertools
+import math
 
 import pytest
+import torch
 
-from inrkit import MODALITIES, NETWORKS, SELECTORS, fit
+from inrkit import MODALITIES, NETWORKS, SELECTORS, Field, Listener, fit
+from inrkit.config import resolve
+from inrkit.fitting import build, read_signal
+from inrkit.options import field_names
+
+POINTS = {"data": "points", "count": 300, "resample_every": 1}
+"""Options of a shape by free points, other ones at every step."""
+
+SMALL = {"hidden_features": 8, "hidden_layers": 1, "features": 4, "octaves": 3, "log_table_size": 8, "levels": 3}
+"""What makes a network small, where it has such options."""
+
+
+def options_of(plugin, wanted):
+    return {name: value for name, value in wanted.items() if name in field_names(plugin.Options)}
 
 
 @pytest.fixture(scope="session")
-def samples(tmp_path_factory):
-    """A sample signal of every modality."""
+def files(tmp_path_factory):
+    """A file of some 250 values for every modality, thinned from its sample; and the sample of a shape, a mesh."""
     folder = tmp_path_factory.mktemp("samples")
     paths = {}
     for name in MODALITIES.names():
         plugin = MODALITIES.get(name)
-        paths[name] = folder / f"{name}{plugin.sample_suffix}"
-        plugin(plugin.Options()).sample(paths[name])
+        modality = plugin(plugin.Options(**options_of(plugin, {"resolution": 12})))
+        sample = folder / f"{name}{plugin.sample_suffix}"
+        modality.sample(sample)
+        dataset = modality.read(sample)
+        longest = math.ceil(250 ** (1 / dataset.dimensions))
+        every = tuple(slice(None, None, math.ceil(length / longest)) for length in dataset.grid_shape)
+        values = dataset.values.numpy().reshape(*dataset.grid_shape, dataset.channels)[every]
+        paths[name] = folder / f"small-{name}{'.npy' if name == 'shape' else plugin.sample_suffix}"
+        modality.write(paths[name], values.copy(), dataset.metadata)
+        if name == "shape":
+            paths["points"] = sample
     return paths
 
 
+@pytest.fixture(scope="session")
+def resolved(files):
+    """From a signal's name, a network and a selector to the config of a fit, and to its dataset."""
+
+    @functools.cache
+    def config(signal, network, selector):
+        layer = {
+            "modality": {"name": "shape", **POINTS} if signal == "points" else signal,
+            "data": {"path": str(files[signal])},
+            "network": {"name": network, **options_of(NETWORKS.get(network), SMALL)},
+            "selector": {"name": selector, **options_of(SELECTORS.get(selector), {"least": 1})},
+            "objective": "mse",
+            "train": {"steps": 2},
+        }
+        return resolve([layer])
+
+    @functools.cache
+    def dataset(signal):
+        return read_signal(config(signal, NETWORKS.names()[0], SELECTORS.names()[0]))
+
+    def pair(signal, network, selector):
+        # Slots are resolved one by one: that of a network is the same beside any selector.
+        with_selector = config(signal, NETWORKS.names()[0], selector)
+        with_network = config(signal, network, SELECTORS.names()[0])
+        return dataclasses.replace(with_selector, network=with_network.network), dataset(signal)
+
+    return pair
+
+
+class Sizes(Listener):
+    def __init__(self):
+        self.sizes = []
+
+    def on_step(self, trainer, selected):
+        self.sizes.append(selected)
+
+
 @pytest.mark.parametrize(
-    ("modality", "network", "selector"),
-    list(itertools.product(MODALITIES.names(), NETWORKS.names(), SELECTORS.names())),
+    ("signal", "network", "selector"),
+    list(itertools.product([*MODALITIES.names(), "points"], NETWORKS.names(), SELECTORS.names())),
 )
-def test_every_combination_fits_two_steps(modality, network, selector, samples, tmp_path):
+def test_every_combination_trains_two_steps(signal, network, selector, resolved):
+    config, dataset = resolved(signal, network, selector)
+    trainer, module = build(config, dataset, torch.device("cpu"), "float32")
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    watched = Sizes()
+    trainer.listeners = [watched]
+    trainer.run()
+    assert len(watched.sizes) == 2
+    assert all(1 <= size <= len(dataset) for size in watched.sizes)
+    assert any(not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
+    values = Field.of(config, module, trainer.dataset)(torch.zeros(1, dataset.dimensions))
+    assert values.shape == (1, dataset.channels)
+    assert torch.isfinite(values).all()
+
+
+def cover():
+    """Every modality, network and selector at least once, in as few combinations as that takes."""
+    count = max(len(MODALITIES.names()), len(NETWORKS.names()), len(SELECTORS.names()))
+    columns = (itertools.cycle(registry.names()) for registry in (MODALITIES, NETWORKS, SELECTORS))
+    return list(itertools.islice(zip(*columns, strict=False), count))
+
+
+@pytest.mark.parametrize(("modality", "network", "selector"), cover())
+def test_every_plugin_fits_from_file_to_file(modality, network, selector, files, tmp_path):
     run = fit(
-        samples[modality],
+        files[modality],
         out=tmp_path / "run",
         modality=modality,
-        network=network,
-        selector=selector,
+        network={"name": network, **options_of(NETWORKS.get(network), SMALL)},
+        selector={"name": selector, **options_of(SELECTORS.get(selector), {"least": 1})},
         steps=2,
         overrides=["objective=mse"],
     )
     assert run.result["status"] == "done"
     assert run.metrics[MODALITIES.get(modality).metrics[0]] is not None
     assert run.reconstruction is not None
-    if run.field.grid_shape is not None:
-        assert run.field.render().shape[:-1] == run.field.grid_shape
+    assert run.field.render().shape[:-1] == run.field.grid_shape

@@ -1,0 +1,93 @@
+"""EGRA: edge-guided allocation (Gai et al., EGRA-NeRF, Image and Vision Computing 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrkit.operators import FitnessOperator
+from inrkit.options import option
+from inrkit.schedules import Progress
+from inrkit.selectors.base import SELECTORS, RatioOptions, Selection, Selector
+
+PUBLISHED_THRESHOLD = 0.0392157  # 40 / (8 · 127.5)
+"""The upper threshold, 40, of the published edge detector in units of `FitnessOperator.edges`.
+
+That detector's 3×3 kernels give 8 for a slope of one level a pixel, and a unit of [−1, 1] is 127.5 levels of 8 bits."""
+
+
+@dataclass
+class EdgeGuidedOptions(RatioOptions):
+    emphasis: float = option(0.0025, at_least=0, below=1)
+    """p: a coordinate is drawn in proportion to p·E + (1 − p)·base, where E is 1 near an edge and 0 elsewhere."""
+    base: float = option(0.0064, above=0)
+    """Share of the coordinates that is drawn from where there is no edge (published: 4096 of 800·800)."""
+    threshold: float = option(PUBLISHED_THRESHOLD, above=0)
+    """Edge strength from which on a coordinate lies on an edge: change from one lattice point to the next, in the
+    network's range."""
+    shift_least: int = option(6, at_least=0)
+    """Fewest lattice points along the last axis by which an edge is moved at a step."""
+    shift_most: int = option(9, at_least=0)
+    """Most lattice points along the last axis by which an edge is moved at a step."""
+
+    def __post_init__(self) -> None:
+        if self.shift_most < self.shift_least:
+            raise ValueError(f"shift_most is {self.shift_most}, below shift_least, which is {self.shift_least}")
+
+
+@SELECTORS.register("egra")
+class EdgeGuided(Selector):
+    """EGRA: random, but more often near edges of the signal.
+
+    k coordinates are drawn without replacement, each time in proportion to p·E(i) + (1 − p)·base among those that are
+    left. E is 1 at the edges, each moved along the last axis by a distance drawn anew at every step, so that what
+    lies beside them is covered too.
+    """
+
+    Options = EdgeGuidedOptions
+
+    def __init__(
+        self, options: EdgeGuidedOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(options, count, operator, seed, device)
+        self._edges: Tensor | None = None
+
+    @property
+    def cached_numbers(self) -> float:
+        return 2.0  # int64 indices of the edges, at most all
+
+    @property
+    def advantage(self) -> float:
+        """How many times as likely as elsewhere a coordinate near an edge is drawn first."""
+        elsewhere = (1 - self.options.emphasis) * self.options.base
+        return (self.options.emphasis + elsewhere) / elsewhere
+
+    def size(self, progress: Progress) -> int:
+        return self.options.scheduled_size(self.count, progress.before)
+
+    def select(self, progress: Progress) -> Selection:
+        k = self.size(progress)
+        if k == self.count:
+            return Selection(None)
+        if self._edges is None:
+            self._edges = (self.operator.edges() >= self.options.threshold).nonzero()[:, 0]
+        # Exponential times at rates w: the first k to come are k successive draws in proportion to w
+        # (Efraimidis and Spirakis, 2006).
+        times = torch.empty(self.count, device=self.device).exponential_(generator=self.generator)
+        emphasised = torch.zeros(self.count, dtype=torch.bool, device=self.device)
+        emphasised[self._moved(self._edges)] = True
+        times = torch.where(emphasised, times / self.advantage, times)
+        return Selection(times.topk(k, largest=False, sorted=False).indices)
+
+    def restart(self) -> None:
+        self._edges = None
+
+    def _moved(self, edges: Tensor) -> Tensor:
+        """The edges at their places of this step; free points have no order along which to move."""
+        if self.operator.dataset.grid_shape is None:
+            return edges
+        least, most = self.options.shift_least, self.options.shift_most
+        shift = torch.randint(least, most + 1, edges.shape, generator=self.generator, device=self.device)
+        return (edges + shift) % self.count

@@ -1,0 +1,151 @@
+"""Soft Mining (Kheradmand et al., CVPR 2024, arXiv 2312.00075)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrkit.operators import FitnessOperator
+from inrkit.options import option
+from inrkit.schedules import Progress, share_of
+from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector
+
+_LEAST_ERROR = 9.765625e-4
+"""Errors below it count as it in corrections: 2⁻¹⁰, as published."""
+_LEAST_CORRECTION = 0.2
+"""As published."""
+_FAINTEST_EDGE = 1e-5
+"""Strength, of that of the strongest, that a coordinate without an edge is drawn by; as published."""
+
+
+@dataclass
+class SoftMiningOptions(RatioOptions):
+    softness: float = option(0.6, at_least=0, at_most=1)
+    """α: each loss is divided by its error to the power α. 0 mines hard; with 1 the loss estimates the mean over all
+    coordinates without bias."""
+    warmup: int = option(1000, at_least=1)
+    """Steps over which α would rise from 0 to 1, if it did not stop at `softness`."""
+    step: float = option(20.0, at_least=0)
+    """a: a position moves by a / (2r) lattice points times the relative change of its loss from one lattice point to
+    the next, over its correction; r is the share of the coordinates that is selected."""
+    noise: float = option(0.02, at_least=0)
+    """b: standard deviation of a position's random move, as a share of the signal's extent."""
+    uniform: float = option(0.1, at_least=0, at_most=1)
+    """Share of the positions that are drawn anew uniformly at every step."""
+    redrawn: float = option(0.1, at_least=0, at_most=1)
+    """Share of the positions, those of least error, that are drawn anew by edge strength at every step."""
+    spread: float = option(1.0, at_least=0)
+    """Standard deviations above the mean at which corrections are cut off."""
+
+
+@SELECTORS.register("soft-mining")
+class SoftMining(Selector):
+    """Soft Mining: Langevin walks towards large errors, and losses divided by error^α to make up for it.
+
+    k positions walk through the signal's extent and train the coordinates nearest to them. After a step
+
+        x ← x + a∇log Q(x) + b·η,  η ~ N(0, 1)  (Soft Mining, equation 10)
+
+    with Q in proportion to the error. Positions that leave the extent and those of least error are drawn anew by edge
+    strength, and a share of all uniformly. Where several positions come to the same coordinate, all but one are drawn
+    anew from the coordinates that none has come to.
+    """
+
+    Options = SoftMiningOptions
+    needs_slope = True
+
+    def __init__(
+        self, options: SoftMiningOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(options, count, operator, seed, device)
+        self._positions = torch.empty(0, operator.dataset.dimensions, device=device)
+        self._mean, self._bound = 1.0, float("inf")
+        self._cumulative: Tensor | None = None
+
+    @property
+    def cached_numbers(self) -> float:
+        # The float64 sums of edge strengths, and the positions.
+        return 2 + self.operator.dataset.dimensions * self.options.start(self.count)
+
+    def size(self, progress: Progress) -> int:
+        return self.options.scheduled_size(self.count, progress.before)
+
+    def select(self, progress: Progress) -> Selection:
+        k = self.size(progress)
+        positions = self._positions[max(0, len(self._positions) - k) :]
+        positions = torch.cat([self._anywhere(k - len(positions)), positions])
+        indices = self.operator.dataset.nearest(positions)
+        ranked, order = indices.sort(stable=True)
+        repeated = ranked[1:] == ranked[:-1]
+        surplus = order[1:][repeated]
+        fresh = self.draw_besides(torch.cat([ranked[:1], ranked[1:][~repeated]]), len(surplus))
+        indices[surplus] = fresh
+        positions[surplus] = self.operator.dataset.coordinates(fresh)
+        self._positions = positions
+        return Selection(indices)
+
+    def weigh(self, progress: Progress, errors: Errors) -> Tensor:
+        return self.correction(progress, errors).clamp_(max=self._bound) / self._mean
+
+    def correction(self, progress: Progress, errors: Errors) -> Tensor:
+        """(k,) 1 / error^α, where α has warmed up, at least 0.2."""
+        softness = min(progress.step / self.options.warmup, self.options.softness)
+        error = torch.nan_to_num(errors.squared, nan=1e30, posinf=1e30).sqrt()
+        return error.clamp(min=_LEAST_ERROR).pow_(-softness).clamp_(min=_LEAST_CORRECTION)
+
+    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+        assert errors.slope is not None
+        options, dataset, k = self.options, self.operator.dataset, len(self._positions)
+        correction = self.correction(progress, errors)
+        self._bound = float(correction.mean() + options.spread * correction.std(correction=0))
+        correction.clamp_(max=self._bound)
+        self._mean = float(correction.mean())
+
+        spacing = torch.tensor(dataset.spacing, device=self.device)
+        steepness = errors.slope / (errors.squared * correction + torch.finfo(torch.float32).eps)[:, None]
+        noise = torch.randn(self._positions.shape, generator=self.generator, device=self.device)
+        drift = spacing.square() * torch.nan_to_num(steepness) * (options.step * self.count / (2 * k))
+        positions = self._positions + drift + 2 * options.noise * noise
+        astray = (positions.abs() > 1).any(dim=1)
+        squared = torch.nan_to_num(errors.squared, nan=1e30, posinf=1e30)
+        astray[squared.topk(share_of(k, options.redrawn), largest=False, sorted=False).indices] = True
+        places = astray.nonzero()[:, 0]
+        positions[places] = self._at_edges(len(places))
+        uniform = share_of(k, options.uniform)
+        positions[k - uniform :] = self._anywhere(uniform)
+        self._positions = positions
+
+    def restart(self) -> None:
+        self._positions = self._positions[:0]
+        self._cumulative = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "positions": self._positions,
+            "mean": self._mean,
+            "bound": self._bound,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._positions = state["positions"].to(self.device)
+        self._mean, self._bound = state["mean"], state["bound"]
+
+    def _anywhere(self, count: int) -> Tensor:
+        """(count, D) places of uniformly random coordinates."""
+        drawn = torch.randint(self.count, (count,), generator=self.generator, device=self.device)
+        return self.operator.dataset.coordinates(drawn)
+
+    def _at_edges(self, count: int) -> Tensor:
+        """(count, D) places of coordinates drawn in proportion to their edge strength."""
+        if self._cumulative is None:
+            edges = self.operator.edges()
+            strength = (edges / edges.max().clamp(min=torch.finfo(torch.float32).tiny)).clamp_(min=_FAINTEST_EDGE)
+            self._cumulative = strength.cumsum(0, dtype=torch.float64)
+        heights = torch.rand(count, generator=self.generator, device=self.device, dtype=torch.float64)
+        drawn = torch.searchsorted(self._cumulative, heights * self._cumulative[-1], right=True)
+        return self.operator.dataset.coordinates(drawn.clamp_(max=self.count - 1))
