@@ -30,6 +30,7 @@ class Metric(ABC):
     title: ClassVar[str] = ""
     """What people call it; the registered name if empty."""
     unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         self.shape = shape

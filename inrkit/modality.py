@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import metadata
@@ -134,6 +135,7 @@ def _readers(path: Path) -> list[str]:
     return []
 
 
+@functools.cache
 def _modalities_by_suffix() -> dict[str, list[str]]:
     able: dict[str, list[str]] = {}
     for entry in metadata.entry_points(group=SUFFIX_GROUP):

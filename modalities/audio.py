@@ -389,6 +389,7 @@ class LogSpectralDistance(Metric):
 
     title = "LSD"
     unit = "dB"
+    higher_is_better = False
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)

@@ -8,6 +8,7 @@ import traceback
 
 import click
 
+from inrkit.cli.batch import batch
 from inrkit.cli.configs import copy, show
 from inrkit.cli.evaluate import evaluate
 from inrkit.cli.fit import fit
@@ -27,7 +28,7 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, render, evaluate, list_, show, copy, sample):
+for command in (fit, batch, render, evaluate, list_, show, copy, sample):
     inrkit.add_command(command)
 
 

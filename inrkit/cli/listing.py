@@ -6,6 +6,8 @@ import inspect
 
 import click
 
+from inrkit.batch import LAUNCHERS, studies
+from inrkit.batch.study import study_comment
 from inrkit.config import SLOTS, preset_comment, presets
 from inrkit.errors import ConfigError
 from inrkit.metrics import METRICS
@@ -22,21 +24,27 @@ _KINDS: dict[str, Registry] = {
     "optimizers": SLOTS["optimizer"],
     "schedules": SLOTS["schedule"],
     "metrics": METRICS,
+    "launchers": LAUNCHERS,
+}
+
+_FILES = {
+    "configs": lambda: [(name, preset_comment(name)) for name in presets()],
+    "studies": lambda: [(name, study_comment(name)) for name in studies()],
 }
 
 
 @click.command("list")
-@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice([*_KINDS, "configs"]))
+@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice([*_KINDS, *_FILES]))
 def list_(kind: str | None) -> None:
     """List what can be chosen by name, the plug-ins of other packages included.
 
     KIND is one of modalities, networks, selectors, objectives, operators, embeddings, transforms, optimizers,
-    schedules, metrics, configs; all of them if none is given.
+    schedules, metrics, launchers, configs, studies; all of them if none is given.
     """
-    for each in [kind] if kind else [*_KINDS, "configs"]:
+    for each in [kind] if kind else [*_KINDS, *_FILES]:
         if not kind:
             click.echo(f"{each}:")
-        rows = _configs() if each == "configs" else _plugins(_KINDS[each])
+        rows = _FILES[each]() if each in _FILES else _plugins(_KINDS[each])
         width = max((len(name) for name, _ in rows), default=0)
         for name, about in rows:
             click.echo(f"{'' if kind else '  '}{name:<{width}}  {about}")
@@ -51,7 +59,3 @@ def _plugins(registry: Registry) -> list[tuple[str, str]]:
             about = f"broken: {error}"
         rows.append((name, about))
     return rows
-
-
-def _configs() -> list[tuple[str, str]]:
-    return [(name, preset_comment(name)) for name in presets()]

@@ -163,15 +163,15 @@ def test_list_names_every_kind(fitted):
         "image-paper",
     ):
         assert words in done.stdout
-    assert inrkit("list", "selectors", cwd=fitted).stdout.startswith("evos ")
+    assert "\nevos " in inrkit("list", "selectors", cwd=fitted).stdout
 
 
-@pytest.mark.parametrize("command", ["", "fit", "render", "evaluate", "list", "show", "copy", "sample"])
+@pytest.mark.parametrize("command", ["", "fit", "render", "evaluate", "batch", "list", "show", "copy", "sample"])
 def test_every_command_has_help(command, tmp_path):
     done = inrkit(*([command] if command else []), "--help", cwd=tmp_path)
     assert "Usage: inrkit" in done.stdout
     if not command:
-        for name in ("fit", "render", "evaluate", "list", "show", "copy", "sample"):
+        for name in ("fit", "render", "evaluate", "batch", "list", "show", "copy", "sample"):
             assert f"\n  {name} " in done.stdout
 
 

@@ -1,0 +1,20 @@
+"""Studies: many fits from one file, on a launcher."""
+
+from inrkit.batch.engine import RUNNABLE, run_study
+from inrkit.batch.launcher import LAUNCHERS, JobOptions, Launcher, Outcome, Started, Task
+from inrkit.batch.study import Job, Study, read_study, studies
+
+__all__ = [
+    "LAUNCHERS",
+    "RUNNABLE",
+    "Job",
+    "JobOptions",
+    "Launcher",
+    "Outcome",
+    "Started",
+    "Study",
+    "Task",
+    "read_study",
+    "run_study",
+    "studies",
+]

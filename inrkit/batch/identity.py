@@ -1,0 +1,48 @@
+"""What makes two jobs the same job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_IRRELEVANT = ("device", "checkpoint")
+"""Keys of a config that change where and how safely a fit runs, and not what comes out beyond rounding."""
+
+
+def identity(config: Mapping[str, Any], content: str) -> str:
+    """16 hexadecimal digits of the SHA-256 of a resolved config, its file's name and the file's content.
+
+    The file's folder does not count, so that a study may be moved along with its files; neither do the device and
+    checkpoints.
+
+    Args:
+        config: every key, as `Config.to_dict` gives them.
+        content: the file's `digest`.
+    """
+    settings = {key: value for key, value in config.items() if key not in _IRRELEVANT}
+    path = settings.pop("data")["path"]
+    told = json.dumps([settings, Path(path).name, content], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of all files in a folder.
+
+    What cannot be read has the digest "unreadable": the fit will say what is wrong with it.
+    """
+    try:
+        if not path.is_dir():
+            return _digest(path)
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        listed = json.dumps([[str(entry.relative_to(path)), _digest(entry)] for entry in files])
+        return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

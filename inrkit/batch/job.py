@@ -1,0 +1,110 @@
+"""What a worker does with a task, the same under every launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inrkit.config import resolve
+from inrkit.device import choose_device
+from inrkit.errors import DataError, InrkitError
+from inrkit.fitting import execute
+from inrkit.run import Run
+
+LOG = "log.txt"
+
+
+def perform(task: dict[str, Any]) -> dict[str, Any]:
+    """Fit what a task asks for; never raises, so that whatever goes wrong can travel between processes.
+
+    All that is printed goes to log.txt in the run's folder. A run that is done is left as it is, one that was
+    interrupted goes on from its checkpoint, and one that failed by an error of its own starts over.
+
+    Args:
+        task: the fields of a `Task`.
+
+    Returns:
+        `status`, "done", "failed" or "interrupted", and `error`, a line or None.
+    """
+    run = Run(task["folder"])
+    try:
+        if run.result.get("status") == "done":
+            return {"status": "done", "error": None}
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with _captured(run.folder / LOG):
+            try:
+                config = resolve([task["config"]])
+                resume = _resumable(run, config.general.device)
+                if not resume:
+                    _clear(run)
+                execute(config, run, resume=resume, quiet=False)
+            except BaseException:
+                traceback.print_exc()
+                raise
+        return {"status": run.result["status"], "error": None}
+    except KeyboardInterrupt:
+        return {"status": "interrupted", "error": None}
+    except BaseException as error:
+        return {"status": "failed", "error": _reason(error)}
+
+
+def _reason(error: BaseException) -> str:
+    """An error in a line."""
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, InrkitError):
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
+
+
+def _resumable(run: Run, device: str) -> bool:
+    """Whether the folder holds a checkpoint worth going on from, on this device."""
+    if run.result.get("status") == "failed":
+        return False
+    try:
+        return run.exists and run.read_checkpoint().get("device") == choose_device(device).type
+    except DataError:
+        return False
+
+
+def _clear(run: Run) -> None:
+    """Remove what an earlier attempt left, except its log."""
+    for path in run.folder.iterdir():
+        if path.name == LOG:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _captured(path: Path) -> Iterator[None]:
+    """Append what the process prints to a file, what libraries in C print included."""
+    with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
+        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        kept = [os.dup(number) for number in (1, 2)]
+        # A crash in C prints where it was, unless someone listens to crashes already.
+        ours = not faulthandler.is_enabled()
+        try:
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            if ours:
+                faulthandler.enable(log)
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                yield
+        finally:
+            if ours:
+                faulthandler.disable()
+            for number, descriptor in zip((1, 2), kept, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)

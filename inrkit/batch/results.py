@@ -1,0 +1,165 @@
+"""What is known of a study's jobs, and results.csv and results.jsonl, which tell it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inrkit.batch.study import Job
+from inrkit.errors import DataError
+from inrkit.files import to_json, write_text
+from inrkit.run import Run
+
+STATUSES = ("done", "failed", "interrupted", "pending")
+
+_PATIENCE = 10
+"""Writing may take one part in so many of the time: with thousands of jobs, files are not written after each."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What became of a fit.
+
+    Args:
+        status: one of `STATUSES`.
+        error: why it failed.
+        result: the content of the run's result.json.
+    """
+
+    status: str = "pending"
+    error: str | None = None
+    result: dict[str, Any] | None = None
+
+
+class Results:
+    """The state of every fit of a study, read from the runs' folders and kept up to date.
+
+    A run's folder has the last word; results.jsonl of an earlier time only tells why a job failed whose process could
+    not say it.
+
+    Args:
+        folder: of the study; need not exist.
+        columns: axes of the study.
+    """
+
+    def __init__(self, folder: Path, columns: list[str]) -> None:
+        self.folder = folder
+        self.columns = columns
+        self.jobs: list[Job] = []
+        self._states: dict[str, State] = {}
+        self._runs = {path.name.rpartition("-")[2]: path for path in sorted((folder / "runs").glob("*-*"))}
+        self._histories: dict[str, list[dict[str, float]]] = {}
+        self._failures = _failures(folder / "results.jsonl")
+        self._written, self._took = 0.0, 0.0
+
+    def run(self, job: Job) -> Run:
+        """The run of a job; one that exists keeps its name when the study gains an axis."""
+        return Run(self._runs.setdefault(job.id, self.folder / "runs" / job.folder_name))
+
+    def state(self, job: Job) -> State:
+        """What is known of a job's fit."""
+        if not job.id:
+            return State("failed", job.error) if job.error else State()
+        if job.id not in self._states:
+            self._states[job.id] = self._read(job)
+        return self._states[job.id]
+
+    def record(self, job: Job, status: str, error: str | None) -> State:
+        """Note what a launcher says of a job."""
+        run = self.run(job)
+        if status == "interrupted" and not run.has_progress:
+            status = "pending"
+        self._states[job.id] = State(status, error, _result(run))
+        return self._states[job.id]
+
+    def history(self, job: Job) -> list[dict[str, float]]:
+        """The evaluations of a job that is done; none if its metrics.jsonl is missing or damaged."""
+        if job.id not in self._histories:
+            try:
+                self._histories[job.id] = self.run(job).history
+            except DataError:
+                self._histories[job.id] = []
+        return self._histories[job.id]
+
+    def counts(self) -> Counter[str]:
+        """How many jobs have each status."""
+        return Counter(self.state(job).status for job in self.jobs)
+
+    def row(self, job: Job) -> dict[str, Any]:
+        """A job as results.csv tells it; metrics only of one that is done, seconds those of training."""
+        state = self.state(job)
+        result = state.result or {}
+        row = {"id": job.id, "status": state.status, "phase": job.phase, **job.cell}
+        if state.status == "done":
+            # What JSON has no number for is an infinite PSNR.
+            metrics = result["metrics"].items()
+            row |= {name: math.inf if value is None else value for name, value in metrics if name not in row}
+        row["seconds"] = (result.get("seconds") or {}).get("train")
+        row["steps"] = result.get("steps")
+        row["error"] = state.error
+        row["folder"] = str(self.run(job).folder.relative_to(self.folder)) if job.id else None
+        return row
+
+    def rows(self, phase: str = "main") -> list[dict[str, Any]]:
+        """The rows of a phase."""
+        return [self.row(job) for job in self.jobs if job.phase == phase]
+
+    def write(self, last: bool = True) -> bool:
+        """Write results.csv and results.jsonl, whole.
+
+        Args:
+            last: whether no other call follows soon; otherwise it may be left to that one.
+
+        Returns:
+            Whether they were written.
+        """
+        started = time.monotonic()
+        if not last and started - self._written < _PATIENCE * self._took:
+            return False
+        rows = [self.row(job) for job in self.jobs]
+        write_text(self.folder / "results.jsonl", "".join(to_json(row) + "\n" for row in rows))
+        names = dict.fromkeys(name for row in rows for name in row)
+        tail = ("seconds", "steps", "error", "folder")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*(name for name in names if name not in tail), *tail], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.folder / "results.csv", text.getvalue())
+        self._written = time.monotonic()
+        self._took = self._written - started
+        return True
+
+    def _read(self, job: Job) -> State:
+        run = self.run(job)
+        result = _result(run)
+        status = (result or {}).get("status")
+        if result is not None and status == "done":
+            return State("done", None, result)
+        if status == "failed" or job.id in self._failures:
+            error = self._failures.get(job.id) or str((result or {}).get("error", "")).partition("\n")[0]
+            return State("failed", error, result)
+        return State("interrupted" if run.has_progress else "pending", None, result)
+
+
+def _result(run: Run) -> dict[str, Any] | None:
+    try:
+        return run.result or None
+    except ValueError:  # damaged: the fit is made again
+        return None
+
+
+def _failures(path: Path) -> dict[str, str]:
+    """Why jobs failed, by identity."""
+    try:
+        rows: Iterable[dict[str, Any]] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return {row["id"]: row["error"] for row in rows if row["status"] == "failed" and row["id"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

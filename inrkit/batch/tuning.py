@@ -1,0 +1,58 @@
+"""Which value of the tuned key each group of a study's jobs gets."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from inrkit.batch.results import Results
+from inrkit.batch.study import Job, Study
+from inrkit.errors import ConfigError
+from inrkit.metrics import METRICS
+
+K = TypeVar("K")
+
+_LESS_IS_BETTER = frozenset({"seconds", "chamfer"})
+"""Among what a run measures besides its metrics."""
+
+
+def best(metric: str, scores: Mapping[K, float]) -> K:
+    """The key of the best score, the first of several."""
+    plugin = METRICS.get(metric) if metric in METRICS.names() else None
+    higher = metric not in _LESS_IS_BETTER if plugin is None else plugin.higher_is_better
+    return (max if higher else min)(scores, key=scores.__getitem__)
+
+
+def choose(study: Study, tuning: list[Job], results: Results) -> dict[tuple[Any, ...], Any]:
+    """The tuned key's value for each group whose tuning jobs have ended: the one of the best mean metric.
+
+    Returns:
+        The value by group; a `ConfigError` where no tuning job is done, or none has the metric.
+    """
+    if study.tune is None:
+        return {}
+    metric, key = study.tune.metric, study.tune.key
+    groups: dict[tuple[Any, ...], list[Job]] = {}
+    for job in tuning:
+        groups.setdefault(study.group(job.cell), []).append(job)
+    chosen: dict[tuple[Any, ...], Any] = {}
+    for group, jobs in groups.items():
+        states = [results.state(job).status for job in jobs]
+        if "pending" in states or "interrupted" in states:
+            continue
+        rows = [results.row(job) for job in jobs]
+        scores: dict[int, float] = {}
+        for number, value in enumerate(study.tune.values):
+            # A value with which one of the jobs fails, by diverging for one, is no choice.
+            had = [row.get(metric, math.nan) for row in rows if row[key] == value]
+            if not any(map(math.isnan, had)):
+                scores[number] = statistics.fmean(had)
+        if scores:
+            chosen[group] = study.tune.values[best(metric, scores)]
+        else:
+            measured = {name for row in rows if row["status"] == "done" for name in row} - {*study.columns}
+            reason = f"none has {metric}" if measured else "each failed"
+            chosen[group] = ConfigError(f"no tuning job of its group chooses {key}: {reason}")
+    return chosen
