@@ -22,6 +22,7 @@ from inrkit.dataset import CoordinateDataset, cell_affine
 from inrkit.decoding import decoding, mapped_array
 from inrkit.errors import ConfigError, DataError
 from inrkit.modality import MODALITIES, Modality
+from inrkit.options import option
 
 LUMA = (0.2989, 0.587, 0.114)
 """What EVOS's Laplacian acts on: the luma of ITU-R BT.601."""
@@ -51,7 +52,8 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass
 class ImageOptions:
-    pass
+    longest: int = option(0, at_least=0)
+    """Pixels of the longer side to which a larger picture is reduced (Lanczos) as it is read; 0 leaves it."""
 
 
 @MODALITIES.register("image")
@@ -90,6 +92,8 @@ class Image(Modality):
         squeezed = pixels.ndim == 2
         if squeezed:
             pixels = pixels[:, :, None]
+        if 0 < self.options.longest < max(pixels.shape[:2]):
+            pixels = _reduced(pixels, self.options.longest)
         return CoordinateDataset(
             pixels,
             affine=cell_affine(pixels.shape[:2]),
@@ -158,6 +162,22 @@ def sample_picture(size: int) -> np.ndarray:
         below = np.clip((y - ridge) * size, 0, 1)[..., None]
         picture = picture * (1 - below) + tone * below
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def _reduced(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """(H, W, C) pixels to the size at which the longer side has `longest`."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if pixels.dtype == np.uint8:
+        channels = [Pillow.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)]
+    else:
+        channels = [Pillow.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(pixels, 2, 0)]
+    reduced = np.stack([np.asarray(channel.resize(size, Pillow.Resampling.LANCZOS)) for channel in channels], axis=2)
+    if reduced.dtype != pixels.dtype and pixels.dtype.kind in "iub":
+        low, high = float(pixels.min()), float(pixels.max())  # Lanczos overshoots at edges
+        reduced = np.rint(reduced).clip(low, high)
+    return reduced.astype(pixels.dtype)
 
 
 def _read_array(path: Path) -> np.ndarray:

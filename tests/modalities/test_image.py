@@ -759,3 +759,33 @@ def test_the_sample_picture_comes_in_any_format(tmp_path, image, read, suffix):
     image.sample(tmp_path / "sample.png")
     image.sample(tmp_path / f"other{suffix}")
     same(read(tmp_path / f"other{suffix}"), read(tmp_path / "sample.png"))
+
+
+def reducing(longest):
+    plugin = MODALITIES.get("image")
+    return plugin(plugin.Options(longest=longest))
+
+
+def test_a_larger_picture_is_reduced_to_its_longest_side(tmp_path):
+    pixels = noise(shape=(30, 48))
+    Pillow.fromarray(pixels).save(tmp_path / "big.png")
+    dataset = reducing(16).read(tmp_path / "big.png")
+    expected = np.asarray(Pillow.fromarray(pixels).resize((16, 10), Pillow.Resampling.LANCZOS))
+    np.testing.assert_array_equal(dataset.values.numpy().reshape(10, 16, 3), expected)
+    assert dataset.affine.shape == (2, 3)
+
+
+def test_a_picture_that_is_small_enough_is_left_alone(tmp_path):
+    Pillow.fromarray(noise()).save(tmp_path / "small.png")
+    for longest in (0, 12, 500):
+        assert reducing(longest).read(tmp_path / "small.png").grid_shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32, np.float64, np.bool_])
+def test_reducing_keeps_the_dtype_and_the_range(dtype, tmp_path):
+    pixels = noise(2, dtype, shape=(40, 20))
+    np.save(tmp_path / "big.npy", pixels)
+    dataset = reducing(20).read(tmp_path / "big.npy")
+    assert (dataset.grid_shape, dataset.dtype) == ((20, 10), np.dtype(dtype))
+    if np.dtype(dtype).kind in "iub":
+        assert dataset.extent[0] >= float(pixels.min()) and dataset.extent[1] <= float(pixels.max())
