@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
@@ -37,7 +36,7 @@ class NtkGuidedTeaching(Selector):
     """NINT: mostly uniform, the rest where all errors together move the prediction most, later where errors are large.
 
     Of the k coordinates, a share that decays has the largest influence ‖Σ_j K(x_i, x_j)·(F(x_j) − y_j)‖, where K is
-    the neural tangent kernel and j runs over all N (NINT, algorithm 1): one vector-Jacobian and one Jacobian-vector
+    the neural tangent kernel and j runs over all N: one vector-Jacobian and one Jacobian-vector
     product every `refresh` steps. Others have the largest squared error, known anew at every step; the rest, ξ·k, is
     drawn uniformly from what is left.
     """

@@ -47,7 +47,7 @@ class SoftMining(Selector):
 
     k positions walk through the signal's extent and train the coordinates nearest to them. After a step
 
-        x ← x + a∇log Q(x) + b·η,  η ~ N(0, 1)  (Soft Mining, equation 10)
+        x ← x + a∇log Q(x) + b·η,  η ~ N(0, 1)
 
     with Q in proportion to the error. Positions that leave the extent and those of least error are drawn anew by edge
     strength, and a share of all uniformly. Where several positions come to the same coordinate, all but one are drawn
