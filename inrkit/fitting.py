@@ -33,6 +33,7 @@ from inrkit.networks import Network, set_precision
 from inrkit.options import field_names, nearest
 from inrkit.progress import Display
 from inrkit.run import Run, default_folder, versions
+from inrkit.together import Together
 from inrkit.trainer import Listener, Trainer
 
 
@@ -118,39 +119,154 @@ def execute(
     listeners: Sequence[Listener] = (),
 ) -> Run:
     """Carry out a prepared fit; arguments and errors are `fit`'s."""
-    started = time.perf_counter()
-    device = choose_device(config.general.device)
-    precision = choose_precision(config.train.precision, device)
-    dataset = read_signal(config)
-    try:
-        trainer, network = build(config, dataset, device, precision)
-    except Exception as error:
-        if _memory_ran_out(error):
-            raise RunError("the network does not fit in memory; lower network.hidden_features") from error
-        raise
-    result: dict[str, Any] = {
-        "status": "interrupted",
-        "modality": config.modality.name,
-        "metrics": {},
-        "steps": 0,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "coordinates": len(dataset),
-        "seconds": {},
-        "device": str(device),
-        "precision": precision,
-        "seed": config.general.seed,
-        "versions": versions(),
-    }
-    earlier = 0.0
-    assessed: dict[str, float] = {}
-    history = History(run)
-    if resume and run.has_progress:
+    fit = _Fit(config, run, resume)
+    interrupts = Interrupts()
+    display = Display(config, run, fit.device, fit.precision, quiet)
+    fit.trainer.listeners = [*fit.listeners, interrupts, display, *listeners]
+    with display, interrupts:
+        try:
+            fit.trainer.run()
+            fit.write_field()
+        except Exception as error:
+            fit.fail(error)
+            if _memory_ran_out(error):
+                raise RunError(_MEMORY) from error
+            raise
+        fit.conclude()
+    display.conclude(fit.result)
+    return run
+
+
+def execute_together(
+    fits: Sequence[tuple[Config, Run]],
+    *,
+    resume: bool | Sequence[bool] = False,
+    listeners: Sequence[Listener] = (),
+) -> list[Run | Exception]:
+    """Carry out prepared fits of many small signals as one: their networks train together, as `Together` says.
+
+    Each leaves the files of an ordinary fit, and may be resumed by itself or with others. Its seconds are a share:
+    of the training of all, and, for the total of n fits, an n-th of the time from the start of all to its own end.
+    All signals are in memory at the same time.
+
+    Args:
+        fits: configs and the runs to be made or resumed; `stackable` tells which gain by it.
+        resume: continue runs from their checkpoints; one answer for all, or one for each.
+        listeners: who else hears of the trainings.
+
+    Returns:
+        For each fit its run, done or interrupted, or what it failed of: what `execute` would raise. The others go on.
+    """
+    started, share = time.perf_counter(), 1 / max(1, len(fits))
+    resumed = [resume] * len(fits) if isinstance(resume, bool) else resume
+    outcomes: list[Run | Exception] = [run for _, run in fits]
+    going: dict[int, _Fit] = {}
+    for index, (config, run) in enumerate(fits):
+        try:
+            going[index] = _Fit(config, run, resumed[index], started, share)
+        except Exception as error:
+            outcomes[index] = error
+    for fit in going.values():
+        fit.trainer.listeners = [*fit.listeners, *listeners]
+    together = Together([fit.trainer for fit in going.values()])
+    interrupts = Interrupts()
+    with interrupts:
+        interrupts.on_start(together)  # type: ignore[arg-type]  # what it asks of a trainer is to stop
+        for (index, fit), failure in zip(going.items(), together.run(), strict=True):
+            try:
+                if failure is not None:
+                    raise failure
+                fit.write_field()
+            except Exception as error:
+                fit.fail(error)
+                outcomes[index] = RunError(_MEMORY) if _memory_ran_out(error) else error
+                continue
+            try:
+                fit.conclude()
+            except RunError as error:
+                outcomes[index] = error
+    return outcomes
+
+
+def stackable(configs: Sequence[Config]) -> list[list[int]]:
+    """Which fits may train as one stacked computation: their places in `configs`, in groups.
+
+    Fits of a group agree in the network, optimizer, schedule, modality, embedding, device and all of `train`; signals,
+    seeds, selectors, objectives and what is logged may differ. Where a network takes its shape from the signal, such
+    as the levels of a hash grid, `Together` finds out and divides a group further; an ω from the signal is no matter.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, config in enumerate(configs):
+        keys = config.to_dict()
+        named = ("network", "optimizer", "schedule", "modality", "embedding", "device", "train")
+        groups.setdefault(repr([keys[name] for name in named]), []).append(index)
+    return list(groups.values())
+
+
+class _Fit:
+    """One fit, from a prepared request to the files that it leaves; who runs its trainer tells it how that went.
+
+    Args:
+        config: of the fit.
+        run: to be made, or resumed.
+        resume: continue the run from its checkpoint, if it left one.
+        started: the clock's reading when the fit began; now, if not given.
+        share: of the time that passes from then on, how much is this fit's.
+
+    Raises:
+        ConfigError, DataError, RunError: as `fit`.
+    """
+
+    def __init__(
+        self, config: Config, run: Run, resume: bool, started: float | None = None, share: float = 1.0
+    ) -> None:
+        self.config = config
+        self.run = run
+        self._started = time.perf_counter() if started is None else started
+        self._share = share
+        self._earlier = 0.0
+        self._assessed: dict[str, float] = {}
+        self.device = choose_device(config.general.device)
+        self.precision = choose_precision(config.train.precision, self.device)
+        self.dataset = read_signal(config)
+        try:
+            self.trainer, self.network = build(config, self.dataset, self.device, self.precision)
+        except Exception as error:
+            if _memory_ran_out(error):
+                raise RunError("the network does not fit in memory; lower network.hidden_features") from error
+            raise
+        self.result: dict[str, Any] = {
+            "status": "interrupted",
+            "modality": config.modality.name,
+            "metrics": {},
+            "steps": 0,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "coordinates": len(self.dataset),
+            "seconds": {},
+            "device": str(self.device),
+            "precision": self.precision,
+            "seed": config.general.seed,
+            "versions": versions(),
+        }
+        self._history = History(run)
+        self.listeners: list[Listener] = [
+            self._history,
+            Checkpoints(run, config.checkpoint.seconds, self.elapsed),
+        ]
+        if resume and run.has_progress:
+            self._restore()
+        elif not resume:
+            run.create(config)
+
+    def _restore(self) -> None:
+        """Go on from the run's checkpoint."""
+        run, trainer = self.run, self.trainer
         state = run.read_checkpoint()
-        if state.get("device") not in (None, device.type):
+        if state.get("device") not in (None, self.device.type):
             raise ConfigError(f"{run.folder} was fitted on {state['device']}; resume it with device={state['device']}")
         try:
             trainer.load_state_dict(state)
-            earlier = float(state["elapsed"])
+            self._earlier = float(state["elapsed"])
             if trainer.step < 0 or (trainer.budget is None and trainer.step > trainer.steps):
                 raise ValueError(trainer.step)
         except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
@@ -159,47 +275,39 @@ def execute(
             ) from error
         # An interrupted run was evaluated where it stopped; one that never was would have no such row.
         every = run.config.log.every
-        history.rows = [
+        self._history.rows = [
             row
             for row in run.history
             if (row["step"] < trainer.step and row["step"] % every == 0)
             or (row["step"] == trainer.step and (row["step"] % every == 0 or trainer.finished))
         ]
-    elif not resume:
-        run.create(config)
 
-    def elapsed() -> float:
-        return earlier + time.perf_counter() - started
+    def elapsed(self) -> float:
+        """Seconds that the fit has taken so far, before it was interrupted included."""
+        return self._earlier + self._share * (time.perf_counter() - self._started)
 
-    def conclude(status: str, **more: Any) -> None:
-        last = history.rows[-1] if history.rows else {}
-        metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | assessed
-        seconds = {"total": elapsed(), **trainer.seconds}
-        result.update(status=status, metrics=metrics, steps=trainer.step, seconds=seconds, **more)
-        run.write_result(result)
+    def write_field(self) -> None:
+        """After the training: write the field and the reconstruction, and assess them as the modality does."""
+        field = Field.of(self.config, self.network, self.dataset)
+        modality = self.config.modality.plugin(self.config.modality.options)
+        self.run.write_field(field, modality)
+        self._assessed = modality.assess(field, Path(self.config.data.path))
 
-    checkpoints = Checkpoints(run, config.checkpoint.seconds, elapsed)
-    interrupts = Interrupts()
-    display = Display(config, run, device, precision, quiet)
-    trainer.listeners = [history, checkpoints, interrupts, display, *listeners]
-    with display, interrupts:
-        try:
-            trainer.run()
-            field = Field.of(config, network, dataset)
-            modality = config.modality.plugin(config.modality.options)
-            run.write_field(field, modality)
-            assessed = modality.assess(field, Path(config.data.path))
-        except Exception as error:
-            with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
-                conclude("failed", error=str(error))
-            if _memory_ran_out(error):
-                raise RunError(
-                    "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
-                ) from error
-            raise
-        conclude("done" if trainer.finished else "interrupted")
-    display.conclude(result)
-    return run
+    def conclude(self) -> None:
+        """Write the result of a fit whose field is written."""
+        self._write_result("done" if self.trainer.finished else "interrupted")
+
+    def fail(self, error: Exception) -> None:
+        """Write the result of a fit that failed."""
+        with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
+            self._write_result("failed", error=str(error))
+
+    def _write_result(self, status: str, **more: Any) -> None:
+        last = self._history.rows[-1] if self._history.rows else {}
+        metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | self._assessed
+        seconds = {"total": self.elapsed(), **self.trainer.seconds}
+        self.result.update(status=status, metrics=metrics, steps=self.trainer.step, seconds=seconds, **more)
+        self.run.write_result(self.result)
 
 
 def read_signal(config: Config) -> CoordinateDataset:
@@ -263,6 +371,9 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
         evaluate_every=config.log.every,
     )
     return trainer, network
+
+
+_MEMORY = "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
 
 
 def _memory_ran_out(error: Exception) -> bool:
