@@ -188,16 +188,15 @@ def execute_together(
     return outcomes
 
 
-def stackable(configs: Sequence[Config]) -> list[list[int]]:
-    """Which fits may train as one stacked computation: their places in `configs`, in groups.
+def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Which fits may train as one stacked computation: their places in `configs`, of all keys each, in groups.
 
     Fits of a group agree in the network, optimizer, schedule, modality, embedding, device and all of `train`; signals,
     seeds, selectors, objectives and what is logged may differ. Where a network takes its shape from the signal, such
     as the levels of a hash grid, `Together` finds out and divides a group further; an ω from the signal is no matter.
     """
     groups: dict[str, list[int]] = {}
-    for index, config in enumerate(configs):
-        keys = config.to_dict()
+    for index, keys in enumerate(configs):
         named = ("network", "optimizer", "schedule", "modality", "embedding", "device", "train")
         groups.setdefault(repr([keys[name] for name in named]), []).append(index)
     return list(groups.values())

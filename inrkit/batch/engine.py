@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from inrkit.batch.summary import summarise
 from inrkit.batch.tuning import choose
 from inrkit.errors import ConfigError
 from inrkit.files import write_text
+from inrkit.fitting import stackable
 
 RUNNABLE = ("failed", "interrupted", "pending")
 """Statuses of the jobs that a study runs when it is run again."""
@@ -107,19 +109,49 @@ class _Engine:
                 self._workers.enter_context(self.launcher)
                 self._launched = True
             self.display.expect(len(attempt))
-            for event in self.launcher.run([self._task(job) for job in attempt]):
-                job = wanted[event.task.id]
-                if isinstance(event, Started):
-                    self.display.started(job)
-                    continue
-                state = self.results.record(job, event.status, event.error)
-                self.display.ended(job, state)
-                self._write(last=False)
+            alone = self._run(self._tasks(attempt), wanted)
+            self._run([self._task(wanted[task.id]) for task in alone], wanted)
             attempt = [job for job in attempt if self.results.state(job).status == "failed"]
 
-    def _task(self, job: Job) -> Task:
+    def _run(self, tasks: list[Task], wanted: Mapping[str, Job]) -> list[Task]:
+        """Have tasks performed.
+
+        Returns:
+            The jobs that trained together when their worker came to an end: which of them it was is not known.
+        """
+        alone: list[Task] = []
+        for event in self.launcher.run(tasks):
+            if isinstance(event, Started):
+                for task in event.task.all:
+                    self.display.started(wanted[task.id])
+                continue
+            if event.task.beside and event.each is None and event.status == "failed":
+                alone += event.task.all
+                self.display.say(f"{len(event.task.all)} jobs fail together: {event.error}; each goes on alone")
+                continue
+            whole = {"status": event.status, "error": event.error}
+            for task in event.task.all:
+                told = (event.each or {}).get(task.id, whole)
+                state = self.results.record(wanted[task.id], told["status"], told["error"])
+                self.display.ended(wanted[task.id], state)
+            self._write(last=False)
+        return alone
+
+    def _task(self, job: Job, *beside: Job) -> Task:
         assert job.config is not None
-        return Task(job.id, str(self.results.run(job).folder), job.config)
+        return Task(job.id, str(self.results.run(job).folder), job.config, tuple(self._task(each) for each in beside))
+
+    def _tasks(self, jobs: list[Job]) -> list[Task]:
+        """A task for each job, or for as many of a kind as are to train together, shared out over the workers."""
+        together = self.study.batch.together
+        if together == 1:
+            return [self._task(job) for job in jobs]
+        tasks = []
+        for kind in stackable([job.config or {} for job in jobs]):
+            size = max(1, min(together, math.ceil(len(kind) / self.launcher.workers)))
+            for start in range(0, len(kind), size):
+                tasks.append(self._task(*(jobs[place] for place in kind[start : start + size])))
+        return tasks
 
     def _write(self, last: bool = True) -> None:
         if self.results.write(last):

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inrkit.config import resolve
+from inrkit.config import Config, resolve
 from inrkit.device import choose_device
 from inrkit.errors import DataError, InrkitError
-from inrkit.fitting import execute
+from inrkit.fitting import execute, execute_together
 from inrkit.run import Run
 
 LOG = "log.txt"
@@ -32,8 +32,11 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         task: the fields of a `Task`.
 
     Returns:
-        `status`, "done", "failed" or "interrupted", and `error`, a line or None.
+        `status`, "done", "failed" or "interrupted", and `error`, a line or None; where jobs train together, `each`,
+        the same of every job by identity.
     """
+    if task["beside"]:
+        return _perform_together([task, *task["beside"]])
     run = Run(task["folder"])
     try:
         if run.result.get("status") == "done":
@@ -54,6 +57,46 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         return {"status": "interrupted", "error": None}
     except BaseException as error:
         return {"status": "failed", "error": _reason(error)}
+
+
+def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fit what several tasks ask for, as one stacked computation where they are of a kind."""
+    each: dict[str, dict[str, Any]] = {task["id"]: {"status": "interrupted", "error": None} for task in tasks}
+    fits: dict[str, tuple[Config, Run, bool]] = {}
+    for task in tasks:
+        run = Run(task["folder"])
+        try:
+            if run.result.get("status") == "done":
+                each[task["id"]] = {"status": "done", "error": None}
+                continue
+            run.folder.mkdir(parents=True, exist_ok=True)
+            config = resolve([task["config"]])
+            resume = _resumable(run, config.general.device)
+            if not resume:
+                _clear(run)
+            fits[task["id"]] = config, run, resume
+        except Exception as error:
+            each[task["id"]] = _failed(run, error)
+    try:
+        with _captured(Path(tasks[0]["folder"]) / LOG):
+            ended = execute_together(
+                [(config, run) for config, run, _ in fits.values()], resume=[resume for *_, resume in fits.values()]
+            )
+    except KeyboardInterrupt:
+        return {"status": "interrupted", "error": None, "each": each}
+    except BaseException as error:  # of all at once: each will show by itself which of them it was
+        return {"status": "failed", "error": _reason(error)}
+    for (identity, (_, run, _)), outcome in zip(fits.items(), ended, strict=True):
+        status = {"status": run.result.get("status"), "error": None}
+        each[identity] = _failed(run, outcome) if isinstance(outcome, Exception) else status
+    return {**each[tasks[0]["id"]], "each": each}
+
+
+def _failed(run: Run, error: Exception) -> dict[str, Any]:
+    """Note in its own log what a job failed of."""
+    with (run.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
+        traceback.print_exception(error, file=log)
+    return {"status": "failed", "error": _reason(error)}
 
 
 def _reason(error: BaseException) -> str:

@@ -17,11 +17,18 @@ LAUNCHERS: Registry[Launcher] = Registry("launcher", "inrkit.launchers")
 @dataclass
 class JobOptions:
     limit: float = option(0.0, at_least=0)
-    """Seconds that a job may take before it counts as hanging and is killed; 0 for no limit."""
+    """Seconds that a job may take before it counts as hanging and is killed, for each of those that train together;
+    0 for no limit."""
     retries: int = option(0, at_least=0)
     """How often a job that failed is tried again."""
     memory: float = option(0.0, at_least=0)
     """GiB of main memory that a job may take before it is killed; 0 for no limit."""
+
+
+@dataclass
+class BatchOptions:
+    together: int = option(1, at_least=1)
+    """How many small fits of a kind a worker trains as one stacked computation; 1 for one by one."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,18 @@ class Task:
         id: the job's identity.
         folder: absolute path of the run's folder, on a file system that all workers share.
         config: every key of the resolved config.
+        beside: other jobs, which are to train together with this one as one stacked computation.
     """
 
     id: str
     folder: str
     config: dict[str, Any]
+    beside: tuple[Task, ...] = ()
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        """Every job of the task."""
+        return (self, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -54,11 +68,13 @@ class Outcome:
         task: the task.
         status: "done", "failed" or "interrupted".
         error: why it failed, in a line.
+        each: status and error of every job of the task, by identity, where the worker could tell.
     """
 
     task: Task
     status: str
     error: str | None = None
+    each: dict[str, dict[str, Any]] | None = None
 
 
 @LAUNCHERS.base
@@ -81,6 +97,10 @@ class Launcher(ABC):
     @abstractmethod
     def workers(self) -> int:
         """How many jobs run at a time."""
+
+    def seconds(self, task: Task) -> float:
+        """How long a task may take; 0 for no limit."""
+        return self.job.limit * len(task.all)
 
     @abstractmethod
     def run(self, tasks: Iterable[Task]) -> Iterator[Started | Outcome]:

@@ -94,7 +94,8 @@ class Local(Launcher):
                     self._reopen()
                 task = waiting.popleft()
                 with contextlib.suppress(RuntimeError):  # the pool broke just now: there is a next round
-                    running[self._pool.schedule(perform, args=[asdict(task)], timeout=self.job.limit or None)] = task
+                    limit = self.seconds(task) or None
+                    running[self._pool.schedule(perform, args=[asdict(task)], timeout=limit)] = task
                     continue
                 waiting.appendleft(task)
             ended, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -169,7 +170,7 @@ class Local(Launcher):
         if error is None:
             return Outcome(task, **future.result())
         if isinstance(error, TimeoutError):
-            return Outcome(task, "failed", f"took longer than job.limit={self.job.limit:g} s and was killed")
+            return Outcome(task, "failed", f"took longer than job.limit={self.seconds(task):g} s and was killed")
         if self.stopping or isinstance(error, CancelledError | KeyboardInterrupt):
             return Outcome(task, "interrupted")
         if isinstance(error, ProcessExpired):

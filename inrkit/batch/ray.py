@@ -272,9 +272,10 @@ class Ray(Launcher):
         import ray
 
         for ref, attempt in self._running.items():
-            if self.job.limit and attempt.node and not attempt.killed and _since(attempt.since) > self.job.limit:
+            limit = self.seconds(attempt.task)
+            if limit and attempt.node and not attempt.killed and _since(attempt.since) > limit:
                 attempt.killed = time.monotonic()
-                attempt.reason = f"took longer than job.limit={self.job.limit:g} s and was killed"
+                attempt.reason = f"took longer than job.limit={limit:g} s and was killed"
                 ray.cancel(ref, force=True)
 
     def _lost(self, attempt: _Attempt, error: Exception | None) -> bool:

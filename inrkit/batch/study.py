@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from inrkit.batch.identity import digest, identity
-from inrkit.batch.launcher import LAUNCHERS, JobOptions
+from inrkit.batch.launcher import LAUNCHERS, BatchOptions, JobOptions
 from inrkit.config import SLOTS, Choice, parse_overrides, presets, read_yaml, resolve
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
@@ -61,7 +61,7 @@ class TableOptions:
     """Row → metric → number, or row → column → metric → number, shown beside what was measured."""
 
 
-_SECTIONS: dict[str, type] = {"tune": TuneOptions, "table": TableOptions, "job": JobOptions}
+_SECTIONS: dict[str, type] = {"tune": TuneOptions, "table": TableOptions, "job": JobOptions, "batch": BatchOptions}
 _KEYS = ("extends", "base", "set", "matrix", "variants", "exclude", "include", "overrides", *_SECTIONS, "launcher")
 
 
@@ -128,7 +128,7 @@ class Study:
         axes: values by axis.
         points: the main jobs', in order.
         overrides: config layers above every point's.
-        tune, table, job, launcher: as the study file gives them, validated.
+        tune, table, job, batch, launcher: as the study file gives them, validated.
         text: the study as resolved, YAML.
     """
 
@@ -141,6 +141,7 @@ class Study:
     tuned_on: dict[str, list[Value]]
     table: TableOptions
     job: JobOptions
+    batch: BatchOptions
     launcher: Choice
     text: str
     _digests: dict[Path, str] = dataclasses.field(default_factory=dict)
@@ -357,6 +358,7 @@ class _Reader:
             tuned_on,
             table,
             sections["job"],
+            sections["batch"],
             launcher,
             self._text(axes),
         )

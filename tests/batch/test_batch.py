@@ -348,3 +348,32 @@ def test_tuning_gives_each_group_the_best_value(tmp_path):
     assert line.startswith(f"| full | 2 | {at_5:.2f} ± ")
     assert f"| {at_20:.2f} ± " in line
     assert "| full, published |  | – | 31.06 | – |" in lines
+
+
+def test_jobs_that_train_together_get_what_they_get_alone_and_a_bad_file_fails_alone(tmp_path):
+    alone = room(tmp_path / "alone", names="abcde", steps=10)
+    (alone / "photos" / "c.png").write_bytes(b"no picture")
+    network = "network={name: siren, hidden_features: 16, hidden_layers: 1}"
+    batch(alone, network, code=1)
+    together = room(tmp_path / "together", names="abcde", steps=10)
+    (together / "photos" / "c.png").write_bytes(b"no picture")
+    said = batch(together, network, "batch.together=4", code=1)
+    assert "8 done, 2 failed" in said
+    assert {row["id"]: row["status"] for row in rows(together)} == {row["id"]: row["status"] for row in rows(alone)}
+    expected = {row["id"]: row["psnr"] for row in rows(alone) if row["status"] == "done"}
+    found = {row["id"]: row["psnr"] for row in rows(together) if row["status"] == "done"}
+    assert found == pytest.approx(expected, abs=0.01)
+    failed = [row for row in rows(together) if row["status"] == "failed"]
+    assert all("c.png" in row["error"] for row in failed)
+    assert all("DataError" in (together / "out" / row["folder"] / "log.txt").read_text() for row in failed)
+
+
+def test_one_job_that_hangs_does_not_take_along_those_that_train_with_it(tmp_path):
+    folder = room(tmp_path / "room", steps=3)
+    (folder / "hang").write_text("")
+    text = (folder / "study.yaml").read_text().replace("selector: [full, uniform]", "network.hangs: [hang, '']")
+    (folder / "study.yaml").write_text(text)
+    said = batch(folder, "job.limit=4", "batch.together=2", code=1)
+    assert said.count("took longer than job.limit=") >= 2
+    done = {row["network.hangs"]: row["status"] for row in rows(folder)}
+    assert done == {"hang": "failed", "": "done"}
