@@ -59,7 +59,7 @@ class Constant(LearningRateSchedule):
 
 @dataclass
 class CosineOptions(ConstantOptions):
-    final: float = option(0.0, at_least=0, at_most=1)
+    final: float = option(0.0, at_least=0, at_most=1, own=True)
     """Factor at the end of training."""
 
 
@@ -75,7 +75,7 @@ class Cosine(LearningRateSchedule):
 
 @dataclass
 class ExponentialOptions(ConstantOptions):
-    final: float = option(0.1, above=0, at_most=1)
+    final: float = option(0.1, above=0, at_most=1, own=True)
     """Factor at the end of training."""
 
 
@@ -95,7 +95,7 @@ class OneCycleOptions:
     """Share of training at which the learning rate is highest."""
     initial: float = option(0.04, above=0, at_most=1)
     """Factor at the start of training."""
-    final: float = option(0.0, at_least=0, at_most=1)
+    final: float = option(0.0, at_least=0, at_most=1, own=True)
     """Factor at the end of training."""
     warmup: ClassVar[float] = 0.0
     """The rise to the peak takes the place of the warm-up that the other schedules share."""

@@ -39,9 +39,9 @@ class OptimizerFactory(ABC):
 class AdamOptions:
     lr: float = option(1e-4, above=0)
     """Learning rate before the schedule's factor."""
-    beta1: float = option(0.9, at_least=0, below=1)
+    beta1: float = option(0.9, at_least=0, below=1, own=True)
     """Decay of the running mean of gradients."""
-    beta2: float = option(0.999, at_least=0, below=1)
+    beta2: float = option(0.999, at_least=0, below=1, own=True)
     """Decay of the running mean of squared gradients."""
     weight_decay: float = option(0.0, at_least=0)
     """Weight decay; coupled to the gradient in Adam, decoupled in AdamW."""
@@ -75,9 +75,9 @@ class AdamW(Adam):
 class SoapOptions:
     lr: float = option(1e-3, above=0)
     """Learning rate before the schedule's factor; smaller batches want a smaller one."""
-    beta1: float = option(0.95, at_least=0, below=1)
+    beta1: float = option(0.95, at_least=0, below=1, own=True)
     """Decay of the running mean of gradients."""
-    beta2: float = option(0.95, at_least=0, below=1)
+    beta2: float = option(0.95, at_least=0, below=1, own=True)
     """Decay of the running mean of squared gradients."""
     weight_decay: float = option(0.0, at_least=0)
     """Decoupled weight decay."""
@@ -132,9 +132,9 @@ class MuonOptions:
     """Decay of the running mean of hidden matrices' gradients."""
     adam_lr: float = option(1e-3, above=0)
     """Learning rate of all other parameters before the schedule's factor."""
-    beta1: float = option(0.9, at_least=0, below=1)
+    beta1: float = option(0.9, at_least=0, below=1, own=True)
     """Decay of the running mean of the other parameters' gradients."""
-    beta2: float = option(0.999, at_least=0, below=1)
+    beta2: float = option(0.999, at_least=0, below=1, own=True)
     """Decay of the running mean of their squared gradients."""
     weight_decay: float = option(0.0, at_least=0)
     """Decoupled weight decay, of all parameters."""

@@ -273,14 +273,15 @@ class Trainer:
         for chunk in self._chunks(survey.indices):
             with torch.set_grad_enabled(survey.influence):
                 residual = self._residual(chunk)
+            weights = self.dataset.weights_of(chunk)
             if survey.influence:
-                half = residual.square().sum() / 2
+                square = residual.square() if weights is None else residual.square() * weights[:, None]
+                half = square.sum() / 2
                 parts = torch.autograd.grad(half, list(parameters.values()), allow_unused=True)
                 for total, part in zip(direction.values(), parts, strict=True):
                     if part is not None:
                         total += part
             residual = residual.detach()
-            weights = self.dataset.weights_of(chunk)
             mean = residual.square().mean(dim=-1)
             squared.append(mean if weights is None else mean * weights)
             weighted.append(residual @ self.dataset.channel_weights)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from scipy import optimize, stats
 from torch import Tensor
 
 from inrkit.options import option
@@ -324,6 +323,8 @@ class BoxCox(ValueTransform):
 
     @classmethod
     def fit(cls, options: BoxCoxOptions, dataset: CoordinateDataset) -> BoxCox:
+        from scipy import optimize, stats
+
         low, high = dataset.extent
         values = _sample(dataset)
         if values.min() == values.max():

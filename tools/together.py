@@ -23,8 +23,8 @@ from inrkit.config import Config, resolve
 from inrkit.fitting import execute, execute_together
 
 NETWORKS = {
-    "SIREN 2×32": {"hidden_features": 32, "hidden_layers": 1},
-    "SIREN 3×64": {"hidden_features": 64, "hidden_layers": 2},
+    "SIREN 1×32": {"hidden_features": 32, "hidden_layers": 1},
+    "SIREN 2×64": {"hidden_features": 64, "hidden_layers": 2},
 }
 SELECTORS = {
     "full": {"name": "full"},

@@ -56,7 +56,7 @@ class TableOptions:
     metrics: list[str] = option([])
     """What is measured in each; by default the metrics of the config, and seconds."""
     at: list[int] = option([])
-    """Steps at which the first metric is read off metrics.jsonl, instead of at the end."""
+    """Steps at which the first metric is read off metrics.jsonl too, besides at the end."""
     published: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Row → metric → number, or row → column → metric → number, shown beside what was measured."""
 

@@ -62,7 +62,7 @@ def measures(study: Study, results: Results) -> list[str]:
         configs = [job.config for job in results.jobs if job.config is not None]
         names = list(dict.fromkeys([*(name for config in configs for name in config["metrics"]), "seconds"]))
     at = [f"{names[0]}@{step}" for step in study.table.at]
-    return [*at, *names[1:]] if at else names
+    return [*at, *names]
 
 
 def summarise(study: Study, results: Results) -> str:
@@ -119,7 +119,9 @@ def _table(
         if group:
             counts.setdefault(row, set()).add(len(group))
         for name in names:
-            found[row, column, name] = [values[job.id][name] for job in group if name in values[job.id]]
+            had = [values[job.id][name] for job in group if name in values[job.id]]
+            # A mean over those alone that came as far as a step would compare unlike jobs.
+            found[row, column, name] = had if "@" not in name or len(had) == len(group) else []
     means = {place: statistics.fmean(had) for place, had in found.items() if had}
     cells: dict[tuple[Labels, Labels, str], str] = {}
     for column, name in itertools.product(columns, names):
@@ -144,7 +146,7 @@ def _table(
 
 def _by_file(study: Study, results: Results, done: list[Job]) -> list[str]:
     files = list(dict.fromkeys(job.cell.get(PATH) for job in done))
-    layout, name = Layout.of(study, done), measures(study, results)[0]
+    layout, name = Layout.of(study, done), next(name for name in measures(study, results) if "@" not in name)
     groups = list(dict.fromkeys(labels(job, layout.axes) for job in done))
     if not (1 < len(files) <= _FILES and len(groups) > 1):
         return []

@@ -24,7 +24,7 @@ class PositionalOptions:
     """Width of every hidden layer."""
     hidden_layers: int = option(3, at_least=0)
     """ReLU layers after the first one."""
-    octaves: int = option(10, at_least=0)
+    octaves: int = option(10, at_least=0, at_most=64)
     """L: frequencies 1, 2, 4, … 2^(L−1) radians a unit of coordinate; 0 is as many as the lattice can show along its
     longest axis, 10 for 512 cells and for free points."""
 
@@ -76,7 +76,7 @@ class FourierFeaturesOptions:
     coordinate; 0 is the default times what the signal's spectrum asks for."""
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(2, at_least=0)
+    hidden_layers: int = option(2, at_least=0, own=True)
     """ReLU layers after the first one."""
 
 

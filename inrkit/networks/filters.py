@@ -170,7 +170,7 @@ class LimitedFilter(nn.Module):
 class BaconOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of the filters and of the linear layers between them."""
-    hidden_layers: int = option(4, at_least=0)
+    hidden_layers: int = option(4, at_least=0, own=True)
     """n: linear layers between n + 1 filters. The first two filters have half the bandwidth of the others."""
     bandwidth: list[float] = option([])
     """Highest frequency of the output along each axis, in periods over the signal's extent; one number is for all

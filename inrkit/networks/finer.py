@@ -39,7 +39,7 @@ class FinerOptions:
     """ω of the other variable-periodic layers."""
     first_bias: float = option(0.0, at_least=0)
     """k: the first layer's biases are uniform in ±k, and the larger, the higher the frequencies; 0 is ±1/√D."""
-    weight_scale: float = option(1.0, above=0)
+    weight_scale: float = option(1.0, above=0, own=True)
     """Factor on the initial weights of all layers but the last (weight scaling, arXiv 2410.04779)."""
 
 

@@ -18,6 +18,8 @@ from inrkit.options import option
 
 _FREE_RESOLUTION = 256
 _MULTIPLIERS = (1, 2654435761, 805459861)
+_FINEST = 1 << 16
+"""Of a longer axis; float32 would place coordinates in finer cells by several percent of a cell."""
 
 
 @dataclass
@@ -31,11 +33,11 @@ class HashGridOptions:
     base_resolution: int = option(16, at_least=1)
     """Cells along an axis at the coarsest level."""
     finest_resolution: int = option(0, at_least=0)
-    """Cells along an axis at the finest level; 0 is the cells of the signal's lattice along its longest axis, 256
-    for free points."""
-    hidden_features: int = option(64, at_least=1)
+    """Cells along an axis at the finest level; 0 is the cells of the signal's lattice along its longest axis,
+    65,536 at most, and 256 for free points."""
+    hidden_features: int = option(64, at_least=1, own=True)
     """Width of the perceptron's hidden layers."""
-    hidden_layers: int = option(1, at_least=0)
+    hidden_layers: int = option(1, at_least=0, own=True)
     """ReLU layers after the first one."""
 
 
@@ -91,7 +93,7 @@ class HashGrid(Network):
     def fitted(cls, options: HashGridOptions, dataset: CoordinateDataset) -> HashGridOptions:
         if options.finest_resolution > 0:
             return options
-        finest = _FREE_RESOLUTION if dataset.grid_shape is None else max(dataset.grid_shape)
+        finest = _FREE_RESOLUTION if dataset.grid_shape is None else min(max(dataset.grid_shape), _FINEST)
         return dataclasses.replace(options, finest_resolution=finest)
 
     def forward(self, coordinates: Tensor) -> Tensor:

@@ -55,9 +55,9 @@ class Errors:
         residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on.
         slope: (k, D) gradient of the coordinate's loss with respect to the coordinate, for selectors with
             `needs_slope`; the signal between lattice points counts as linear, between free points as constant.
-        influence: (k,) norm over the channels of J_i Σ_j J_jᵀ (F(x_j) − y_j), where J_i is the Jacobian of F(x_i) with
-            respect to the parameters and j runs over the surveyed: how far a small step of gradient descent on them
-            moves the prediction at x_i; for surveys that ask for it.
+        influence: (k,) norm over the channels of J_i Σ_j w_j J_jᵀ (F(x_j) − y_j), where J_i is the Jacobian of F(x_i)
+            with respect to the parameters, w_j the dataset's weight and j runs over the surveyed: how far a small step
+            of gradient descent on them moves the prediction at x_i; for surveys that ask for it.
     """
 
     squared: Tensor
@@ -171,5 +171,9 @@ class RatioOptions:
         return min(1.0, max(self.ratio, self.least / count))
 
     def scheduled_size(self, count: int, done: float) -> int:
-        """k = ⌊r · N⌋, at least 1."""
-        return max(1, share_of(count, ratio(self.ratio_schedule, self.start(count), done)))
+        """k = ⌊r · N⌋, at least `least` or N."""
+        return max(min(self.least, count), share_of(count, ratio(self.ratio_schedule, self.start(count), done)))
+
+    def largest_size(self, count: int) -> int:
+        """The largest k of the schedule, which is at one of its ends."""
+        return max(self.scheduled_size(count, done) for done in (0.0, 1.0))

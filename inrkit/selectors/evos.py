@@ -70,7 +70,7 @@ class Evos(Selector):
     @property
     def cached_numbers(self) -> float:
         # The fitness itself, and int64 indices of the ranking and the two views of its head.
-        return 1 + 3 * 2 * self.options.start(self.count)
+        return 1 + 3 * 2 * self.options.largest_size(self.count) / self.count
 
     def is_key_step(self, progress: Progress) -> bool:
         """Step 1, and every step t with t mod I(t) = 1; where I(t) = 1, every step (EVOS, section 3.1)."""

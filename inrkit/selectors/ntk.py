@@ -22,7 +22,7 @@ _NEGLIGIBLE = 1e-3
 class NtkTeachingOptions(RatioOptions):
     ratio: float = option(0.2, above=0, at_most=1)
     """Share of the coordinates that a step trains on, at the start: r0."""
-    uniform: float = option(0.7, at_least=0, at_most=1)
+    uniform: float = option(0.7, at_least=0, at_most=1, own=True)
     """Share of the selection that is drawn uniformly at random: ξ."""
     refresh: int = option(10, at_least=1)
     """Steps between two computations of the influence, and the unit of `decay`: α."""
@@ -53,8 +53,7 @@ class NtkGuidedTeaching(Selector):
     @property
     def cached_numbers(self) -> float:
         # int64 indices, at most all that is not uniform: the ranking, and what a step's survey chose.
-        largest_size = max(self.options.scheduled_size(self.count, done) for done in (0.0, 1.0))
-        return 2 * 2 * (1 - self.options.uniform) * largest_size / self.count
+        return 2 * 2 * (1 - self.options.uniform) * self.options.largest_size(self.count) / self.count
 
     def size(self, progress: Progress) -> int:
         return self.options.scheduled_size(self.count, progress.before)

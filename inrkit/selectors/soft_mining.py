@@ -33,7 +33,7 @@ class SoftMiningOptions(RatioOptions):
     the next, over its correction; r is the share of the coordinates that is selected."""
     noise: float = option(0.02, at_least=0)
     """b: standard deviation of a position's random move, as a share of the signal's extent."""
-    uniform: float = option(0.1, at_least=0, at_most=1)
+    uniform: float = option(0.1, at_least=0, at_most=1, own=True)
     """Share of the positions that are drawn anew uniformly at every step."""
     redrawn: float = option(0.1, at_least=0, at_most=1)
     """Share of the positions, those of least error, that are drawn anew by edge strength at every step."""
@@ -68,7 +68,7 @@ class SoftMining(Selector):
     @property
     def cached_numbers(self) -> float:
         # The float64 sums of edge strengths, and the positions.
-        return 2 + self.operator.dataset.dimensions * self.options.start(self.count)
+        return 2 + self.operator.dataset.dimensions * self.options.largest_size(self.count) / self.count
 
     def size(self, progress: Progress) -> int:
         return self.options.scheduled_size(self.count, progress.before)

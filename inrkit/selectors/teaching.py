@@ -49,8 +49,7 @@ class ImplicitNeuralTeaching(Selector):
 
     @property
     def cached_numbers(self) -> float:
-        largest_size = max(self.options.scheduled_size(self.count, done) for done in (0.0, 1.0))
-        return 2 * largest_size / self.count  # int64 indices
+        return 2 * self.options.largest_size(self.count) / self.count  # int64 indices
 
     def size(self, progress: Progress) -> int:
         if self._chooses(progress):

@@ -343,11 +343,11 @@ def test_tuning_gives_each_group_the_best_value(tmp_path):
     at_5 = np.mean([Run(folder / "out" / row["folder"]).history[0]["psnr"] for row in full])
     at_20 = np.mean([row["psnr"] for row in full])
     lines = summary.splitlines()
-    assert "| selector | n | PSNR at 5 | PSNR at 20 | seconds |" in lines
+    assert "| selector | n | PSNR at 5 | PSNR at 20 | PSNR | seconds |" in lines
     (line,) = [line.replace("**", "") for line in lines if line.startswith("| full | 2 |")]
     assert line.startswith(f"| full | 2 | {at_5:.2f} ± ")
     assert f"| {at_20:.2f} ± " in line
-    assert "| full, published |  | – | 31.06 | – |" in lines
+    assert "| full, published |  | – | 31.06 | – | – |" in lines
 
 
 def test_jobs_that_train_together_get_what_they_get_alone_and_a_bad_file_fails_alone(tmp_path):

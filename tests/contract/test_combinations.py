@@ -16,7 +16,7 @@ from inrkit.options import field_names
 POINTS = {"data": "points", "count": 300, "resample_every": 1}
 """Options of a shape by free points, other ones at every step."""
 
-SMALL = {"hidden_features": 8, "hidden_layers": 1, "features": 4, "octaves": 3, "log_table_size": 8, "levels": 3}
+SMALL = {"hidden_features": 8, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}
 """What makes a network small, where it has such options."""
 
 

@@ -101,7 +101,7 @@ def tangent_kernel(trainer: Trainer, indices: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("indices", [SOME, torch.arange(30)], ids=["some", "all"])
 def test_influence_is_the_tangent_kernel_applied_to_the_errors(indices):
     trainer = trainer_of(signal(True), chunk=4)
-    residual = missed(trainer, indices)
+    residual = missed(trainer, indices) * trainer.dataset.weights.reshape(-1)[indices, None]
     kernel = tangent_kernel(trainer, indices)
     expected = (kernel @ residual.double().reshape(-1)).reshape(-1, 2).norm(dim=-1).float()
     found = trainer.measure(Survey(None if len(indices) == 30 else indices, influence=True))
