@@ -179,7 +179,10 @@ def execute_together(
                 fit.write_field()
             except Exception as error:
                 fit.fail(error)
-                outcomes[index] = RunError(_MEMORY) if _memory_ran_out(error) else error
+                outcomes[index] = error
+                if _memory_ran_out(error):
+                    outcomes[index] = told = RunError(_MEMORY)
+                    told.__cause__ = error
                 continue
             try:
                 fit.conclude()
@@ -188,17 +191,19 @@ def execute_together(
     return outcomes
 
 
+_OF_A_KIND = ("network", "optimizer", "schedule", "selector", "objective", "modality", "embedding", "device", "train")
+
+
 def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """Which fits may train as one stacked computation: their places in `configs`, of all keys each, in groups.
 
-    Fits of a group agree in the network, optimizer, schedule, modality, embedding, device and all of `train`; signals,
-    seeds, selectors, objectives and what is logged may differ. Where a network takes its shape from the signal, such
+    Fits of a group agree in the network, optimizer, schedule, selector, objective, modality, embedding, device and all
+    of `train`; signals, seeds and what is logged may differ. Where a network takes its shape from the signal, such
     as the levels of a hash grid, `Together` finds out and divides a group further; an ω from the signal is no matter.
     """
     groups: dict[str, list[int]] = {}
     for index, keys in enumerate(configs):
-        named = ("network", "optimizer", "schedule", "modality", "embedding", "device", "train")
-        groups.setdefault(repr([keys[name] for name in named]), []).append(index)
+        groups.setdefault(repr([keys[name] for name in _OF_A_KIND]), []).append(index)
     return list(groups.values())
 
 

@@ -18,6 +18,8 @@ from inrkit.errors import DataError
 from inrkit.progress import duration, measured
 from inrkit.run import Run
 
+_ROWS = 12
+"""Of the jobs that run, the first so many are shown; with more, the table would hide what is below it."""
 _SHOWN = 5
 """Of the jobs that failed, the last so many are shown."""
 
@@ -82,7 +84,7 @@ class BatchDisplay:
         table = Table(box=None, pad_edge=False)
         for title in ("running", "quality", "step", "left"):
             table.add_column(title, overflow="fold")
-        for job in list(self._running.values()):
+        for job in list(self._running.values())[:_ROWS]:
             table.add_row(escape(job.title), *_progress(job, self.results.run(job)))
         counts = self.results.counts()
         remaining = max(0, self._left - len(self._running))

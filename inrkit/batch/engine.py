@@ -148,7 +148,9 @@ class _Engine:
             return [self._task(job) for job in jobs]
         tasks = []
         for kind in stackable([job.config or {} for job in jobs]):
-            size = max(1, min(together, math.ceil(len(kind) / self.launcher.workers)))
+            # Under a budget of time, what a network gets would depend on those beside it.
+            timed = (jobs[kind[0]].config or {})["train"]["seconds"] > 0
+            size = 1 if timed else max(1, min(together, math.ceil(len(kind) / max(1, self.launcher.workers))))
             for start in range(0, len(kind), size):
                 tasks.append(self._task(*(jobs[place] for place in kind[start : start + size])))
         return tasks

@@ -39,7 +39,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         return _perform_together([task, *task["beside"]])
     run = Run(task["folder"])
     try:
-        if run.result.get("status") == "done":
+        if _status(run) == "done":
             return {"status": "done", "error": None}
         run.folder.mkdir(parents=True, exist_ok=True)
         with _captured(run.folder / LOG):
@@ -49,8 +49,9 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
                 if not resume:
                     _clear(run)
                 execute(config, run, resume=resume, quiet=False)
-            except BaseException:
+            except BaseException as error:
                 traceback.print_exc()
+                _forget(run, error)
                 raise
         return {"status": run.result["status"], "error": None}
     except KeyboardInterrupt:
@@ -66,7 +67,7 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     for task in tasks:
         run = Run(task["folder"])
         try:
-            if run.result.get("status") == "done":
+            if _status(run) == "done":
                 each[task["id"]] = {"status": "done", "error": None}
                 continue
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,9 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
         return {"status": "interrupted", "error": None, "each": each}
     except BaseException as error:  # of all at once: each will show by itself which of them it was
         return {"status": "failed", "error": _reason(error)}
+    failures = [outcome for outcome in ended if isinstance(outcome, Exception)]
+    if len({id(failure.__cause__ or failure) for failure in failures}) < len(failures):  # of a step of several
+        return {"status": "failed", "error": _reason(failures[0])}
     for (identity, (_, run, _)), outcome in zip(fits.items(), ended, strict=True):
         status = {"status": run.result.get("status"), "error": None}
         each[identity] = _failed(run, outcome) if isinstance(outcome, Exception) else status
@@ -96,7 +100,23 @@ def _failed(run: Run, error: Exception) -> dict[str, Any]:
     """Note in its own log what a job failed of."""
     with (run.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
+    _forget(run, error)
     return {"status": "failed", "error": _reason(error)}
+
+
+def _forget(run: Run, error: BaseException) -> None:
+    """Remove a checkpoint that no longer fits, after a change of code for one: the next attempt starts over."""
+    if isinstance(error, DataError) and "checkpoint.pt does not fit" in str(error):
+        (run.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _status(run: Run) -> str | None:
+    """Of an earlier attempt; None if there is none, or its result.json is damaged."""
+    try:
+        status: str | None = run.result.get("status")
+    except (ValueError, AttributeError):
+        return None
+    return status
 
 
 def _reason(error: BaseException) -> str:
@@ -109,7 +129,7 @@ def _reason(error: BaseException) -> str:
 
 def _resumable(run: Run, device: str) -> bool:
     """Whether the folder holds a checkpoint worth going on from, on this device."""
-    if run.result.get("status") == "failed":
+    if _status(run) == "failed":
         return False
     try:
         return run.exists and run.read_checkpoint().get("device") == choose_device(device).type

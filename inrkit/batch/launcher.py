@@ -102,6 +102,11 @@ class Launcher(ABC):
         """How long a task may take; 0 for no limit."""
         return self.job.limit * len(task.all)
 
+    def limit_of(self, task: Task) -> str:
+        """The limit of a task in words."""
+        several = f" for each of {len(task.all)}" if task.beside else ""
+        return f"job.limit={self.job.limit:g} s{several}"
+
     @abstractmethod
     def run(self, tasks: Iterable[Task]) -> Iterator[Started | Outcome]:
         """Perform tasks, telling of each when it starts and when it has ended, in the order in which that happens.

@@ -138,6 +138,7 @@ class Local(Launcher):
         try:
             self._pool = ProcessPool(
                 self.workers,
+                max_tasks=1 if self.job.memory else 0,  # a job should not be killed for its predecessor's memory
                 initializer=_begin,
                 initargs=(self._slots, self.workers, self._gpus, self.job.memory),
                 context=multiprocessing.get_context("spawn"),
@@ -170,7 +171,7 @@ class Local(Launcher):
         if error is None:
             return Outcome(task, **future.result())
         if isinstance(error, TimeoutError):
-            return Outcome(task, "failed", f"took longer than job.limit={self.seconds(task):g} s and was killed")
+            return Outcome(task, "failed", f"took longer than {self.limit_of(task)} and was killed")
         if self.stopping or isinstance(error, CancelledError | KeyboardInterrupt):
             return Outcome(task, "interrupted")
         if isinstance(error, ProcessExpired):

@@ -275,7 +275,7 @@ class Ray(Launcher):
             limit = self.seconds(attempt.task)
             if limit and attempt.node and not attempt.killed and _since(attempt.since) > limit:
                 attempt.killed = time.monotonic()
-                attempt.reason = f"took longer than job.limit={limit:g} s and was killed"
+                attempt.reason = f"took longer than {self.limit_of(attempt.task)} and was killed"
                 ray.cancel(ref, force=True)
 
     def _lost(self, attempt: _Attempt, error: Exception | None) -> bool:

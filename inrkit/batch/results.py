@@ -24,6 +24,10 @@ _PATIENCE = 10
 """Writing may take one part in so many of the time: with thousands of jobs, files are not written after each."""
 
 
+_LAG = 60.0
+"""Seconds after which another machine's files should show on a file system that is shared over a network."""
+
+
 @dataclass(frozen=True)
 class State:
     """What became of a fit.
@@ -77,7 +81,13 @@ class Results:
         run = self.run(job)
         if status == "interrupted" and not run.has_progress:
             status = "pending"
-        self._states[job.id] = State(status, error, _result(run))
+        result, deadline = _result(run), time.monotonic() + _LAG
+        while status == "done" and result is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+            result = _result(run)
+        if status == "done" and result is None:
+            status, error = "failed", f"{run.folder}/result.json cannot be read"
+        self._states[job.id] = State(status, error, result)
         return self._states[job.id]
 
     def history(self, job: Job) -> list[dict[str, float]]:

@@ -114,7 +114,8 @@ class Job:
     def folder_name(self) -> str:
         """Of the run: something to read, and the identity."""
         words = [Path(label).stem if axis == PATH else _word(axis, label) for axis, label in self.cell.items()]
-        readable = re.sub(r"[^\w.=]+", "-", "-".join(word for word in words if word)).strip("-.")[:80]
+        readable = re.sub(r"[^\w.=]+", "-", "-".join(word for word in words if word)).strip("-.")
+        readable = readable.encode()[:200].decode(errors="ignore")  # a name has 255 bytes at most
         return f"{readable}-{self.id}"
 
 
@@ -184,11 +185,10 @@ class Study:
             if self.tune is None:
                 jobs.append(self._job(point, "main"))
                 continue
-            group = self.group({axis: value.label for axis, value in point.items()})
-            value = (chosen or {}).get(group)
+            candidate = self._job({**point, self.tune.key: self._tuned(self.tune.values[0])}, "main").cell
+            value = (chosen or {}).get(self.group(candidate))
             if value is None or isinstance(value, ConfigError):
-                cell = {**self._job({**point, self.tune.key: self._tuned(self.tune.values[0])}, "main").cell}
-                jobs.append(Job({**cell, self.tune.key: ""}, "main", error=None if value is None else str(value)))
+                jobs.append(Job({**candidate, self.tune.key: ""}, "main", error=None if value is None else str(value)))
             else:
                 jobs.append(self._job({**point, self.tune.key: self._tuned(value)}, "main"))
         return _distinct(jobs)
@@ -264,13 +264,14 @@ def read_study(target: str, words: Sequence[str] = (), out: Path | None = None) 
         ConfigError: lists all that is wrong, a line each.
     """
     given, folder = _given(target)
-    seen = [target]
+    seen, where = [target], folder
     while "extends" in given:
         below = str(given.pop("extends"))
         if below in seen:
             raise ConfigError(f"study '{below}' extends itself; remove its key extends")
         seen.append(below)
-        given = _over(_given(str(folder / below) if _is_file(below) else below)[0], given)
+        lower, where = _given(str(where / below) if _is_file(below) else below)
+        given = _over(lower, given)
     return _Reader(given, folder, words, out).study(expanded(target).stem)
 
 
@@ -334,6 +335,8 @@ class _Reader:
             tuned_on = {key: self._stand_in(key, value, axes) for key, value in tune.on.items()}
             if not tune.values:
                 self.errors.append("tune.values is empty; give the values to try")
+            if tune.key in (self.given.get("overrides") or {}):
+                self.errors.append(f"overrides sets {tune.key}, which is to be tuned; remove it there")
             if tune.key in axes:
                 self.errors.append(
                     f"tune.key is '{tune.key}', which is an axis of the study already; choose another key"
@@ -378,7 +381,9 @@ class _Reader:
 
     def _mapping(self, key: str) -> None:
         value = self.given.get(key)
-        if value is not None and not isinstance(value, dict):
+        if value is None:
+            self.given.pop(key, None)  # a section with nothing in it
+        elif not isinstance(value, dict):
             self.errors.append(f"{key} is {value}; it must be a mapping of keys to values")
             self.given[key] = {}
 
@@ -404,6 +409,8 @@ class _Reader:
             matrix[key] = [str(Path.cwd() / expanded(str(pattern))) for pattern in patterns]
             if self.folder == Path.cwd():
                 matrix[key] = patterns
+        elif isinstance(tune := self.given.get("tune"), dict) and key == tune.get("key"):
+            tune["values"] = value if isinstance(value, list) else [value]
         elif key in matrix or (isinstance(value, list) and key != "metrics"):
             matrix[key] = value
         elif key == "base":

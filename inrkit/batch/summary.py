@@ -182,7 +182,7 @@ def _tuning(study: Study, results: Results) -> list[str]:
         told = []
         for value in tried:
             rows = [results.row(job) for job in jobs if labels(job, axes) == group and job.cell[key] == value]
-            had = [row[metric] for row in rows if row.get(metric) is not None]
+            had = [row[metric] for row in rows if row["status"] == "done" and row.get(metric) is not None]
             mean = _number(metric, statistics.fmean(had)) if had else "failed" if _ended(rows) else "–"
             told.append(_bold(mean, group in chosen and chosen[group] == value))
         edge = len(tried) > 1 and group in chosen and chosen[group] in (tried[0], tried[-1])

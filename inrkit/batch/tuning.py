@@ -46,7 +46,8 @@ def choose(study: Study, tuning: list[Job], results: Results) -> dict[tuple[Any,
         scores: dict[int, float] = {}
         for number, value in enumerate(study.tune.values):
             # A value with which one of the jobs fails, by diverging for one, is no choice.
-            had = [row.get(metric, math.nan) for row in rows if row[key] == value]
+            tried = [row for row in rows if row[key] == value]
+            had = [row.get(metric, math.nan) if row["status"] == "done" else math.nan for row in tried]
             if not any(map(math.isnan, had)):
                 scores[number] = statistics.fmean(had)
         if scores:

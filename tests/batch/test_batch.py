@@ -47,6 +47,7 @@ class Options:
     seconds: float = 0.0
     gibibytes: int = 0
     hangs: str = ""
+    hanging_seed: int = -1
 
 class Slow(Network):
     Options = Options
@@ -54,11 +55,12 @@ class Slow(Network):
     def __init__(self, options, dimensions, channels):
         super().__init__(options, dimensions, channels)
         self.first, self.last = torch.nn.Linear(dimensions, 8), torch.nn.Linear(8, channels)
+        self.hangs = options.hangs if options.hanging_seed in (-1, torch.initial_seed()) else ""
         self.eaten = [torch.ones(2**28) for _ in range(options.gibibytes)]
 
     def forward(self, coordinates):
         time.sleep(self.options.seconds)
-        while self.options.hangs and Path(self.options.hangs).exists():
+        while self.hangs and Path(self.hangs).exists():
             time.sleep(0.1)
         return self.last(torch.sin(10 * self.first(coordinates)))
 """
@@ -239,7 +241,7 @@ def test_a_poisoned_file_fails_alone_and_is_tried_again_until_it_is_healed(tmp_p
 
 
 def test_a_killed_parent_leaves_no_orphan_and_its_study_ends_like_an_undisturbed_one(finished, tmp_path):
-    folder = room(tmp_path / "room", pause=0.1)
+    folder = room(tmp_path / "room", pause=0.3)
     with running(folder) as (process, children):
         assert "another process works on a study" in batch(folder, code=2)
         process.kill()
@@ -259,7 +261,7 @@ def test_a_killed_parent_leaves_no_orphan_and_its_study_ends_like_an_undisturbed
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_study_keeps_what_it_has_leaves_no_orphan_and_goes_on(finished, tmp_path, number):
-    folder = room(tmp_path / "room", pause=0.1)
+    folder = room(tmp_path / "room", pause=0.3)
     with running(folder) as (process, children):
         process.send_signal(number)
         said = process.stderr.read()
@@ -275,7 +277,7 @@ def test_a_stopped_study_keeps_what_it_has_leaves_no_orphan_and_goes_on(finished
 
 
 def test_a_killed_worker_takes_only_its_job_along_and_that_is_tried_again(finished, tmp_path):
-    folder = room(tmp_path / "room", pause=0.1)
+    folder = room(tmp_path / "room", pause=0.3)
     with running(folder, "--retries", 1) as (process, children):
         worker = next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
         worker.kill()
@@ -368,12 +370,30 @@ def test_jobs_that_train_together_get_what_they_get_alone_and_a_bad_file_fails_a
     assert all("DataError" in (together / "out" / row["folder"] / "log.txt").read_text() for row in failed)
 
 
-def test_one_job_that_hangs_does_not_take_along_those_that_train_with_it(tmp_path):
-    folder = room(tmp_path / "room", steps=3)
+def test_one_job_that_hangs_does_not_take_along_the_one_that_trains_with_it(tmp_path):
+    folder = room(tmp_path / "room", names="a", steps=3)
     (folder / "hang").write_text("")
-    text = (folder / "study.yaml").read_text().replace("selector: [full, uniform]", "network.hangs: [hang, '']")
+    text = (folder / "study.yaml").read_text().replace("selector: [full, uniform]", "seed: [0, 1]")
     (folder / "study.yaml").write_text(text)
-    said = batch(folder, "job.limit=4", "batch.together=2", code=1)
-    assert said.count("took longer than job.limit=") >= 2
-    done = {row["network.hangs"]: row["status"] for row in rows(folder)}
-    assert done == {"hang": "failed", "": "done"}
+    more = ("--workers", 1, "network.hangs=hang", "network.hanging_seed=1", "job.limit=8", "batch.together=2")
+    said = batch(folder, *more, code=1)
+    assert "2 jobs fail together" in said
+    assert {row["seed"]: row["status"] for row in rows(folder)} == {0: "done", 1: "failed"}
+
+
+def test_a_study_with_a_damaged_result_makes_that_fit_again(tmp_path):
+    folder = room(tmp_path / "room", names="a", steps=3)
+    batch(folder)
+    damaged = folder / "out" / rows(folder)[0]["folder"] / "result.json"
+    damaged.write_text("")
+    batch(folder)
+    assert set(statuses(folder).values()) == {"done"}
+    assert json.loads(damaged.read_text())["status"] == "done"
+
+
+def test_the_study_file_itself_is_not_overwritten(tmp_path):
+    folder = room(tmp_path / "room", names="a", steps=3)
+    before = (folder / "study.yaml").read_text()
+    said = batch(folder, "data.path=photos/a.png", "--out", ".", code=2)
+    assert "would be overwritten" in said
+    assert (folder / "study.yaml").read_text() == before

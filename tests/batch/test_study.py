@@ -291,3 +291,24 @@ def test_the_launcher_of_the_docs_runs_a_study_and_a_limit_leaves_the_rest_pendi
     assert [row["status"] for row in rows] == ["done", "done"]
     mean = statistics.fmean(row["psnr"] for row in rows)
     assert f"| {asked.name} | 2 | {mean:.2f} ± " in Path("out/summary.md").read_text()
+
+
+def test_an_included_axis_leaves_the_groups_of_tuning_as_they_are(photos):
+    asked = study(
+        matrix={"data.path": "photos/*.png", "selector": ["uniform", "full"]},
+        include=[{"data.path": "photos/a.png", "selector": "full", "seed": 7}],
+        tune={"key": "optimizer.lr", "values": [0.001, 0.01], "on": {"data.path": "photos/a.png"}},
+    )
+    chosen = {asked.group(job.cell): 0.001 for job in asked.tuning_jobs()}
+    assert all(job.id for job in asked.main_jobs(chosen))
+
+
+def test_a_word_for_the_tuned_key_is_what_tuning_tries(photos):
+    tune = {"key": "optimizer.lr", "values": [0.001, 0.01], "on": {"data.path": None}}
+    assert study(["optimizer.lr=[0.5,0.6,0.7]"], tune=tune).tune.values == [0.5, 0.6, 0.7]
+    assert study(["optimizer.lr=0.5"], tune=tune).tune.values == [0.5]
+    assert "which is to be tuned" in wrong(tune=tune, overrides={"optimizer.lr": 0.5})
+
+
+def test_a_section_with_nothing_in_it_is_as_good_as_none(photos):
+    assert study(["job.retries=1"], job=None, exclude=None).job.retries == 1

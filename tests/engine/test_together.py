@@ -488,4 +488,4 @@ def test_what_may_be_stacked_agrees_in_all_but_the_signal_and_how_it_is_chosen()
         config_of("d.png", train={"steps": 9}),
         config_of("e.png", log={"every": 7}),
     ]
-    assert stackable([config.to_dict() for config in configs]) == [[0, 1, 4], [2], [3]]
+    assert stackable([config.to_dict() for config in configs]) == [[0, 4], [1], [2], [3]]
