@@ -25,7 +25,7 @@ set:
   train.steps: 20
   log.every: 5
   checkpoint.seconds: 0
-  network: {name: "slow:Slow", seconds: 0.1}
+  network: {name: "slow:Slow", seconds: 0.2}
 matrix:
   data.path: ["photos/*.png"]
   selector: [full, uniform]
@@ -195,7 +195,7 @@ def test_a_lost_nodes_job_goes_on_elsewhere_and_the_study_equals_a_local_one(clu
 @pytest.mark.slow
 def test_a_stopped_study_keeps_what_it_has_and_leaves_the_cluster_as_it_was(cluster, local, tmp_path):
     folder = room(tmp_path / "room", poison=True)
-    with study(folder, *cluster.words) as process:
+    with study(folder, *cluster.words, "--workers", 2) as process:
         when(lambda: under_way(folder) >= 2, process)
         process.send_signal(signal.SIGINT)
         ended(folder, process, code=130)
@@ -217,11 +217,11 @@ variants:
   kind:
     hangs: {network.seconds: 60}
     eats: {network.gibibytes: 2}
-    killed: {train.steps: 200}
+    killed: {train.steps: 500}
     plain: {}
 """
     )
-    with study(folder, *cluster.words, "job.memory=1.5", "job.limit=10") as process:
+    with study(folder, *cluster.words, "job.memory=1.5", "job.limit=20") as process:
         when(lambda: list(folder.glob("out/runs/*killed*/metrics.jsonl")), process)
         (log,) = folder.glob("out/runs/*killed*/log.txt")
         victims = [child for raylet in cluster.raylets() for child in at_work(raylet)]
@@ -230,7 +230,7 @@ variants:
         ended(folder, process, code=1)
     found = {row["kind"]: (row["status"], row["error"]) for row in rows(folder)}
     assert found == {
-        "hangs": ("failed", "took longer than job.limit=10 s and was killed"),
+        "hangs": ("failed", "took longer than job.limit=20 s and was killed"),
         "eats": ("failed", "took more than job.memory=1.5 GiB and was killed"),
         "killed": ("failed", "its process was killed or crashed, as when memory runs out; see its log"),
         "plain": ("done", None),
