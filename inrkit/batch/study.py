@@ -347,7 +347,7 @@ class _Reader:
                 if axis and axis not in known:
                     self.errors.append(f"table.{place} is '{axis}', which is not an axis{nearest(axis, known)}")
         launcher = self._launcher()
-        if not points:
+        if not points and not self.errors:
             self.errors.append("exclude leaves no job; remove some of its entries")
         if self.errors:
             raise ConfigError("\n".join(dict.fromkeys(self.errors)))

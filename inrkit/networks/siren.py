@@ -32,7 +32,7 @@ class SirenOptions:
 
 @NETWORKS.register("siren")
 class Siren(Network):
-    """SIREN (Sitzmann et al., NeurIPS 2020, section 3.2 for the initialisation).
+    """SIREN: sines as activation (Sitzmann et al., NeurIPS 2020, section 3.2 for the initialisation).
 
     The first layer's weights are uniform in ±1/D, the others' in ±√(6/n)/ω, with n inputs; biases as nn.Linear
     draws them. The last layer is linear.
