@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from inrkit.files import written_whole
 from inrkit.metrics import METRICS
 
 _POINTS = 200
+_BANDS = 6
+"""Up to how many lines have a band; more of them would hide each other."""
 
 
 def draw_curves(study: Study, results: Results) -> str | None:
-    """Draw curves.png from the jobs that are done: each group's mean, with a band of one standard deviation.
+    """Draw curves.png from the jobs that are done: each group's mean, with a band of one standard deviation
+    where there are few lines.
 
     Histories of a group are read at common steps, or seconds, as far as all of them reach.
 
@@ -27,35 +31,49 @@ def draw_curves(study: Study, results: Results) -> str | None:
     if not done:
         return None
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError:
         return "no curves.png without matplotlib; pip install 'inrkit[plots]'"
     metric = measures(study, results)[0].partition("@")[0]
     layout = Layout.of(study, done)
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for group in dict.fromkeys(labels(job, layout.axes) for job in done):
-        histories = [results.history(job) for job in done if labels(job, layout.axes) == group]
-        histories = [[row for row in rows if np.isfinite(row.get(metric, np.nan))] for rows in histories]
-        histories = [rows for rows in histories if rows]
+    # A row of panels for each value of what tables are divided by and stand side by side; a color for each table row.
+    apart = [*layout.tables, *layout.columns]
+    parts = list(dict.fromkeys(labels(job, apart) for job in done))
+    rows = list(dict.fromkeys(labels(job, layout.rows) for job in done))
+    colors = {row: colormaps["turbo"](number / len(rows)) for number, row in enumerate(rows)}
+    if len(rows) <= 10:
+        colors = dict(zip(rows, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+    figure = Figure(figsize=(12, max(4.2 * len(parts), 0.25 * len(rows) + 1)), layout="constrained")
+    panels = figure.subplots(len(parts), 2, squeeze=False, sharey="row", sharex="col")
+    lines = {}
+    for part, row in itertools.product(parts, rows):
+        group = [job for job in done if labels(job, apart) == part and labels(job, layout.rows) == row]
+        histories = [results.history(job) for job in group]
+        histories = [[entry for entry in entries if np.isfinite(entry.get(metric, np.nan))] for entries in histories]
+        histories = [entries for entries in histories if entries]
         if not histories:
             continue
-        name = " ".join(map(str, group)) or study.name
-        for panel, over in zip(panels, ("step", "seconds"), strict=True):
-            first = max(rows[0][over] for rows in histories)
-            last = min(rows[-1][over] for rows in histories)
+        for panel, over in zip(panels[parts.index(part)], ("step", "seconds"), strict=True):
+            first = max(entries[0][over] for entries in histories)
+            last = min(entries[-1][over] for entries in histories)
             at = np.linspace(first, max(first, last), _POINTS)
-            read = [np.interp(at, [row[over] for row in rows], [row[metric] for row in rows]) for rows in histories]
+            read = [np.interp(at, [each[over] for each in had], [each[metric] for each in had]) for had in histories]
             mean, spread = np.mean(read, axis=0), np.std(read, axis=0, ddof=1 if len(read) > 1 else 0)
-            (line,) = panel.plot(at, mean, label=f"{name} ({len(read)})")
-            panel.fill_between(at, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
+            (lines[row],) = panel.plot(at, mean, color=colors[row])
+            if len(rows) <= _BANDS:
+                panel.fill_between(at, mean - spread, mean + spread, color=colors[row], alpha=0.08, linewidth=0)
     plugin = METRICS.get(metric) if metric in METRICS.names() else None
     title = " ".join(filter(None, (plugin.title, plugin.unit))) if plugin is not None else ""
-    for panel, over in zip(panels, ("steps", "seconds of training"), strict=True):
+    for part, (left, right) in zip(parts, panels, strict=True):
+        left.set_ylabel(title or metric)
+        left.set_title(" ".join(map(str, part)), loc="left", fontsize="medium")
+        left.grid(alpha=0.3)
+        right.grid(alpha=0.3)
+    for panel, over in zip(panels[-1], ("steps", "seconds of training"), strict=True):
         panel.set_xlabel(over)
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel(title or metric)
-    panels[0].legend(fontsize="small")
+    names = [" ".join(map(str, row)) or study.name for row in lines]
+    figure.legend(list(lines.values()), names, loc="outside right center", fontsize="small")
     with written_whole(Path(results.folder) / "curves.png") as aside:
         figure.savefig(aside, dpi=110)
     return None
