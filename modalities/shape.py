@@ -392,7 +392,7 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path} is a point cloud: {points:,} points and no faces; reconstruct a surface first, for instance by "
             "Poisson reconstruction"
         )
-    raise DataError(f"{path} has no faces and so no surface; check that it opens elsewhere")
+    raise DataError(f"{path} has no faces and so no surface, or is damaged; check that it opens elsewhere")
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -193,7 +193,7 @@ def test_a_lost_nodes_job_goes_on_elsewhere_and_the_study_equals_a_local_one(clu
 
 
 @pytest.mark.slow
-def test_a_stopped_study_keeps_what_it_has_and_leaves_the_cluster_as_it_was(cluster, local, tmp_path):
+def test_a_stopped_study_keeps_what_it_has_and_leaves_the_cluster_as_it_was(cluster, tmp_path):
     folder = room(tmp_path / "room", poison=True)
     with study(folder, *cluster.words, "--workers", 2) as process:
         when(lambda: under_way(folder) >= 2, process)
@@ -203,8 +203,6 @@ def test_a_stopped_study_keeps_what_it_has_and_leaves_the_cluster_as_it_was(clus
     for row in rows(folder)[:2]:
         assert 5 <= row["steps"] < 20
     assert not [child for raylet in cluster.raylets() for child in at_work(raylet)]
-    batch(folder, "--workers", 2, code=1)
-    assert outcome(folder) == outcome(local)
 
 
 @pytest.mark.slow
