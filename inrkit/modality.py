@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
-from inrkit.registry import Registry
+from inrkit.registry import Registry, entry_points
 
 if TYPE_CHECKING:
     from inrkit.field import Field
@@ -135,10 +133,9 @@ def _readers(path: Path) -> list[str]:
     return []
 
 
-@functools.cache
 def _modalities_by_suffix() -> dict[str, list[str]]:
     able: dict[str, list[str]] = {}
-    for entry in metadata.entry_points(group=SUFFIX_GROUP):
+    for entry in entry_points(SUFFIX_GROUP):
         suffix, _, name = entry.name.rpartition(".")
         able.setdefault(suffix, []).append(name)
     return {suffix: sorted(set(names)) for suffix, names in able.items()}

@@ -5,7 +5,9 @@ An entry point is loaded only when its name is asked for, so that one broken plu
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Generic, TypeVar
@@ -14,6 +16,16 @@ from inrkit.errors import ConfigError
 from inrkit.options import nearest
 
 T = TypeVar("T")
+
+
+def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """What installed packages declare in a group; looked up again where `sys.path` has changed."""
+    return _entry_points(group, tuple(sys.path))
+
+
+@functools.cache
+def _entry_points(group: str, path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
 
 
 class Registry(Generic[T]):
@@ -57,7 +69,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All known names, sorted; loads nothing."""
-        return sorted({*self._registered, *(entry.name for entry in self._entry_points())})
+        return sorted({*self._registered, *(entry.name for entry in entry_points(self.group))})
 
     def get(self, name: str, targets: bool = True) -> type[T]:
         """The plug-in called `name`.
@@ -73,7 +85,7 @@ class Registry(Generic[T]):
             return self._registered[name]
         if name in self._imported:
             return self._imported[name]
-        for entry in self._entry_points():
+        for entry in entry_points(self.group):
             if entry.name == name:
                 return self._load(entry.value, f"{self.kind} '{name}' of {_package(entry)}")
         if ":" in name:
@@ -85,9 +97,6 @@ class Registry(Generic[T]):
             self._imported[name] = self._load(name, f"{self.kind} '{name}'")
             return self._imported[name]
         raise ConfigError(f"{self.kind} '{name}' is not known{nearest(name, self.names())}")
-
-    def _entry_points(self) -> list[metadata.EntryPoint]:
-        return list(metadata.entry_points(group=self.group))
 
     def _load(self, target: str, what: str) -> type[T]:
         module, _, attribute = target.partition(":")
