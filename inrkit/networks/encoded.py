@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.dataset import CoordinateDataset
-from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import hidden_layers
+from inrkit.networks.base import NETWORKS
+from inrkit.networks.perceptron import Perceptron
 from inrkit.networks.spectral import with_spectral
 from inrkit.options import option
 
@@ -30,7 +30,7 @@ class PositionalOptions:
 
 
 @NETWORKS.register("pe-mlp")
-class Positional(Network):
+class Positional(Perceptron):
     """ReLU perceptron on NeRF's positional encoding (Mildenhall et al., ECCV 2020, equation 4).
 
     The encoding is x, sin(2^k·x) and cos(2^k·x), as in the published code; the paper's has π in the frequencies and
@@ -42,12 +42,9 @@ class Positional(Network):
 
     def __init__(self, options: PositionalOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
         octaves = options.octaves or _PUBLISHED_OCTAVES
         self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
-        self.first = nn.Linear(dimensions * (1 + 2 * octaves), width)
-        self.hidden = nn.ModuleList(hidden_layers(width, options.hidden_layers))
-        self.last = nn.Linear(width, channels)
+        self.make_layers(dimensions * (1 + 2 * octaves))
 
     @classmethod
     def fitted(cls, options: PositionalOptions, dataset: CoordinateDataset) -> PositionalOptions:
@@ -58,13 +55,12 @@ class Positional(Network):
         highest = math.pi * max(dataset.grid_shape) / 2
         return dataclasses.replace(options, octaves=1 + max(0, math.floor(math.log2(highest))))
 
-    def forward(self, coordinates: Tensor) -> Tensor:
+    def encode(self, coordinates: Tensor) -> Tensor:
         phases = (coordinates[..., None] * self.frequencies).flatten(start_dim=-2)
-        features = torch.relu(self.first(torch.cat([coordinates, torch.sin(phases), torch.cos(phases)], dim=-1)))
-        for layer in self.hidden:
-            features = torch.relu(layer(features))
-        values: Tensor = self.last(features)
-        return values
+        return torch.cat([coordinates, torch.sin(phases), torch.cos(phases)], dim=-1)
+
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.relu(argument)
 
 
 @dataclass
@@ -81,7 +77,7 @@ class FourierFeaturesOptions:
 
 
 @NETWORKS.register("fourier-features")
-class FourierFeatures(Network):
+class FourierFeatures(Perceptron):
     """ReLU perceptron on sines and cosines of random frequencies (Tancik et al., NeurIPS 2020, section 4).
 
     The frequencies B ~ N(0, σ²) are drawn once and not trained. Weights by Glorot's normal rule, biases from
@@ -94,13 +90,9 @@ class FourierFeatures(Network):
 
     def __init__(self, options: FourierFeaturesOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
         self.register_buffer("frequencies", options.sigma * torch.randn(dimensions, options.features))
-        self.first = nn.Linear(2 * options.features, width)
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        for layer in (self.first, *hidden, self.last):
+        self.make_layers(2 * options.features)
+        for layer in self.layers:
             nn.init.xavier_normal_(layer.weight)
             nn.init.normal_(layer.bias, std=0.01)
 
@@ -108,10 +100,9 @@ class FourierFeatures(Network):
     def fitted(cls, options: FourierFeaturesOptions, dataset: CoordinateDataset) -> FourierFeaturesOptions:
         return with_spectral(options, "sigma", dataset)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
+    def encode(self, coordinates: Tensor) -> Tensor:
         phases = math.pi * coordinates @ self.frequencies
-        features = torch.relu(self.first(torch.cat([torch.sin(phases), torch.cos(phases)], dim=-1)))
-        for layer in self.hidden:
-            features = torch.relu(layer(features))
-        values: Tensor = self.last(features)
-        return values
+        return torch.cat([torch.sin(phases), torch.cos(phases)], dim=-1)
+
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.relu(argument)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -13,26 +14,42 @@ from torch import Tensor, nn
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import draw_uniform, hidden_layers
+from inrkit.networks.layers import HiddenLinear, draw_uniform
 from inrkit.networks.spectral import is_embedded, with_spectral
 from inrkit.options import option
 
 
-def multiplied(filters: nn.ModuleList, linears: nn.ModuleList, coordinates: Tensor) -> Tensor:
-    """z of the last filter, with z₁ = g₁(x) and zᵢ₊₁ = gᵢ₊₁(x) ∘ (Wᵢ·zᵢ + bᵢ) (Fathony et al., equation 3).
+class MultipliedFilters(Network):
+    """Filters of the coordinates, multiplied: z₁ = g₁(x), zᵢ₊₁ = gᵢ₊₁(x) ∘ (Wᵢ·zᵢ + bᵢ); a linear layer of the last z
+    (Fathony et al., equation 3).
 
-    Args:
-        filters: n + 1 modules g from (…, D) to (…, width).
-        linears: n layers from width to width.
-        coordinates: (…, D).
-
-    Returns:
-        (…, width).
+    A subclass makes the layers with `make_layers`.
     """
-    features: Tensor = filters[0](coordinates)
-    for given, linear in zip(filters[1:], linears, strict=True):
-        features = given(coordinates) * linear(features)
-    return features
+
+    filters: nn.ModuleList
+    hidden: nn.ModuleList
+    last: nn.Linear
+
+    def make_layers(self, filters: Iterable[nn.Module], bound: float) -> None:
+        """Make the layers, the linear ones drawn as nn.Linear draws them but for the weights between filters.
+
+        Args:
+            filters: n + 1 modules g from (…, D) to (…, width).
+            bound: of the weights between them, which are uniform in ± it.
+        """
+        width = self.options.hidden_features
+        self.filters = nn.ModuleList(filters)
+        hidden = [HiddenLinear(width, width) for _ in range(self.options.hidden_layers)]
+        self.hidden = nn.ModuleList(hidden)
+        self.last = nn.Linear(width, self.channels)
+        draw_uniform(bound, *(layer.weight for layer in hidden))
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        features: Tensor = self.filters[0](coordinates)
+        for given, linear in zip(self.filters[1:], self.hidden, strict=True):
+            features = given(coordinates) * linear(features)
+        values: Tensor = self.last(features)
+        return values
 
 
 class SineFilter(nn.Module):
@@ -85,7 +102,7 @@ class FilterOptions:
 
 
 @NETWORKS.register("mfn-fourier")
-class FourierFilters(Network):
+class FourierFilters(MultipliedFilters):
     """Multiplicative filter network of sines (Fathony et al., ICLR 2021, section 3.1).
 
     The linear layers' weights are uniform in ±1/√width; their biases, and the last layer, as nn.Linear draws them.
@@ -97,19 +114,11 @@ class FourierFilters(Network):
         super().__init__(options, dimensions, channels)
         width, count = options.hidden_features, options.hidden_layers + 1
         scale = options.input_scale / math.sqrt(count)
-        self.filters = nn.ModuleList(SineFilter(dimensions, width, scale) for _ in range(count))
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        draw_uniform(1 / math.sqrt(width), *(layer.weight for layer in hidden))
+        self.make_layers((SineFilter(dimensions, width, scale) for _ in range(count)), 1 / math.sqrt(width))
 
     @classmethod
     def fitted(cls, options: FilterOptions, dataset: CoordinateDataset) -> FilterOptions:
         return with_spectral(options, "input_scale", dataset)
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
-        return values
 
 
 @dataclass
@@ -119,7 +128,7 @@ class GaborFilterOptions(FilterOptions):
 
 
 @NETWORKS.register("mfn-gabor")
-class GaborFilters(Network):
+class GaborFilters(MultipliedFilters):
     """Multiplicative filter network of Gabor wavelets (Fathony et al., ICLR 2021, section 3.2).
 
     The linear layers' weights are uniform in ±1/√width; their biases, and the last layer, as nn.Linear draws them.
@@ -131,19 +140,11 @@ class GaborFilters(Network):
         super().__init__(options, dimensions, channels)
         width, count = options.hidden_features, options.hidden_layers + 1
         scale, shape = options.input_scale / math.sqrt(count), options.alpha / count
-        self.filters = nn.ModuleList(GaborFilter(dimensions, width, scale, shape) for _ in range(count))
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        draw_uniform(1 / math.sqrt(width), *(layer.weight for layer in hidden))
+        self.make_layers((GaborFilter(dimensions, width, scale, shape) for _ in range(count)), 1 / math.sqrt(width))
 
     @classmethod
     def fitted(cls, options: GaborFilterOptions, dataset: CoordinateDataset) -> GaborFilterOptions:
         return with_spectral(options, "input_scale", dataset)
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
-        return values
 
 
 class LimitedFilter(nn.Module):
@@ -183,7 +184,7 @@ class BaconOptions:
 
 
 @NETWORKS.register("bacon")
-class Bacon(Network):
+class Bacon(MultipliedFilters):
     """BACON: a band-limited multiplicative filter network of fixed frequencies (Lindell et al., CVPR 2022).
 
     Its output has no frequency above `bandwidth`, trained or not. The last scale's output is the only one. Weights
@@ -201,11 +202,9 @@ class Bacon(Network):
                 "or one for all"
             )
         axes = [_shares(most, options.hidden_layers + 1) for most in given] * (dimensions // len(given))
-        self.filters = nn.ModuleList(LimitedFilter(list(bandwidths), width) for bandwidths in zip(*axes, strict=True))
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        draw_uniform(math.sqrt(6 / width), *(layer.weight for layer in hidden), self.last.weight)
+        bound = math.sqrt(6 / width)
+        self.make_layers((LimitedFilter(list(bandwidths), width) for bandwidths in zip(*axes, strict=True)), bound)
+        draw_uniform(bound, self.last.weight)
 
     @classmethod
     def fitted(cls, options: BaconOptions, dataset: CoordinateDataset) -> BaconOptions:
@@ -214,10 +213,6 @@ class Bacon(Network):
         if dataset.grid_shape is None or is_embedded(dataset):
             return dataclasses.replace(options, bandwidth=[_FREE_BANDWIDTH])
         return dataclasses.replace(options, bandwidth=[length / 2 for length in dataset.grid_shape])
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        values: Tensor = self.last(multiplied(self.filters, self.hidden, coordinates))
-        return values
 
 
 _FREE_BANDWIDTH = 64.0

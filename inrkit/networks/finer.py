@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from inrkit.dataset import CoordinateDataset
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import ComplexLinear, draw_uniform, hidden_layers
+from inrkit.networks.layers import ComplexLinear, draw_uniform
+from inrkit.networks.perceptron import Perceptron
+from inrkit.networks.siren import draw_for_sines
 from inrkit.networks.spectral import with_spectral
 from inrkit.networks.wire import complex_width, gabor
 from inrkit.options import option
@@ -19,12 +21,6 @@ from inrkit.options import option
 def variable_period(argument: Tensor) -> Tensor:
     """(|z| + 1)·z, whose derivative counts |z| + 1 as a constant, as in the published code."""
     return (argument.detach().abs() + 1) * argument
-
-
-def draw_first_bias(layer: nn.Linear, bound: float) -> None:
-    """Draw the biases from ±`bound`; 0 leaves them as nn.Linear draws them, from ±1/√D."""
-    if bound > 0:
-        draw_uniform(bound, layer.bias)
 
 
 @dataclass
@@ -44,7 +40,7 @@ class FinerOptions:
 
 
 @NETWORKS.register("finer")
-class Finer(Network):
+class Finer(Perceptron):
     """FINER: sin(ω(|z| + 1)z) as activation (Liu et al., CVPR 2024, equation 4).
 
     Weights as SIREN's.
@@ -54,27 +50,18 @@ class Finer(Network):
 
     def __init__(self, options: FinerOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
-        self.first = nn.Linear(dimensions, width)
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        bound = math.sqrt(6 / width) / options.hidden_omega
-        draw_uniform(options.weight_scale / dimensions, self.first.weight)
-        draw_first_bias(self.first, options.first_bias)
-        draw_uniform(options.weight_scale * bound, *(layer.weight for layer in hidden))
-        draw_uniform(bound, self.last.weight)
+        self.make_layers(dimensions)
+        draw_for_sines(self, options.hidden_omega, options.weight_scale, options.first_bias)
 
     @classmethod
     def fitted(cls, options: FinerOptions, dataset: CoordinateDataset) -> FinerOptions:
         return with_spectral(options, "first_omega", dataset, options.weight_scale)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
-        features = torch.sin(self.options.first_omega * variable_period(self.first(coordinates)))
-        for layer in self.hidden:
-            features = torch.sin(self.options.hidden_omega * variable_period(layer(features)))
-        values: Tensor = self.last(features)
-        return values
+    def first_activation(self, argument: Tensor) -> Tensor:
+        return torch.sin(self.options.first_omega * variable_period(argument))
+
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.sin(self.options.hidden_omega * variable_period(argument))
 
 
 @dataclass
@@ -92,7 +79,7 @@ class FinerGaussOptions:
 
 
 @NETWORKS.register("finer-gauss")
-class FinerGauss(Network):
+class FinerGauss(Perceptron):
     """FINER++ with a Gaussian: exp(−(s·sin(ω(|z| + 1)z))²) as activation (Zhu et al., arXiv 2407.19434).
 
     Weights as SIREN's.
@@ -102,24 +89,10 @@ class FinerGauss(Network):
 
     def __init__(self, options: FinerGaussOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
-        self.first = nn.Linear(dimensions, width)
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        bound = math.sqrt(6 / width) / options.omega
-        draw_uniform(1 / dimensions, self.first.weight)
-        draw_first_bias(self.first, options.first_bias)
-        draw_uniform(bound, *(layer.weight for layer in hidden), self.last.weight)
+        self.make_layers(dimensions)
+        draw_for_sines(self, options.omega, first_bias=options.first_bias)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
-        features = self._activation(self.first(coordinates))
-        for layer in self.hidden:
-            features = self._activation(layer(features))
-        values: Tensor = self.last(features)
-        return values
-
-    def _activation(self, argument: Tensor) -> Tensor:
+    def activation(self, argument: Tensor) -> Tensor:
         sine = torch.sin(self.options.omega * variable_period(argument))
         return torch.exp(-(self.options.scale * sine).square())
 
@@ -161,7 +134,8 @@ class FinerWire(Network):
         self.last = nn.Linear(2 * width, channels)
         bound = math.sqrt(6 / width) / (options.hidden_omega * options.wavelet_omega)
         draw_uniform(1 / dimensions, self.first.weight)
-        draw_first_bias(self.first, options.first_bias)
+        if options.first_bias > 0:
+            draw_uniform(options.first_bias, self.first.bias)
         draw_uniform(bound, *(part for layer in hidden for part in (layer.real, layer.imaginary)))
         draw_uniform(bound, self.last.weight)
         draw_uniform(1 / math.sqrt(width), self.last.bias)

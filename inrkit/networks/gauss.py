@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import hidden_layers
+from inrkit.networks.base import NETWORKS
+from inrkit.networks.perceptron import Perceptron
 from inrkit.options import option
 
 
@@ -23,7 +23,7 @@ class GaussOptions:
 
 
 @NETWORKS.register("gauss")
-class Gauss(Network):
+class Gauss(Perceptron):
     """Gaussians exp(−(s·z)²) as activation (Ramasinghe and Lucey, ECCV 2022).
 
     All parameters are drawn as nn.Linear draws them.
@@ -33,14 +33,7 @@ class Gauss(Network):
 
     def __init__(self, options: GaussOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
-        self.first = nn.Linear(dimensions, width)
-        self.hidden = nn.ModuleList(hidden_layers(width, options.hidden_layers))
-        self.last = nn.Linear(width, channels)
+        self.make_layers(dimensions)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
-        features = torch.exp(-(self.options.scale * self.first(coordinates)).square())
-        for layer in self.hidden:
-            features = torch.exp(-(self.options.scale * layer(features)).square())
-        values: Tensor = self.last(features)
-        return values
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.exp(-(self.options.scale * argument).square())

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrkit.dataset import CoordinateDataset
-from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import draw_uniform, hidden_layers
+from inrkit.networks.base import NETWORKS
+from inrkit.networks.layers import draw_uniform
+from inrkit.networks.perceptron import Perceptron
 from inrkit.options import option
 
 _FREE_RESOLUTION = 256
@@ -42,7 +43,7 @@ class HashGridOptions:
 
 
 @NETWORKS.register("hash-grid")
-class HashGrid(Network):
+class HashGrid(Perceptron):
     """Small ReLU perceptron on a multiresolution hash grid (Müller et al., SIGGRAPH 2022, section 3).
 
     Each level interpolates linearly between the 2^D vertices around a coordinate; one outside [−1, 1]^D counts as the
@@ -78,14 +79,10 @@ class HashGrid(Network):
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
-        width = options.hidden_features
         self.features = nn.Parameter(torch.empty(entries, options.level_features))
-        self.first = nn.Linear(options.levels * options.level_features, width)
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
+        self.make_layers(options.levels * options.level_features)
         draw_uniform(1e-4, self.features)
-        for layer in (self.first, *hidden, self.last):
+        for layer in self.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -96,13 +93,11 @@ class HashGrid(Network):
         finest = _FREE_RESOLUTION if dataset.grid_shape is None else min(max(dataset.grid_shape), _FINEST)
         return dataclasses.replace(options, finest_resolution=finest)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
-        features = self.encoded(coordinates).flatten(start_dim=-2)
-        features = torch.relu(self.first(features))
-        for layer in self.hidden:
-            features = torch.relu(layer(features))
-        values: Tensor = self.last(features)
-        return values
+    def encode(self, coordinates: Tensor) -> Tensor:
+        return self.encoded(coordinates).flatten(start_dim=-2)
+
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.relu(argument)
 
     def encoded(self, coordinates: Tensor) -> Tensor:
         """(…, L, F) interpolated features at (…, D) coordinates."""

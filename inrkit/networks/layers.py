@@ -51,11 +51,6 @@ class ComplexLinear(nn.Module):
         return functional.linear(input, torch.cat([upper, lower]), self.bias)
 
 
-def hidden_layers(width: int, count: int) -> list[HiddenLinear]:
-    """`count` layers from `width` features to as many."""
-    return [HiddenLinear(width, width) for _ in range(count)]
-
-
 def draw_uniform(bound: float, *weights: Tensor) -> None:
     """Draw the elements of all `weights` from ±`bound`."""
     with torch.no_grad():

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inrkit.dataset import CoordinateDataset
-from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.layers import draw_uniform, hidden_layers
+from inrkit.networks.base import NETWORKS
+from inrkit.networks.layers import draw_uniform
+from inrkit.networks.perceptron import Perceptron
 from inrkit.networks.spectral import with_spectral
 from inrkit.options import option
 
@@ -31,7 +32,7 @@ class SirenOptions:
 
 
 @NETWORKS.register("siren")
-class Siren(Network):
+class Siren(Perceptron):
     """SIREN: sines as activation (Sitzmann et al., NeurIPS 2020, section 3.2 for the initialisation).
 
     The first layer's weights are uniform in ±1/D, the others' in ±√(6/n)/ω, with n inputs; biases as nn.Linear
@@ -42,23 +43,33 @@ class Siren(Network):
 
     def __init__(self, options: SirenOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        width = options.hidden_features
-        self.first = nn.Linear(dimensions, width)
-        hidden = hidden_layers(width, options.hidden_layers)
-        self.hidden = nn.ModuleList(hidden)
-        self.last = nn.Linear(width, channels)
-        bound = math.sqrt(6 / width) / options.hidden_omega
-        draw_uniform(options.weight_scale / dimensions, self.first.weight)
-        draw_uniform(options.weight_scale * bound, *(layer.weight for layer in hidden))
-        draw_uniform(bound, self.last.weight)
+        self.make_layers(dimensions)
+        draw_for_sines(self, options.hidden_omega, options.weight_scale)
 
     @classmethod
     def fitted(cls, options: SirenOptions, dataset: CoordinateDataset) -> SirenOptions:
         return with_spectral(options, "first_omega", dataset, options.weight_scale)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
-        features = torch.sin(self.options.first_omega * self.first(coordinates))
-        for layer in self.hidden:
-            features = torch.sin(self.options.hidden_omega * layer(features))
-        values: Tensor = self.last(features)
-        return values
+    def first_activation(self, argument: Tensor) -> Tensor:
+        return torch.sin(self.options.first_omega * argument)
+
+    def activation(self, argument: Tensor) -> Tensor:
+        return torch.sin(self.options.hidden_omega * argument)
+
+
+def draw_for_sines(network: Perceptron, omega: float, weight_scale: float = 1.0, first_bias: float = 0.0) -> None:
+    """Draw a perceptron's weights as SIREN's.
+
+    Args:
+        network: its layers are made.
+        omega: ω of the layers after the first.
+        weight_scale: factor on the weights of all layers but the last.
+        first_bias: the first layer's biases are drawn from ± it; 0 leaves them.
+    """
+    first, *hidden, last = network.layers
+    bound = math.sqrt(6 / first.out_features) / omega
+    draw_uniform(weight_scale / first.in_features, first.weight)
+    if first_bias > 0:
+        draw_uniform(first_bias, first.bias)
+    draw_uniform(weight_scale * bound, *(layer.weight for layer in hidden))
+    draw_uniform(bound, last.weight)

@@ -1,0 +1,56 @@
+"""What the networks share that are linear layers with an activation in between."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from inrkit.networks.base import Network
+from inrkit.networks.layers import HiddenLinear
+
+
+class Perceptron(Network):
+    """Linear layers `first`, `hidden` and `last`, with an activation after each but the last.
+
+    A subclass makes the layers with `make_layers` and says what its activation is.
+    """
+
+    first: nn.Linear
+    hidden: nn.ModuleList
+    last: nn.Linear
+
+    def make_layers(self, inputs: int) -> None:
+        """Make the layers, as wide and as many as the options say, and drawn as nn.Linear draws them.
+
+        Args:
+            inputs: how many numbers `encode` gives for a coordinate.
+        """
+        width = self.options.hidden_features
+        self.first = nn.Linear(inputs, width)
+        self.hidden = nn.ModuleList(HiddenLinear(width, width) for _ in range(self.options.hidden_layers))
+        self.last = nn.Linear(width, self.channels)
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """All of them, in order."""
+        return [self.first, *self.hidden, self.last]
+
+    def encode(self, coordinates: Tensor) -> Tensor:
+        """(…, inputs) what the first layer is given at (…, D) coordinates."""
+        return coordinates
+
+    def first_activation(self, argument: Tensor) -> Tensor:
+        """The activation after the first layer, where it is another one."""
+        return self.activation(argument)
+
+    @abstractmethod
+    def activation(self, argument: Tensor) -> Tensor:
+        """The activation after a hidden layer."""
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        features = self.first_activation(self.first(self.encode(coordinates)))
+        for layer in self.hidden:
+            features = self.activation(layer(features))
+        values: Tensor = self.last(features)
+        return values
