@@ -15,7 +15,7 @@ from inrkit.optimizers import OPTIMIZERS, OptimizerFactory
 from inrkit.options import option
 from inrkit.run import Run, load
 from inrkit.schedules import Progress
-from inrkit.selectors import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
+from inrkit.selectors import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
 from inrkit.trainer import Listener, Trainer
 from inrkit.transforms import TRANSFORMS, ValueTransform
 
@@ -48,6 +48,7 @@ __all__ = [
     "OptimizerFactory",
     "Progress",
     "RatioOptions",
+    "RatioSelector",
     "Run",
     "RunError",
     "Selection",

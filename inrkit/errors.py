@@ -19,5 +19,9 @@ class DataError(InrkitError):
     exit_code = 2
 
 
+class StaleCheckpoint(DataError):
+    """A checkpoint is whole, and is not one of this fit: of other code, or of another config."""
+
+
 class RunError(InrkitError):
     """The run failed after it had started: diverged training, a full disk, an unreadable checkpoint."""

@@ -23,7 +23,7 @@ from inrkit.config import (
 )
 from inrkit.dataset import CoordinateDataset
 from inrkit.device import choose_device, choose_precision
-from inrkit.errors import ConfigError, DataError, RunError
+from inrkit.errors import ConfigError, DataError, RunError, StaleCheckpoint
 from inrkit.evaluation import applicable, default_chunk
 from inrkit.field import Field
 from inrkit.files import expanded
@@ -274,7 +274,7 @@ class _Fit:
             if trainer.step < 0 or (trainer.budget is None and trainer.step > trainer.steps):
                 raise ValueError(trainer.step)
         except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
-            raise DataError(
+            raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
         # An interrupted run was evaluated where it stopped; one that never was would have no such row.

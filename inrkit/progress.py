@@ -124,7 +124,7 @@ def measured(metrics: dict[str, float]) -> str:
 
 
 def _measured(name: str, value: float) -> str:
-    metric = METRICS.get(name) if name in METRICS.names() else None
+    metric = METRICS.find(name)
     title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
     return f"{title or name} {value:.2f} {unit}" if unit else f"{title or name} {value:.4f}"
 

@@ -71,6 +71,10 @@ class Registry(Generic[T]):
         """All known names, sorted; loads nothing."""
         return sorted({*self._registered, *(entry.name for entry in entry_points(self.group))})
 
+    def find(self, name: str) -> type[T] | None:
+        """The plug-in called `name`; None if nothing has that name."""
+        return self.get(name) if name in self.names() else None
+
     def get(self, name: str, targets: bool = True) -> type[T]:
         """The plug-in called `name`.
 

@@ -38,3 +38,25 @@ def sample_without_replacement(population: int, count: int, generator: torch.Gen
         keep[sample_without_replacement(len(drawn), surplus, generator)] = False
         drawn = drawn[keep]
     return drawn
+
+
+def gaps_before(taken: Tensor) -> Tensor:
+    """(n,) how many are not taken before the first, second, … of (n,) distinct indices in ascending order."""
+    return taken.sort().values - torch.arange(len(taken), device=taken.device)
+
+
+def sample_besides(gaps: Tensor, population: int, count: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random subset of what is not taken among 0 … population − 1.
+
+    Args:
+        gaps: (n,) `gaps_before` of the indices that are taken.
+        population: N.
+        count: how many distinct indices to draw, at most N − n.
+        generator: source of randomness; the result lies on its device.
+
+    Returns:
+        (count,) int64 distinct indices.
+    """
+    # The j-th index that is not taken is j plus the number of taken ones before it.
+    places = sample_without_replacement(population - len(gaps), count, generator)
+    return places + torch.searchsorted(gaps, places, right=True)

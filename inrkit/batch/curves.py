@@ -63,7 +63,7 @@ def draw_curves(study: Study, results: Results) -> str | None:
             (lines[row],) = panel.plot(at, mean, color=colors[row])
             if len(rows) <= _BANDS:
                 panel.fill_between(at, mean - spread, mean + spread, color=colors[row], alpha=0.08, linewidth=0)
-    plugin = METRICS.get(metric) if metric in METRICS.names() else None
+    plugin = METRICS.find(metric)
     title = " ".join(filter(None, (plugin.title, plugin.unit))) if plugin is not None else ""
     for part, (left, right) in zip(parts, panels, strict=True):
         left.set_ylabel(title or metric)

@@ -53,9 +53,12 @@ def run_study(
         0 if no job of the study is failed or interrupted, 1 if one is, 130 if the study was stopped by a signal.
 
     Raises:
-        ConfigError: the folder cannot be used, or another process works in it.
+        ConfigError: the folder cannot be used, another process works in it, or it is the study file's own.
     """
     folder = Path(folder).absolute()
+    own = folder / "study.yaml"
+    if study.path is not None and own.exists() and own.samefile(study.path) and own.read_text("utf-8") != study.text:
+        raise ConfigError(f"{own} would be overwritten by what it resolves to; choose another --out")
     with _locked(folder):
         write_text(folder / "study.yaml", study.text)
         return _Engine(study, folder, only, limit, quiet).run()
@@ -146,10 +149,11 @@ class _Engine:
         together = self.study.batch.together
         if together == 1:
             return [self._task(job) for job in jobs]
+        configs = [job.config for job in jobs if job.config is not None]  # all of them: jobs to be run have one
         tasks = []
-        for kind in stackable([job.config or {} for job in jobs]):
+        for kind in stackable(configs):
             # Under a budget of time, what a network gets would depend on those beside it.
-            timed = (jobs[kind[0]].config or {})["train"]["seconds"] > 0
+            timed = configs[kind[0]]["train"]["seconds"] > 0
             size = 1 if timed else max(1, min(together, math.ceil(len(kind) / max(1, self.launcher.workers))))
             for start in range(0, len(kind), size):
                 tasks.append(self._task(*(jobs[place] for place in kind[start : start + size])))

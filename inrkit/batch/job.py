@@ -15,7 +15,7 @@ from typing import Any
 
 from inrkit.config import Config, resolve
 from inrkit.device import choose_device
-from inrkit.errors import DataError, InrkitError
+from inrkit.errors import DataError, InrkitError, StaleCheckpoint
 from inrkit.fitting import execute, execute_together
 from inrkit.run import Run
 
@@ -39,7 +39,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         return _perform_together([task, *task["beside"]])
     run = Run(task["folder"])
     try:
-        if _status(run) == "done":
+        if result_of(run).get("status") == "done":
             return {"status": "done", "error": None}
         run.folder.mkdir(parents=True, exist_ok=True)
         with _captured(run.folder / LOG):
@@ -67,7 +67,7 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     for task in tasks:
         run = Run(task["folder"])
         try:
-            if _status(run) == "done":
+            if result_of(run).get("status") == "done":
                 each[task["id"]] = {"status": "done", "error": None}
                 continue
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -106,17 +106,17 @@ def _failed(run: Run, error: Exception) -> dict[str, Any]:
 
 def _forget(run: Run, error: BaseException) -> None:
     """Remove a checkpoint that no longer fits, after a change of code for one: the next attempt starts over."""
-    if isinstance(error, DataError) and "checkpoint.pt does not fit" in str(error):
+    if isinstance(error, StaleCheckpoint):
         (run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def _status(run: Run) -> str | None:
-    """Of an earlier attempt; None if there is none, or its result.json is damaged."""
+def result_of(run: Run) -> dict[str, Any]:
+    """What an earlier attempt left; nothing if its result.json is damaged: the fit is made again."""
     try:
-        status: str | None = run.result.get("status")
-    except (ValueError, AttributeError):
-        return None
-    return status
+        result = run.result
+    except ValueError:
+        return {}
+    return result if isinstance(result, dict) else {}
 
 
 def _reason(error: BaseException) -> str:
@@ -129,7 +129,7 @@ def _reason(error: BaseException) -> str:
 
 def _resumable(run: Run, device: str) -> bool:
     """Whether the folder holds a checkpoint worth going on from, on this device."""
-    if _status(run) == "failed":
+    if result_of(run).get("status") == "failed":
         return False
     try:
         return run.exists and run.read_checkpoint().get("device") == choose_device(device).type

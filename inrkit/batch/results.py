@@ -9,10 +9,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inrkit.batch.job import result_of
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
 from inrkit.files import to_json, write_text
@@ -35,12 +36,12 @@ class State:
     Args:
         status: one of `STATUSES`.
         error: why it failed.
-        result: the content of the run's result.json.
+        result: the content of the run's result.json, if there is one.
     """
 
     status: str = "pending"
     error: str | None = None
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
 
 
 class Results:
@@ -81,11 +82,11 @@ class Results:
         run = self.run(job)
         if status == "interrupted" and not run.has_progress:
             status = "pending"
-        result, deadline = _result(run), time.monotonic() + _LAG
-        while status == "done" and result is None and time.monotonic() < deadline:
+        result, deadline = result_of(run), time.monotonic() + _LAG
+        while status == "done" and not result and time.monotonic() < deadline:
             time.sleep(0.2)
-            result = _result(run)
-        if status == "done" and result is None:
+            result = result_of(run)
+        if status == "done" and not result:
             status, error = "failed", f"{run.folder}/result.json cannot be read"
         self._states[job.id] = State(status, error, result)
         return self._states[job.id]
@@ -106,7 +107,7 @@ class Results:
     def row(self, job: Job) -> dict[str, Any]:
         """A job as results.csv tells it; metrics only of one that is done, seconds those of training."""
         state = self.state(job)
-        result = state.result or {}
+        result = state.result
         row = {"id": job.id, "status": state.status, "phase": job.phase, **job.cell}
         if state.status == "done":
             # What JSON has no number for is an infinite PSNR.
@@ -149,21 +150,14 @@ class Results:
 
     def _read(self, job: Job) -> State:
         run = self.run(job)
-        result = _result(run)
-        status = (result or {}).get("status")
-        if result is not None and status == "done":
+        result = result_of(run)
+        status = result.get("status")
+        if status == "done":
             return State("done", None, result)
         if status == "failed" or job.id in self._failures:
-            error = self._failures.get(job.id) or str((result or {}).get("error", "")).partition("\n")[0]
+            error = self._failures.get(job.id) or str(result.get("error", "")).partition("\n")[0]
             return State("failed", error, result)
         return State("interrupted" if run.has_progress else "pending", None, result)
-
-
-def _result(run: Run) -> dict[str, Any] | None:
-    try:
-        return run.result or None
-    except ValueError:  # damaged: the fit is made again
-        return None
 
 
 def _failures(path: Path) -> dict[str, str]:

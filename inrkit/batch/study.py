@@ -125,6 +125,7 @@ class Study:
 
     Args:
         name: the stem of its file.
+        path: its file; None for a shipped study.
         layers: config layers below every point's.
         axes: values by axis.
         points: the main jobs', in order.
@@ -134,6 +135,7 @@ class Study:
     """
 
     name: str
+    path: Path | None
     layers: list[dict[str, Any]]
     axes: dict[str, list[Value]]
     points: list[Point]
@@ -272,7 +274,9 @@ def read_study(target: str, words: Sequence[str] = (), out: Path | None = None) 
         seen.append(below)
         lower, where = _given(str(where / below) if _is_file(below) else below)
         given = _over(lower, given)
-    return _Reader(given, folder, words, out).study(expanded(target).stem)
+    return _Reader(given, folder, words, out).study(
+        expanded(target).stem, expanded(target) if _is_file(target) else None
+    )
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -315,7 +319,7 @@ class _Reader:
         self.errors: list[str] = []
         self.kept: dict[str, Any] = {}  # of variants, which the command line names
 
-    def study(self, name: str) -> Study:
+    def study(self, name: str, path: Path | None) -> Study:
         self.errors += [f"{key} is not a key of a study{nearest(key, _KEYS)}" for key in self.given if key not in _KEYS]
         for key in ("set", "matrix", "variants", "overrides", *_SECTIONS):
             self._mapping(key)
@@ -353,6 +357,7 @@ class _Reader:
             raise ConfigError("\n".join(dict.fromkeys(self.errors)))
         study = Study(
             name,
+            path,
             layers,
             axes,
             points,

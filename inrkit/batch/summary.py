@@ -228,13 +228,13 @@ def _number(name: str, value: Any) -> str:
     metric = name.partition("@")[0]
     if metric == "seconds":
         return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-    plugin = METRICS.get(metric) if metric in METRICS.names() else None
+    plugin = METRICS.find(metric)
     return f"{value:.2f}" if plugin is not None and plugin.unit else f"{value:.4f}"
 
 
 def _title(name: str) -> str:
     metric, at, step = name.partition("@")
-    plugin = METRICS.get(metric) if metric in METRICS.names() else None
+    plugin = METRICS.find(metric)
     title = (plugin.title if plugin is not None else "") or metric
     return f"{title} at {step}" if at else title
 

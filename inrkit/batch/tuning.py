@@ -20,7 +20,7 @@ _LESS_IS_BETTER = frozenset({"seconds", "chamfer"})
 
 def best(metric: str, scores: Mapping[K, float]) -> K:
     """The key of the best score, the first of several."""
-    plugin = METRICS.get(metric) if metric in METRICS.names() else None
+    plugin = METRICS.find(metric)
     higher = metric not in _LESS_IS_BETTER if plugin is None else plugin.higher_is_better
     return (max if higher else min)(scores, key=scores.__getitem__)
 

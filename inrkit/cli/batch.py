@@ -9,7 +9,6 @@ import click
 from inrkit.batch import RUNNABLE, read_study, run_study
 from inrkit.batch.plan import plan
 from inrkit.errors import ConfigError
-from inrkit.files import expanded
 
 
 @click.command()
@@ -65,9 +64,6 @@ def batch(
         for line in plan(asked, folder, statuses, limit):
             click.echo(line)
         return 0
-    own = folder / "study.yaml"
-    if own.exists() and own.resolve() == expanded(study).resolve() and own.read_text(encoding="utf-8") != asked.text:
-        raise ConfigError(f"{own} would be overwritten by what it resolves to; choose another --out")
     return run_study(asked, folder, only=statuses, limit=limit, quiet=quiet)
 
 

@@ -1,6 +1,6 @@
 """Selectors: which coordinates train the network at a step."""
 
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
+from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
 from inrkit.selectors.edge_guided import EdgeGuided
 from inrkit.selectors.evos import Evos
 from inrkit.selectors.expansive import ExpansiveSupervision
@@ -20,6 +20,7 @@ __all__ = [
     "ImplicitNeuralTeaching",
     "NtkGuidedTeaching",
     "RatioOptions",
+    "RatioSelector",
     "Selection",
     "Selector",
     "SoftMining",

@@ -12,7 +12,7 @@ from torch import Tensor
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.registry import Registry
-from inrkit.sampling import sample_without_replacement
+from inrkit.sampling import gaps_before, sample_besides
 from inrkit.schedules import RATIO_SCHEDULES, Progress, ratio, share_of
 
 SELECTORS: Registry[Selector] = Registry("selector", "inrkit.selectors")
@@ -136,10 +136,7 @@ class Selector(ABC):
             taken: (n,) int64 distinct indices, in any order.
             count: at most N − n.
         """
-        # The j-th coordinate that is not taken is j plus the number of taken ones before it.
-        gaps = taken.sort().values - torch.arange(len(taken), device=self.device)
-        places = sample_without_replacement(self.count - len(taken), count, self.generator)
-        return places + torch.searchsorted(gaps, places, right=True)
+        return sample_besides(gaps_before(taken), self.count, count, self.generator)
 
     @property
     def cached_numbers(self) -> float:
@@ -177,3 +174,16 @@ class RatioOptions:
     def largest_size(self, count: int) -> int:
         """The largest k of the schedule, which is at one of its ends."""
         return max(self.scheduled_size(count, done) for done in (0.0, 1.0))
+
+
+class RatioSelector(Selector):
+    """A selector that trains on as many coordinates as the schedule of its options says, which are `RatioOptions`."""
+
+    def size(self, progress: Progress) -> int:
+        scheduled: int = self.options.scheduled_size(self.count, progress.before)
+        return scheduled
+
+
+def rankable(errors: Tensor) -> Tensor:
+    """Errors without NaN or infinity: what is not finite is the largest there is."""
+    return torch.nan_to_num(errors, nan=1e30, posinf=1e30)

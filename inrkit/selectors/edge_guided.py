@@ -10,7 +10,7 @@ from torch import Tensor
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.schedules import Progress
-from inrkit.selectors.base import SELECTORS, RatioOptions, Selection, Selector
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
 
 PUBLISHED_THRESHOLD = 0.0392157  # 40 / (8 · 127.5)
 """The upper threshold, 40, of the published edge detector in units of `FitnessOperator.edges`.
@@ -38,7 +38,7 @@ class EdgeGuidedOptions(RatioOptions):
 
 
 @SELECTORS.register("egra")
-class EdgeGuided(Selector):
+class EdgeGuided(RatioSelector):
     """EGRA: random, but more often near edges of the signal.
 
     k coordinates are drawn without replacement, each time in proportion to p·E(i) + (1 − p)·base among those that are
@@ -63,9 +63,6 @@ class EdgeGuided(Selector):
         """How many times as likely as elsewhere a coordinate near an edge is drawn first."""
         elsewhere = (1 - self.options.emphasis) * self.options.base
         return (self.options.emphasis + elsewhere) / elsewhere
-
-    def size(self, progress: Progress) -> int:
-        return self.options.scheduled_size(self.count, progress.before)
 
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)

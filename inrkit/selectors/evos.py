@@ -11,9 +11,9 @@ from torch import Tensor
 
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
-from inrkit.sampling import sample_without_replacement
+from inrkit.sampling import gaps_before, sample_besides
 from inrkit.schedules import MUTATION_SCHEDULES, Progress, mutation, share_of
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector
+from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, rankable
 
 PUBLISHED_HIGH_FREQUENCY_WEIGHT = 0.1625625  # 1e-5 · 127.5²
 """The paper's λ = 1e-5 for a Laplacian of values in 0 … 255, where the squared error is one of values in [−1, 1].
@@ -97,17 +97,15 @@ class Evos(Selector):
             return Selection(None)
         m = self.mutants(progress)
         self._choose_survivors(self._selected(progress) - m)
-        # The j-th coordinate that did not survive is j plus the number of survivors before it.
-        places = sample_without_replacement(self.count - len(self._survivors), m, self.generator)
-        drawn = places + torch.searchsorted(self._gaps, places, right=True)
+        drawn = sample_besides(self._gaps, self.count, m, self.generator)
         return Selection(torch.cat([self._survivors, drawn]))
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         if selection.indices is not None:
             return
         self._stale = False
-        low = _rankable(errors.squared)
-        high = _rankable(self.options.high_frequency_weight * self.operator.response(errors.residual).square_())
+        low = rankable(errors.squared)
+        high = rankable(self.options.high_frequency_weight * self.operator.response(errors.residual).square_())
         n = self._selected(progress) - self.mutants(progress)
         if self.options.crossover == "select":
             offspring = crossover(low, high, n)
@@ -145,7 +143,7 @@ class Evos(Selector):
             # The ratio rises at most to 1 and a few percent at a time: ranking a little ahead is rarely repeated.
             self._extend_ranking(min(self.count, n + n // 8))
         self._survivors = self._ranking[:n].sort().values
-        self._gaps = self._survivors - torch.arange(n, device=self.device)
+        self._gaps = gaps_before(self._survivors)
 
     def _extend_ranking(self, length: int) -> None:
         """Rank the largest squared errors among the others below what is ranked."""
@@ -191,8 +189,3 @@ def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
 def _top(values: Tensor, n: int) -> Tensor:
     """Indices of the n largest of (N,) values, in no particular order."""
     return values.topk(n, sorted=False).indices
-
-
-def _rankable(fitness: Tensor) -> Tensor:
-    """Fitness without NaN or infinity: what is not finite is the largest there is."""
-    return torch.nan_to_num(fitness, nan=1e30, posinf=1e30)

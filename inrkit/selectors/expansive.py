@@ -11,7 +11,7 @@ from torch import Tensor
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.schedules import Progress, share_of
-from inrkit.selectors.base import SELECTORS, RatioOptions, Selection, Selector
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
 
 
 @dataclass
@@ -24,7 +24,7 @@ class ExpansiveOptions(RatioOptions):
 
 
 @SELECTORS.register("expansive")
-class ExpansiveSupervision(Selector):
+class ExpansiveSupervision(RatioSelector):
     """Expansive Supervision: the signal's strongest edges at every step, and a random part of the rest.
 
     The anchor area A is fixed beforehand: the ⌊anchor·r0·N⌋ coordinates with the strongest edges, equal ones drawn at
@@ -43,9 +43,6 @@ class ExpansiveSupervision(Selector):
     @property
     def cached_numbers(self) -> float:
         return 2 * self.options.anchor * self.options.start(self.count)  # int64 indices
-
-    def size(self, progress: Progress) -> int:
-        return self.options.scheduled_size(self.count, progress.before)
 
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)

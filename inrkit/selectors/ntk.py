@@ -11,7 +11,7 @@ import torch
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.schedules import Progress, share_of
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
+from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Survey
 from inrkit.selectors.teaching import largest
 
 _NEGLIGIBLE = 1e-3
@@ -32,7 +32,7 @@ class NtkTeachingOptions(RatioOptions):
 
 
 @SELECTORS.register("nint")
-class NtkGuidedTeaching(Selector):
+class NtkGuidedTeaching(RatioSelector):
     """NINT: mostly uniform, the rest where all errors together move the prediction most, later where errors are large.
 
     Of the k coordinates, a share that decays has the largest influence ‖Σ_j K(x_i, x_j)·(F(x_j) − y_j)‖, where K is
@@ -54,9 +54,6 @@ class NtkGuidedTeaching(Selector):
     def cached_numbers(self) -> float:
         # int64 indices, at most all that is not uniform: the ranking, and what a step's survey chose.
         return 2 * 2 * (1 - self.options.uniform) * self.options.largest_size(self.count) / self.count
-
-    def size(self, progress: Progress) -> int:
-        return self.options.scheduled_size(self.count, progress.before)
 
     def guided(self, progress: Progress) -> tuple[int, int]:
         """How many of the selection are chosen by influence or error, and how many of these by influence."""

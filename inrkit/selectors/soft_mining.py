@@ -11,7 +11,7 @@ from torch import Tensor
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
 from inrkit.schedules import Progress, share_of
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector
+from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, rankable
 
 _LEAST_ERROR = 9.765625e-4
 """Errors below it count as it in corrections: 2⁻¹⁰, as published."""
@@ -42,7 +42,7 @@ class SoftMiningOptions(RatioOptions):
 
 
 @SELECTORS.register("soft-mining")
-class SoftMining(Selector):
+class SoftMining(RatioSelector):
     """Soft Mining: Langevin walks towards large errors, and losses divided by error^α to make up for it.
 
     k positions walk through the signal's extent and train the coordinates nearest to them. After a step
@@ -70,9 +70,6 @@ class SoftMining(Selector):
         # The float64 sums of edge strengths, and the positions.
         return 2 + self.operator.dataset.dimensions * self.options.largest_size(self.count) / self.count
 
-    def size(self, progress: Progress) -> int:
-        return self.options.scheduled_size(self.count, progress.before)
-
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
         positions = self._positions[max(0, len(self._positions) - k) :]
@@ -93,7 +90,7 @@ class SoftMining(Selector):
     def correction(self, progress: Progress, errors: Errors) -> Tensor:
         """(k,) 1 / error^α, where α has warmed up, at least 0.2."""
         softness = min(progress.step / self.options.warmup, self.options.softness)
-        error = torch.nan_to_num(errors.squared, nan=1e30, posinf=1e30).sqrt()
+        error = rankable(errors.squared).sqrt()
         return error.clamp(min=_LEAST_ERROR).pow_(-softness).clamp_(min=_LEAST_CORRECTION)
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
@@ -110,7 +107,7 @@ class SoftMining(Selector):
         drift = spacing.square() * torch.nan_to_num(steepness) * (options.step * self.count / (2 * k))
         positions = self._positions + drift + 2 * options.noise * noise
         astray = (positions.abs() > 1).any(dim=1)
-        squared = torch.nan_to_num(errors.squared, nan=1e30, posinf=1e30)
+        squared = rankable(errors.squared)
         astray[squared.topk(share_of(k, options.redrawn), largest=False, sorted=False).indices] = True
         places = astray.nonzero()[:, 0]
         positions[places] = self._at_edges(len(places))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inrkit.sampling import sample_without_replacement
 from inrkit.schedules import Progress
-from inrkit.selectors.base import SELECTORS, RatioOptions, Selection, Selector
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
 
 
 @dataclass
@@ -15,13 +15,10 @@ class UniformOptions(RatioOptions):
 
 
 @SELECTORS.register("uniform")
-class Uniform(Selector):
+class Uniform(RatioSelector):
     """k = ⌊r(t)·N⌋ coordinates, drawn uniformly without replacement."""
 
     Options = UniformOptions
-
-    def size(self, progress: Progress) -> int:
-        return self.options.scheduled_size(self.count, progress.before)
 
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
