@@ -54,12 +54,20 @@ class TrainOptions:
     precision: str = option("auto", choices=("auto", "float32", "bfloat16"))
     """Of the products of hidden matrices; coordinates, sums and parameters are float32 always. `auto` is bfloat16
     where the processor multiplies it natively."""
+    compile: str = option("auto", choices=("auto", "always", "never"))
+    """Compile the network for training: it takes a C++ compiler, and up to half a minute when a network is met first.
+    `auto` does so on a CPU where the steps are known to be work enough to win that back."""
 
 
 @dataclass
 class LogOptions:
     every: int = option(100, at_least=1)
     """Steps between evaluations, each a row of metrics.jsonl."""
+    sample: int = option(1 << 24, at_least=1)
+    """Most coordinates of an evaluation; crops of as many, spread at random and always the same, stand for a larger
+    signal."""
+    reconstruction: int = option(1 << 28, at_least=0)
+    """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes any."""
 
 
 @dataclass

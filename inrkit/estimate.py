@@ -67,12 +67,15 @@ def estimate(trainer: Trainer) -> Estimate:
     if trainer.budget is not None:
         count = math.ceil(max(0.0, trainer.budget - trainer.seconds["train"]) / (pace or 1.0))
     evaluations = math.ceil(count / trainer.evaluate_every)
-    seconds = pace * count + each * evaluations * len(dataset) / 3
+    evaluated = min(len(dataset), trainer.evaluate_most or len(dataset))
+    seconds = pace * count + each * evaluations * evaluated / 3
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers + 2
-    largest = max((trainer.selector.size(Progress(step, trainer.steps)) for step in steps[:1]), default=0)
-    transient = 4 * largest * 6 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
+    numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers
+    first = [Progress(step, trainer.steps) for step in steps[:1]]
+    asked = [max(trainer.selector.size(progress), trainer.selector.surveyed(progress)) for progress in first]
+    largest = min(len(dataset), max(asked, default=0))
+    transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
     memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient
     return Estimate(seconds, memory)
 

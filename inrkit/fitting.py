@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from inrkit.compilation import Compiled
 from inrkit.config import (
     SECTIONS,
     SLOTS,
@@ -33,6 +35,7 @@ from inrkit.networks import Network, set_precision
 from inrkit.options import field_names, nearest
 from inrkit.progress import Display
 from inrkit.run import Run, default_folder, versions
+from inrkit.schedules import Progress
 from inrkit.together import Together
 from inrkit.trainer import Listener, Trainer
 
@@ -294,7 +297,7 @@ class _Fit:
         """After the training: write the field and the reconstruction, and assess them as the modality does."""
         field = Field.of(self.config, self.network, self.dataset)
         modality = self.config.modality.plugin(self.config.modality.options)
-        self.run.write_field(field, modality)
+        self.run.write_field(field, modality, reconstruct=len(self.dataset) <= self.config.log.reconstruction)
         self._assessed = modality.assess(field, Path(self.config.data.path))
 
     def conclude(self) -> None:
@@ -361,10 +364,16 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
             f"optimizer is '{config.optimizer.name}', which compares the losses of steps, and this signal's points are "
             "drawn anew during training; switch that off in the modality's options, or choose another optimizer"
         )
+    selector: Any = config.selector.plugin(config.selector.options, len(dataset), operator, seed, device)
+    if config.objective.plugin.needs_visits and not selector.visits_whole:  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"objective is '{config.objective.name}', which needs key steps that visit all coordinates, and of this "
+            f"signal's {len(dataset):,} they visit a part; choose objective=mse, or raise selector.key_share"
+        )
     trainer = Trainer(
         dataset,
         network,
-        config.selector.plugin(config.selector.options, len(dataset), operator, seed, device),
+        selector,
         config.objective.plugin(config.objective.options, len(dataset), operator, device),
         factory.make(config.optimizer.options, network),
         config.schedule.plugin(config.schedule.options),
@@ -373,8 +382,28 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
         chunk=config.train.chunk or default_chunk(device),
         metrics=config.general.metrics,
         evaluate_every=config.log.every,
+        evaluate_most=config.log.sample,
     )
+    if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(trainer)):
+        trainer.forward = Compiled(network)
     return trainer, network
+
+
+_COMPILING = 2e13
+"""Floating-point operations of a training that two laptop cores need a minute for; compiled, two thirds of it."""
+
+
+def _worth_compiling(trainer: Trainer) -> bool:
+    """Whether a training gains more by a compiled network than compiling takes, as far as its config tells.
+
+    No clock is asked: a run that is repeated or resumed must come to the same answer.
+    """
+    if trainer.dataset.device.type != "cpu" or trainer.budget is not None or shutil.which("g++") is None:
+        return False
+    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+    stages = [Progress(1 + share * trainer.steps // 16, trainer.steps) for share in range(16)]
+    size = sum(trainer.selector.size(progress) for progress in stages) / len(stages)
+    return 6 * parameters * size * trainer.steps > _COMPILING
 
 
 _MEMORY = "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
@@ -433,6 +462,8 @@ def _check_same(asked: Config, had: Config, folder: Path) -> None:
     one, other = _flat(asked), _flat(had)
     free = {f"checkpoint.{field.name}" for field in dataclasses.fields(asked.checkpoint)} | {
         "log.every",
+        "log.reconstruction",
+        "log.sample",
         "train.chunk",
     }
     changed = [key for key in one.keys() | other.keys() if key not in free and one.get(key) != other.get(key)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
 from inrkit.options import option
+from inrkit.quasirandom import QuasiRandom
 from inrkit.registry import Registry
 
 OPERATORS: Registry[FitnessOperator] = Registry("operator", "inrkit.operators")
@@ -63,6 +64,38 @@ class FitnessOperator(ABC):
             columns, weights = self.rows(part)
             parts.append((field[columns] * weights).sum(dim=-1))
         return torch.cat(parts)
+
+    def response_within(self, values: Tensor, indices: Tensor) -> Tensor:
+        """(k,) entries of L at `indices` applied to a field that is known there alone.
+
+        A neighbour elsewhere counts as equal to the coordinate itself; where all neighbours are among the indices the
+        entry is exact. Time and memory follow k, not N.
+
+        Args:
+            values: (k,) of the field.
+            indices: (k,) int64, distinct.
+        """
+        known, order = indices.sort()
+        parts = []
+        for part, own in zip(indices.split(_ROWS), values.split(_ROWS), strict=True):
+            columns, weights = self.rows(part)
+            found = torch.searchsorted(known, columns).clamp_(max=len(known) - 1)
+            near = torch.where(known[found] == columns, values[order[found]], own[:, None])
+            parts.append((near * weights).sum(dim=-1))
+        return torch.cat(parts)
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """The lattice over which `placed` lays the coordinates out: their own, or a line."""
+        return self.dataset.grid_shape or (len(self.dataset),)
+
+    def placed(self, cells: Tensor) -> Tensor:
+        """(k,) indices of the coordinates in (k,) `cells` of the layout, where neighbours lie close to each other."""
+        return cells
+
+    def sequence(self, generator: torch.Generator) -> QuasiRandom:
+        """A quasi-random sequence of the coordinates, even over the layout."""
+        return QuasiRandom(self.layout, generator, self.placed)
 
     def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
         """(k,) entries at `indices` of Lᵀ applied to the field that is `values` at `indices` and zero elsewhere.
@@ -200,6 +233,8 @@ class GraphLaplacian(FitnessOperator):
         # The nearest point is the point itself, or another one at the same place, which is as good.
         _, near = dataset.tree.query(dataset.tree.data, k=[*range(1, wanted + 2)], workers=-1)
         self._columns = torch.from_numpy(near).to(dataset.device, torch.int64)
+        # Each leaf of the tree, and each branch, is a run of this order.
+        self._order = torch.from_numpy(dataset.tree.indices).to(dataset.device, torch.int64)
         self._weights = torch.ones(wanted + 1, device=dataset.device)
         self._weights[0] = -wanted
 
@@ -207,6 +242,9 @@ class GraphLaplacian(FitnessOperator):
         columns = self._columns[indices]
         columns[:, 0] = indices
         return columns, self._weights.expand(columns.shape)
+
+    def placed(self, cells: Tensor) -> Tensor:
+        return self._order[cells]
 
     def response(self, field: Tensor) -> Tensor:
         return self.response_at(field, torch.arange(len(field), device=field.device))

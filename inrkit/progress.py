@@ -71,6 +71,10 @@ class Display(Listener):
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
+        if count > config.log.sample:
+            self.console.print(f"evaluated on crops of {config.log.sample:,} coordinates in all (log.sample)")
+        if count > config.log.reconstruction:
+            self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
         for note in trainer.dataset.metadata.get("notes", []):
             self.console.print(f"note: {escape(note)}")
         self._show(trainer)

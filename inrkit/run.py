@@ -122,9 +122,11 @@ class Run:
         """Write result.json."""
         write_text(self.folder / "result.json", to_json(result, indent=2) + "\n")
 
-    def write_field(self, field: Field, modality: Modality) -> None:
-        """Write field.safetensors and the reconstruction."""
+    def write_field(self, field: Field, modality: Modality, reconstruct: bool = True) -> None:
+        """Write field.safetensors and, unless not to `reconstruct`, the reconstruction."""
         field.save(self.folder / "field.safetensors")
+        if not reconstruct:
+            return
         suffix = modality.reconstruction_suffix(field.metadata, field.dtype)
         with written_whole(self.folder / f"reconstruction{suffix}") as aside:
             modality.export(aside, field)

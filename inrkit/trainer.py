@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,12 @@ class Trainer:
         chunk: how many coordinates pass through the network at a time; bounds the memory of activations.
         metrics: names of the metrics of an evaluation.
         evaluate_every: steps between evaluations; the last step is always evaluated.
+        evaluate_most: coordinates of an evaluation, where crops stand for a larger signal; None for no limit.
         listeners: who hears of it.
+
+    Attributes:
+        forward: the network as training calls it; a compiled one may take its place. Evaluations, and derivatives with
+            respect to coordinates or along directions of the parameters, go through `network` as it is.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Trainer:
         chunk: int,
         metrics: list[str],
         evaluate_every: int,
+        evaluate_most: int | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.dataset = dataset
@@ -84,6 +90,8 @@ class Trainer:
         self.chunk = chunk
         self.metrics = metrics
         self.evaluate_every = evaluate_every
+        self.evaluate_most = evaluate_most
+        self.forward: Callable[[Tensor], Tensor] = network
         self.listeners = listeners
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
@@ -343,7 +351,7 @@ class Trainer:
     def _residual(self, chunk: Tensor | slice, coordinates: Tensor | None = None) -> Tensor:
         """(k, C) F(x_i) − y_i; of live coordinates if they are given, around which y is linear."""
         if coordinates is None:
-            return self.network(self.dataset.inputs(chunk)) - self.dataset.targets(chunk)
+            return self.forward(self.dataset.inputs(chunk)) - self.dataset.targets(chunk)
         offset = coordinates - coordinates.detach()  # zero, with a gradient
         targets = self.dataset.targets(chunk) + (self.dataset.slopes(chunk) @ offset[:, :, None])[:, :, 0]
         return self.network(self.dataset.embedded(coordinates)) - targets
@@ -363,7 +371,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         with self.clock("evaluation"):
-            values = evaluate(self.network, self.dataset, self.metrics, self.chunk)
+            values = evaluate(self.network, self.dataset, self.metrics, self.chunk, self.evaluate_most)
         if any(math.isnan(value) for value in values.values()):
             raise self._diverged()  # by the last update, after the errors were found finite
         row = {"step": self.step, "seconds": self.seconds["train"], **values}

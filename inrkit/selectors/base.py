@@ -139,6 +139,11 @@ class Selector(ABC):
         return sample_besides(gaps_before(taken), self.count, count, self.generator)
 
     @property
+    def visits_whole(self) -> bool:
+        """Whether it `visits_all` on this signal too."""
+        return self.visits_all
+
+    @property
     def cached_numbers(self) -> float:
         """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
         return 0.0
@@ -152,6 +157,10 @@ class Selector(ABC):
         self.generator.set_state(state["generator"].cpu())
 
 
+DRAWS = ("random", "quasi-random")
+"""How coordinates are drawn where nothing speaks for one or the other; see `QuasiRandom`."""
+
+
 @dataclass
 class RatioOptions:
     ratio: float = option(0.5, above=0, at_most=1)
@@ -162,18 +171,25 @@ class RatioOptions:
 
     least: int = option(1, at_least=1)
     """Fewest coordinates that a step trains on: in a small signal the ratio is raised to them."""
+    most: int = option(0, at_least=0)
+    """Most coordinates that a step trains on, whatever else is said: in a large signal the ratio is lowered to them; 0
+    for no limit."""
 
     def start(self, count: int) -> float:
-        """r0: the ratio, or as much more as `least` asks for."""
-        return min(1.0, max(self.ratio, self.least / count))
+        """r0: the ratio, or as much more as `least` asks for, or as much less as `most` does."""
+        return min(1.0, max(self.ratio, self.least / count), self._most(count) / count)
 
     def scheduled_size(self, count: int, done: float) -> int:
-        """k = ⌊r · N⌋, at least `least` or N."""
-        return max(min(self.least, count), share_of(count, ratio(self.ratio_schedule, self.start(count), done)))
+        """k = ⌊r · N⌋, at least `least` or N, at most `most`."""
+        wanted = max(min(self.least, count), share_of(count, ratio(self.ratio_schedule, self.start(count), done)))
+        return min(wanted, self._most(count))
 
     def largest_size(self, count: int) -> int:
         """The largest k of the schedule, which is at one of its ends."""
         return max(self.scheduled_size(count, done) for done in (0.0, 1.0))
+
+    def _most(self, count: int) -> int:
+        return self.most or count
 
 
 class RatioSelector(Selector):

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from inrkit.operators import FitnessOperator
 from inrkit.options import option
-from inrkit.sampling import gaps_before, sample_besides
+from inrkit.sampling import Tiles, Tour, gaps_before, sample_besides
 from inrkit.schedules import MUTATION_SCHEDULES, Progress, mutation, share_of
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, rankable
+from inrkit.selectors.base import DRAWS, SELECTORS, Errors, RatioOptions, Selection, Selector, rankable
 
 PUBLISHED_HIGH_FREQUENCY_WEIGHT = 0.1625625  # 1e-5 · 127.5²
 """The paper's λ = 1e-5 for a Laplacian of values in 0 … 255, where the squared error is one of values in [−1, 1].
 With both in the same units λ is a pure number, and a unit of [−1, 1] is 127.5 of 0 … 255."""
+
+_TILE = 512
+"""Coordinates of a tile: in a picture 22×22, of which 83 % have all their neighbours inside."""
 
 
 @dataclass
@@ -39,6 +42,14 @@ class EvosOptions(RatioOptions):
     """The same at the end: α1."""
     high_frequency_weight: float = option(PUBLISHED_HIGH_FREQUENCY_WEIGHT, at_least=0)
     """λ of the high-frequency fitness, a pure number (0.1625625 is the published 1e-5 for 0 … 255)."""
+    draw: str = option("random", choices=DRAWS)
+    """How mutants are drawn: `random`, each step for itself; or `quasi-random`, spread evenly over the signal within a
+    step and over steps."""
+    key_share: float = option(0.1, above=0)
+    """Most coordinates that a key step visits, as a share of those that the steps up to the next one train on, and at
+    least k; a signal that is larger is visited part by part, a part at each key step."""
+    key_whole: int = option(1 << 22, at_least=1)
+    """Coordinates of the largest signal that a key step visits whole whatever `key_share` says."""
 
     def __post_init__(self) -> None:
         if self.mutation == "exponential" and min(self.mutation_start, self.mutation_end) <= 0:
@@ -52,6 +63,9 @@ class Evos(Selector):
     A *key step* trains on all N coordinates and ranks them by what it saw. The steps up to the next key step
     train on the best-ranked `k − m` coordinates, the survivors, and on `m` others drawn uniformly.
 
+    Where N is so large that key steps would cost more than the others, a key step trains on a part and ranks that: the
+    next tiles of a tour in random order through all of them. Nothing then follows N.
+
     Only the head of the ranking that has been asked for is ever sorted.
     """
 
@@ -62,22 +76,31 @@ class Evos(Selector):
         self, options: EvosOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
     ) -> None:
         super().__init__(options, count, operator, seed, device)
+        self._tour = Tour(Tiles(operator.layout, _TILE), self.generator)
+        self._sequence = operator.sequence(self.generator) if options.draw == "quasi-random" else None
+        self._visited: Tensor | None = None
+        """(P,) indices that the last key step visited; None for all N. What follows counts places among them."""
         self._ranking = torch.empty(0, dtype=torch.int64, device=device)
-        self._fitness = torch.zeros(count, device=device)
+        self._fitness = torch.empty(0, device=device)
         self._survivors = self._gaps = self._ranking
         self._stale = False
 
     @property
     def cached_numbers(self) -> float:
-        # The fitness itself, and int64 indices of the ranking and the two views of its head.
-        return 1 + 3 * 2 * self.options.largest_size(self.count) / self.count
+        # The fitness, of a part its int64 indices too, and int64 indices of the ranking and two views of its head.
+        largest = self.options.largest_size(self.count)
+        part = self._visits(largest, max(self._interval(0.0), self._interval(1.0)))
+        return (part * (1 if self.visits_whole else 3) + 3 * 2 * largest) / self.count
+
+    @property
+    def visits_whole(self) -> bool:
+        """Whether every key step visits all N coordinates."""
+        fewest = min(self.options.scheduled_size(self.count, done) for done in (0.0, 1.0))
+        return self._visits(fewest, min(self._interval(0.0), self._interval(1.0))) == self.count
 
     def is_key_step(self, progress: Progress) -> bool:
         """Step 1, and every step t with t mod I(t) = 1; where I(t) = 1, every step (EVOS, section 3.1)."""
-        start, end = self.options.interval_start, self.options.interval_end
-        interval = start
-        if self.options.interval == "linear":
-            interval = math.floor(start + (end - start) * progress.after + 1e-9)
+        interval = self._interval(progress.after)
         return progress.step == 1 or progress.step % interval == 1 % interval
 
     def mutants(self, progress: Progress) -> int:
@@ -87,26 +110,38 @@ class Evos(Selector):
         return min(share_of(self.count, rate * options.start(self.count)), self._selected(progress))
 
     def size(self, progress: Progress) -> int:
-        return self.count if self._stale or self.is_key_step(progress) else self._selected(progress)
+        k = self._selected(progress)
+        return self._visits(k, self._interval(progress.after)) if self._is_due(progress) else k
 
     def restart(self) -> None:
         self._stale = True
 
     def select(self, progress: Progress) -> Selection:
-        if self._stale or self.is_key_step(progress):
-            return Selection(None)
-        m = self.mutants(progress)
-        self._choose_survivors(self._selected(progress) - m)
-        drawn = sample_besides(self._gaps, self.count, m, self.generator)
+        if self._is_due(progress):
+            part = self.size(progress)
+            self._visited = None if part == self.count else self.operator.placed(self._tour.next(part))
+            return Selection(self._visited)
+        k = self._selected(progress)
+        self._choose_survivors(k - self.mutants(progress))
+        mutants = k - len(self._survivors)
+        if self._sequence is not None:
+            drawn = self._sequence.next(mutants, self._survivors)
+        else:
+            drawn = sample_besides(self._gaps, self.count, mutants, self.generator)
         return Selection(torch.cat([self._survivors, drawn]))
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
-        if selection.indices is not None:
+        if not self._is_due(progress):
             return
         self._stale = False
         low = rankable(errors.squared)
-        high = rankable(self.options.high_frequency_weight * self.operator.response(errors.residual).square_())
-        n = self._selected(progress) - self.mutants(progress)
+        response = (
+            self.operator.response(errors.residual)
+            if self._visited is None
+            else self.operator.response_within(errors.residual, self._visited)
+        )
+        high = rankable(self.options.high_frequency_weight * response.square_())
+        n = min(self._selected(progress) - self.mutants(progress), len(low))
         if self.options.crossover == "select":
             offspring = crossover(low, high, n)
         else:
@@ -121,28 +156,52 @@ class Evos(Selector):
             **super().state_dict(),
             "ranking": self._ranking,
             "fitness": self._fitness,
+            "visited": self._visited,
+            "tour": self._tour.state_dict(),
             "stale": self._stale,
+            **({} if self._sequence is None else {"sequence": self._sequence.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._ranking = state["ranking"].to(self.device)
         self._fitness = state["fitness"].to(self.device)
+        self._visited = None if state["visited"] is None else state["visited"].to(self.device)
+        self._tour.load_state_dict(state["tour"])
         self._stale = state["stale"]
+        if self._sequence is not None:
+            self._sequence.load_state_dict(state["sequence"])
         self._survivors = self._gaps = self._ranking[:0]
 
     def _selected(self, progress: Progress) -> int:
         """k at a step that is no key step."""
         return self.options.scheduled_size(self.count, progress.before)
 
+    def _is_due(self, progress: Progress) -> bool:
+        """Whether the step is, or stands in for, a key step."""
+        return self._stale or self.is_key_step(progress)
+
+    def _interval(self, done: float) -> int:
+        """I: how many steps there are from one key step to the next."""
+        start, end = self.options.interval_start, self.options.interval_end
+        return math.floor(start + (end - start) * done + 1e-9) if self.options.interval == "linear" else start
+
+    def _visits(self, k: int, interval: int) -> int:
+        """How many coordinates a key step visits that is followed by steps of k each."""
+        if self.count <= self.options.key_whole:
+            return self.count
+        return min(self.count, max(k, share_of(interval * k, self.options.key_share)))
+
     def _choose_survivors(self, n: int) -> None:
-        """Make the n best-ranked coordinates the survivors."""
+        """Make the n best-ranked coordinates the survivors, or all that were ranked."""
+        n = min(n, len(self._fitness))
         if n == len(self._survivors):
             return
         if n > len(self._ranking):
             # The ratio rises at most to 1 and a few percent at a time: ranking a little ahead is rarely repeated.
-            self._extend_ranking(min(self.count, n + n // 8))
-        self._survivors = self._ranking[:n].sort().values
+            self._extend_ranking(min(len(self._fitness), n + n // 8))
+        best = self._ranking[:n]
+        self._survivors = (best if self._visited is None else self._visited[best]).sort().values
         self._gaps = gaps_before(self._survivors)
 
     def _extend_ranking(self, length: int) -> None:

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from inrkit.operators import FitnessOperator
+from inrkit.options import option
 from inrkit.sampling import sample_without_replacement
 from inrkit.schedules import Progress
-from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
+from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, RatioSelector, Selection
 
 
 @dataclass
 class UniformOptions(RatioOptions):
-    pass
+    draw: str = option("random", choices=DRAWS)
+    """`random`, each step for itself; or `quasi-random`, spread evenly over the signal within a step and over steps."""
 
 
 @SELECTORS.register("uniform")
 class Uniform(RatioSelector):
-    """k = ⌊r(t)·N⌋ coordinates, drawn uniformly without replacement."""
+    """k = ⌊r(t)·N⌋ coordinates, drawn uniformly without replacement, or along a quasi-random sequence."""
 
     Options = UniformOptions
 
+    def __init__(
+        self, options: UniformOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(options, count, operator, seed, device)
+        self._sequence = operator.sequence(self.generator) if options.draw == "quasi-random" else None
+
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
-        return Selection(None if k == self.count else sample_without_replacement(self.count, k, self.generator))
+        if k == self.count:
+            return Selection(None)
+        if self._sequence is not None:
+            return Selection(self._sequence.next(k))
+        return Selection(sample_without_replacement(self.count, k, self.generator))
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | ({} if self._sequence is None else {"sequence": self._sequence.state_dict()})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self._sequence is not None:
+            self._sequence.load_state_dict(state["sequence"])

@@ -57,6 +57,10 @@ def test_the_paper_preset_is_the_published_setting():
         "mutation_start": 0.5,
         "mutation_end": 0.5,
         "high_frequency_weight": pytest.approx(1e-5 * 127.5**2),
+        "draw": "random",
+        "key_share": 0.1,
+        "key_whole": 1 << 22,
+        "most": 0,
     }
     assert config["objective"] == {
         "name": "cross-frequency",

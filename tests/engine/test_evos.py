@@ -1,15 +1,18 @@
 """EVOS against a plain, slow statement of its equations, and the cases that the published code gets wrong."""
 
+import io
 import math
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrkit import CoordinateDataset, Progress
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
+import inrkit
+from inrkit import ConfigError, CoordinateDataset, Progress, RatioOptions
+from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 from inrkit.schedules import RATIO_SCHEDULES, ratio
 from inrkit.selectors import Errors, Selection
 from inrkit.selectors.evos import Evos, EvosOptions, crossover
@@ -256,3 +259,147 @@ class TestWhereThePublishedCodeMisbehaves:
         selector = make(30)
         selector.observe(Progress(1, 10), Selection(None), errors)
         assert not selector.state_dict()["fitness"].requires_grad
+
+
+SIDE = 32
+
+
+def make_rolling(**options) -> Evos:
+    """EVOS on 32×32 coordinates, of which a key step visits 200 unless told otherwise."""
+    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((SIDE, SIDE, 1))))
+    given = {
+        "ratio": 0.05,
+        "interval": "fixed",
+        "interval_start": 40,
+        "key_whole": 1000,
+        "key_share": 0.0982,
+        **options,
+    }
+    return Evos(EvosOptions(**given), SIDE * SIDE, operator, 0, torch.device("cpu"))
+
+
+class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
+    def step(self, selector, step, residual, steps=10**6):
+        progress = Progress(step, steps)
+        selection = selector.select(progress)
+        indices = torch.arange(len(residual)) if selection.indices is None else selection.indices
+        assert len(indices.unique()) == len(indices) == selector.size(progress)
+        selector.observe(progress, selection, Errors(residual[indices].square(), residual[indices]))
+        return selection.indices
+
+    def test_key_steps_visit_a_share_of_what_the_steps_between_them_train_on(self):
+        selector = make_rolling()
+        assert not selector.visits_whole
+        assert selector.size(Progress(2, 100)) == 51
+        assert selector.size(Progress(41, 100)) == math.floor(0.0982 * 40 * 51)
+        assert make_rolling(key_share=0.001).size(Progress(1, 100)) == 51
+
+    def test_a_signal_that_is_not_larger_than_that_or_moderate_is_visited_whole(self):
+        for options in ({"key_share": 0.6}, {"key_whole": SIDE * SIDE}):
+            selector = make_rolling(**options)
+            assert selector.visits_whole
+            assert selector.select(Progress(1, 100)).indices is None
+
+    @pytest.mark.parametrize("count", [512 * 512, 1 << 30])
+    def test_the_presets_key_steps_visit_everything_however_large_it_is(self, count):
+        operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((1, 1))))
+        published = EvosOptions(ratio=0.5)
+        image = EvosOptions(ratio=0.15, least=8192, interval="fixed", interval_start=100)
+        for options in (published, image):
+            assert Evos(options, count, operator, 0, torch.device("cpu")).visits_whole
+
+    def test_survivors_are_the_fittest_of_the_visited_and_mutants_come_from_everywhere(self):
+        residual = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(0))
+        selector = make_rolling(high_frequency_weight=0.1)
+        visited = self.step(selector, 1, residual)
+        low = residual[visited].square()
+        high = 0.1 * selector.operator.response_within(residual[visited], visited).square()
+        expected = {int(visited[place]) for place in plain_crossover(low.tolist(), high.tolist(), 26)}
+        mutants = torch.zeros(SIDE * SIDE, dtype=torch.bool)
+        for step in range(2, 41):
+            indices = self.step(selector, step, residual)
+            assert set(indices[:26].tolist()) == expected
+            mutants[indices[26:]] = True
+        assert not mutants[list(expected)].any()
+        unseen = torch.ones_like(mutants)
+        unseen[visited] = False
+        assert mutants[unseen].float().mean() > 0.4
+
+    def test_in_time_all_coordinates_get_their_turn_in_key_steps(self):
+        residual, selector = torch.randn(SIDE * SIDE), make_rolling()
+        met = torch.zeros(SIDE * SIDE)
+        for step in range(1, 1 + 40 * 11, 40):
+            met[self.step(selector, step, residual)] += 1
+        assert met.min() >= 2
+        assert met.max() - met.min() <= 1
+
+    def test_more_survivors_than_were_visited_give_way_to_mutants(self):
+        selector = make_rolling(ratio_schedule="linear", mutation_start=0.0, mutation_end=0.0, interval_start=10**9)
+        selector.options.key_share = 1e-12
+        residual = torch.randn(SIDE * SIDE)
+        self.step(selector, 1, residual, 20)
+        for step in range(2, 21):
+            self.step(selector, step, residual, 20)
+
+    def test_a_growing_ratio_may_end_with_visits_of_everything(self):
+        selector = make_rolling(ratio_schedule="linear")
+        residual = torch.randn(SIDE * SIDE)
+        parts = [self.step(selector, step, residual, 400) for step in range(1, 401, 1)][::40]
+        assert len(parts[0]) == 200
+        assert parts[-1] is None
+
+    def test_resumed_run_equals_uninterrupted_run(self):
+        residual = torch.randn(SIDE * SIDE)
+        whole, second = make_rolling(), make_rolling()
+        for step in range(1, 96):
+            self.step(whole, step, residual)
+        saved = io.BytesIO()
+        torch.save(whole.state_dict(), saved)
+        saved.seek(0)
+        second.load_state_dict(torch.load(saved, weights_only=True))
+        for step in range(96, 300):
+            assert torch.equal(self.step(whole, step, residual), self.step(second, step, residual))
+
+    def test_free_points_are_visited_with_their_neighbours(self):
+        points = np.random.default_rng(0).uniform(-1, 1, (6000, 2))
+        operator = GraphLaplacian(GraphLaplacianOptions(), CoordinateDataset(np.zeros((6000, 1)), points=points))
+        options = EvosOptions(ratio=0.01, key_whole=1000, key_share=0.5)
+        visited = Evos(options, 6000, operator, 0, torch.device("cpu")).select(Progress(1, 100)).indices
+        assert len(visited) == 0.5 * 99 * 60 // 1
+        columns, real = operator.neighbours(visited)
+        assert torch.isin(columns[real], visited).float().mean() > 0.9
+
+    def test_steps_on_a_gigapixel_image_hold_no_more_than_their_coordinates(self, tmp_path):
+        side, k = 1 << 15, 2048
+        np.lib.format.open_memmap(tmp_path / "huge.npy", "w+", np.uint8, (side, side, 1))  # a hole takes no space
+        dataset = CoordinateDataset(np.load(tmp_path / "huge.npy", mmap_mode="c"))
+        operator = LatticeLaplacian(LaplacianOptions(), dataset)
+        options = EvosOptions(ratio=1e-9, least=k)
+        selector = Evos(options, len(dataset), operator, 0, torch.device("cpu"))
+        assert 4 * selector.cached_numbers * len(dataset) < 1 << 20
+        before = psutil.Process().memory_info().rss
+        for step in (1, 2, 100, 101):
+            progress = Progress(step, 10**6)
+            indices = selector.select(progress).indices
+            assert len(indices.unique()) == len(indices) == selector.size(progress)
+            assert len(indices) == (math.floor(0.1 * 99 * k) if selector.is_key_step(progress) else k)
+            coordinates = dataset.coordinates(indices).to(torch.float64)
+            exact = torch.stack([indices // side, indices % side], dim=1) * 2 + 1 - side
+            assert torch.equal(coordinates * side, exact.to(torch.float64))
+            residual = coordinates.sum(1).float()
+            selector.observe(progress, Selection(indices), Errors(residual.square(), residual))
+        assert psutil.Process().memory_info().rss - before < 100 << 20
+
+
+def test_a_large_signal_is_trained_on_no_more_coordinates_than_are_asked_for():
+    options = RatioOptions(ratio=0.15, least=8192, most=262144)
+    assert [options.scheduled_size(n, 0.0) for n in (1000, 1 << 18, 1 << 30)] == [1000, 39321, 262144]
+    assert RatioOptions(ratio=0.15, ratio_schedule="linear", most=500).largest_size(10**6) == 500
+
+
+def test_cross_frequency_supervision_of_parts_is_refused_before_anything_is_written(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((64, 64), np.uint8))
+    selector = {"name": "evos", "ratio": 0.01, "least": 1, "key_whole": 1000}
+    with pytest.raises(ConfigError, match="visit a part; choose objective=mse"):
+        inrkit.fit(tmp_path / "a.npy", out=tmp_path / "run", base="image-paper", selector=selector)
+    assert not (tmp_path / "run").exists()

@@ -156,3 +156,33 @@ def test_neighbours_name_each_coordinate_beside():
     columns, real = laplacian((3, 4)).neighbours(torch.tensor([0, 5]))
     beside = [sorted(row[mask].tolist()) for row, mask in zip(columns, real, strict=True)]
     assert beside == [[1, 4], [1, 4, 6, 9]]
+
+
+def test_response_within_everything_is_the_response():
+    operator = laplacian((5, 7))
+    field, order = torch.randn(35), torch.randperm(35)
+    torch.testing.assert_close(operator.response_within(field[order], order), operator.response(field)[order])
+
+
+@pytest.mark.parametrize("name", OPERATORS.names())
+def test_response_within_a_part_takes_what_is_not_known_for_the_coordinates_own(name, monkeypatch):
+    monkeypatch.setattr("inrkit.operators._ROWS", 4)
+    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), CoordinateDataset(np.zeros((4, 5, 1))))
+    generator = torch.Generator().manual_seed(0)
+    field, part = torch.randn(20, generator=generator), torch.randperm(20, generator=generator)[:11]
+    known = torch.zeros(20, dtype=torch.bool)
+    known[part] = True
+    for index, found in zip(part, operator.response_within(field[part], part), strict=True):
+        filled = torch.where(known, field, field[index])
+        torch.testing.assert_close(found, operator.response(filled)[index])
+
+
+def test_free_points_are_placed_so_that_runs_hold_neighbours():
+    points = np.random.default_rng(0).uniform(-1, 1, (4096, 2))
+    operator = GraphLaplacian(GraphLaplacianOptions(), CoordinateDataset(np.zeros((4096, 1)), points=points))
+    assert operator.layout == (4096,)
+    order = operator.placed(torch.arange(4096))
+    assert sorted(order.tolist()) == list(range(4096))
+    run = order[1024:1536]
+    columns, real = operator.neighbours(run)
+    assert torch.isin(columns[real], run).float().mean() > 0.8

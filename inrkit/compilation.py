@@ -1,0 +1,48 @@
+"""Networks compiled by torch, for training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+_FEWEST = 32
+"""Rows below which the network runs as it is: a compiled one would be compiled anew for a single row."""
+
+
+class Compiled:
+    """A network as torch.compile makes it, or as it is, with a warning, where torch cannot.
+
+    What is compiled holds for every number of rows. It is kept on disk by torch, so that the next process compiles
+    nothing anew. Rounding differs from that of the network as it is.
+
+    Args:
+        network: (k, E) to (k, C).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._callable: Callable[[Tensor], Tensor] = torch.compile(network, fullgraph=True)
+        self._proven = False
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if len(inputs) < _FEWEST:
+            return self._network(inputs)
+        torch._dynamo.maybe_mark_dynamic(inputs, 0)
+        if not self._proven and torch.is_grad_enabled():
+            self._prove(inputs)
+        return self._callable(inputs)
+
+    def _prove(self, inputs: Tensor) -> None:
+        """Compile both passes now, as what fails in the backward pass would fail far from here."""
+        parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
+        try:
+            torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
+        except Exception as error:
+            self._network(inputs)  # raises what is wrong with the network itself
+            self._callable = self._network
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            warnings.warn(f"the network runs uncompiled, as torch could not compile it: {reason}", stacklevel=3)
+        self._proven = True

@@ -1,0 +1,99 @@
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import inrkit
+from inrkit.compilation import Compiled
+from inrkit.config import resolve
+from inrkit.fitting import build, read_signal
+from inrkit.networks.siren import Siren, SirenOptions
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="takes a C++ compiler")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ignore_warnings_of_torch():
+    # Some of what torch imports in order to compile is deprecated in other parts of torch.
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch._inductor.compile_fx  # noqa: F401
+    yield
+
+
+def siren() -> nn.Module:
+    torch.manual_seed(0)
+    return Siren(SirenOptions(hidden_features=32, hidden_layers=1), 2, 3)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_equals_it_for_every_number_of_rows():
+    network = siren()
+    compiled = Compiled(copy.deepcopy(network))
+    for rows in (1000, 77, 1, 4096):
+        inputs = torch.rand(rows, 2)
+        expected, found = network(inputs), compiled(inputs)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+    parameters = zip(network.parameters(), compiled._network.parameters(), strict=True)
+    for one, other in parameters:
+        torch.testing.assert_close(other.grad, one.grad, atol=1e-2, rtol=1e-3)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_fit_ends_where_the_other_does_and_resumes_to_the_same_bits(tmp_path):
+    class StopAt(inrkit.Listener):
+        def on_step(self, trainer, selected):
+            if trainer.step == 5:
+                trainer.stop()
+
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.integers(0, 256, (40, 50, 3), np.uint8))
+    options = {"network": {"hidden_features": 32, "hidden_layers": 1}, "steps": 10, "device": "cpu", "chunk": 300}
+    whole = inrkit.fit(tmp_path / "a.npy", out=tmp_path / "whole", compile="always", **options)
+    plain = inrkit.fit(tmp_path / "a.npy", out=tmp_path / "plain", compile="never", **options)
+    inrkit.fit(tmp_path / "a.npy", out=tmp_path / "cut", compile="always", listeners=[StopAt()], **options)
+    cut = inrkit.fit(tmp_path / "cut", resume=True)
+    assert whole.metrics["psnr"] == pytest.approx(plain.metrics["psnr"], abs=0.01)
+    assert cut.metrics == whole.metrics
+    assert (tmp_path / "cut/field.safetensors").read_bytes() == (tmp_path / "whole/field.safetensors").read_bytes()
+
+
+class Uncompilable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(2, 1)
+
+    def forward(self, inputs):
+        if torch.compiler.is_compiling():
+            raise NotImplementedError("this network does not compile")
+        return self.last(inputs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_network_that_does_not_compile_runs_as_it_is_and_says_so():
+    network = Uncompilable()
+    compiled, inputs = Compiled(network), torch.rand(100, 2)
+    with pytest.warns(UserWarning, match="runs uncompiled"):
+        found = compiled(inputs)
+    assert torch.equal(found, network(inputs))
+    assert torch.equal(compiled(inputs[:50]), network(inputs[:50]))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("steps", "compiled"), [(100, False), (100_000, True)])
+def test_long_trainings_compile_and_short_ones_do_not(tmp_path, steps, compiled):
+    np.save(tmp_path / "a.npy", np.zeros((64, 64, 3), np.uint8))
+    config = resolve([{"data": {"path": str(tmp_path / "a.npy")}, "train": {"steps": steps}}])
+    trainer, _ = build(config, read_signal(config), torch.device("cpu"), "float32")
+    assert isinstance(trainer.forward, Compiled) == compiled
