@@ -9,6 +9,7 @@ import traceback
 import click
 
 from inrkit.cli.batch import batch
+from inrkit.cli.benchmark import benchmark
 from inrkit.cli.configs import copy, show
 from inrkit.cli.evaluate import evaluate
 from inrkit.cli.fit import fit
@@ -28,7 +29,7 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, batch, render, evaluate, list_, show, copy, sample):
+for command in (fit, batch, render, evaluate, list_, show, copy, sample, benchmark):
     inrkit.add_command(command)
 
 

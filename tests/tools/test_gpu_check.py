@@ -1,0 +1,72 @@
+"""tools/gpu_check.py where there is no GPU: it says so, and its checks run on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "gpu_check.py"
+
+
+def gpu_check(*words: object, code: int = 0) -> tuple[dict, str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(TOOL), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_without_a_gpu_it_says_so_in_a_line_and_is_content():
+    told, said = gpu_check()
+    assert told["device"] is None
+    assert told["checks"] == {}
+    assert said.count("\n") == 1
+    assert "no GPU" in said
+
+
+@pytest.mark.slow
+def test_every_check_passes_on_the_cpu_in_place_of_a_gpu():
+    told, said = gpu_check("--device", "cpu")
+    assert told["device"].startswith("cpu")
+    failed = {name: outcome for name, outcome in told["checks"].items() if not outcome["passed"]}
+    assert failed == {}, said
+    checks = told["checks"]
+    assert set(checks) == {
+        "fits",
+        "losses",
+        "selections",
+        "resume",
+        "evaluation",
+        "portable",
+        "steps",
+        "target",
+    }
+    assert checks["resume"]["exact"]
+    assert set(checks["steps"]["reports"]) == {"float32", "bfloat16"}
+    curve = checks["target"]["recipe"]["curve"]
+    assert curve == sorted(curve)
+    assert checks["target"]["recipe"]["psnr"] == curve[-1][1]
+
+
+def test_a_target_that_is_met_is_timed_and_one_that_is_not_is_null(tmp_path):
+    told, said = gpu_check("--device", "cpu", "--only", "target", "--target", "1")
+    recipe = told["checks"]["target"]["recipe"]
+    assert list(told["checks"]) == ["target"]
+    assert recipe["seconds_to_target"] == recipe["curve"][0][0]
+    assert "1 dB reached in" in said
+
+
+def test_a_failed_check_is_told_and_is_exit_code_1(tmp_path):
+    told, said = gpu_check(
+        "--device", "cpu", "--image", tmp_path / "none.png", "--only", "evaluation", "--only", "selections", code=1
+    )
+    assert not any(outcome["passed"] for outcome in told["checks"].values())
+    assert "none.png" in told["checks"]["evaluation"]["error"]
+    assert "evaluation: FAILED" in said
