@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 from pathlib import Path
 
 import psutil
@@ -37,6 +40,24 @@ def choose_precision(name: str, device: torch.device) -> str:
     if device.type == "cpu":
         return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
     return "float32"
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's allocator keep what is freed, up to half a GiB, for what is allocated next.
+
+    As it comes, it gives large blocks back to the system at every step of a training and has them cleared again. Where
+    the environment sets such limits itself, or the allocator is another one, nothing is changed.
+    """
+    if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
+        return
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        set_limit = ctypes.CDLL(None).mallopt
+        set_limit(_MMAP_THRESHOLD, 1 << 25)
+        set_limit(_TRIM_THRESHOLD, 1 << 29)
+        set_limit(_TOP_PAD, 1 << 26)
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h; the last may be 2²⁵ at most
 
 
 def describe(device: torch.device) -> str:

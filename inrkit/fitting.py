@@ -24,7 +24,7 @@ from inrkit.config import (
     resolve,
 )
 from inrkit.dataset import CoordinateDataset
-from inrkit.device import choose_device, choose_precision
+from inrkit.device import choose_device, choose_precision, keep_freed_memory
 from inrkit.errors import ConfigError, DataError, RunError, StaleCheckpoint
 from inrkit.evaluation import applicable, default_chunk
 from inrkit.field import Field
@@ -345,6 +345,8 @@ def read_signal(config: Config) -> CoordinateDataset:
 
 def build(config: Config, dataset: CoordinateDataset, device: torch.device, precision: str) -> tuple[Trainer, Network]:
     """The trainer that a config describes, and its network; everything random is seeded."""
+    if device.type == "cpu":
+        keep_freed_memory()
     seed = config.general.seed
     applicable(config.general.metrics, dataset)  # one that cannot be computed is better known now
     dataset = dataset.to(device)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.sampling import distinct
+
 _BITS = 31
 """Of a fraction; with as many of a length their product fits into an int64."""
 
@@ -72,7 +74,7 @@ class QuasiRandom:
             if taken is not None and len(taken):
                 place = torch.searchsorted(taken, cells).clamp_(max=len(taken) - 1)
                 cells = cells[taken[place] != cells]
-            found = torch.unique(torch.cat([found, cells]))
+            found = distinct(torch.cat([found, cells]) if len(found) else cells)
         return found
 
     def _cells(self, count: int) -> Tensor:

