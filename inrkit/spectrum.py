@@ -53,11 +53,12 @@ def energy_spectrum(dataset: CoordinateDataset, axis: int) -> Tensor:
     places = torch.arange(0, length - size + 1, max(1, size // 2))
     lines = len(dataset) // length
     count = lines * len(places)
-    chosen = torch.arange(count)
     if count > _SEGMENTS:
         # Multiples of the golden ratio, modulo 1, are spread evenly and in step with no axis.
         turns = torch.arange(_SEGMENTS, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2)
         chosen = (turns.frac() * count).long()
+    else:
+        chosen = torch.arange(count)
     line, start = chosen // len(places), places[chosen % len(places)]
     first = torch.div(line, stride, rounding_mode="floor") * stride * length + line % stride + start * stride
     window = torch.hann_window(size, periodic=False, dtype=torch.float64) if size > 2 else torch.ones(size)

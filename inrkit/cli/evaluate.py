@@ -31,7 +31,8 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     """Measure a fitted signal against the file it was fitted to, or against another one.
 
     RUN is a run's folder.
-    Another file may have another resolution: the field is evaluated at its coordinates.
+    Another file may have another resolution: the field is evaluated at its coordinates. Of a signal larger than the
+    run's log.sample, the same crops are measured as by the fit.
     """
     config = Run(run).config
     if against is not None:
@@ -46,6 +47,8 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
         )
     dataset.transform = field.transform
     dataset.embedding = field.embedding
-    metrics = evaluate_network(field.network, dataset.to(chosen), config.general.metrics, default_chunk(chosen))
+    metrics = evaluate_network(
+        field.network, dataset.to(chosen), config.general.metrics, default_chunk(chosen), config.log.sample
+    )
     metrics |= config.modality.plugin(config.modality.options).assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")
