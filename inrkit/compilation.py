@@ -31,7 +31,7 @@ class Compiled:
         if len(inputs) < _FEWEST:
             return self._network(inputs)
         torch._dynamo.maybe_mark_dynamic(inputs, 0)
-        if not self._proven and torch.is_grad_enabled():
+        if not self._proven:
             self._prove(inputs)
         return self._callable(inputs)
 
@@ -39,10 +39,13 @@ class Compiled:
         """Compile both passes now, as what fails in the backward pass would fail far from here."""
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         try:
-            torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
+            with torch.enable_grad(), warnings.catch_warnings():
+                # Some of what torch imports in order to compile, other parts of torch have deprecated.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
         except Exception as error:
             self._network(inputs)  # raises what is wrong with the network itself
             self._callable = self._network
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            reason = " ".join(str(error).split()[:40]) or type(error).__name__
             warnings.warn(f"the network runs uncompiled, as torch could not compile it: {reason}", stacklevel=3)
         self._proven = True

@@ -106,8 +106,8 @@ def test_include_adds_jobs_and_their_keys_become_columns(photos):
     asked = study(include=[{"data.path": "photos/more/c.png", "selector": "full", "seed": [7, 8]}])
     assert asked.columns == ["data.path", "selector", "seed"]
     assert cells(asked) == [
-        ("photos/a.png", "evos", 0),
-        ("photos/b.png", "evos", 0),
+        ("photos/a.png", "uniform", 0),
+        ("photos/b.png", "uniform", 0),
         ("photos/more/c.png", "full", 7),
         ("photos/more/c.png", "full", 8),
     ]

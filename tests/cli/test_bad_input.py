@@ -381,7 +381,7 @@ def test_a_damaged_array_is_a_one_line_error(damage):
         ("train=5", ("train is 5", "a mapping")),
         ("data=5", ("data is 5", "a mapping")),
         ("selector=5", ("selector is 5", "a name")),
-        ("selector.interval=lin", ("selector.interval is 'lin'", "linear, fixed")),
+        ("selector.draw=even", ("selector.draw is 'even'", "random, quasi-random")),
         ("selector=evoss", ("'evoss' is not known", "did you mean 'evos'?")),
         ("selector.name=[1]", ("selector", "is not known", "evos")),
         ("network=sirenn", ("'sirenn' is not known", "did you mean 'siren'?")),

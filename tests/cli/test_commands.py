@@ -188,6 +188,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(fitted, tmp_path
         "train.steps=60",
         "log.every=20",
         "network.hidden_features=32",
+        "selector=evos",
         "selector.interval_start=20",
         "selector.interval_end=10",
     ]

@@ -15,17 +15,6 @@ from inrkit.networks.siren import Siren, SirenOptions
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="takes a C++ compiler")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ignore_warnings_of_torch():
-    # Some of what torch imports in order to compile is deprecated in other parts of torch.
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torch._inductor.compile_fx  # noqa: F401
-    yield
-
-
 def siren() -> nn.Module:
     torch.manual_seed(0)
     return Siren(SirenOptions(hidden_features=32, hidden_layers=1), 2, 3)
@@ -33,7 +22,6 @@ def siren() -> nn.Module:
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_network_equals_it_for_every_number_of_rows():
     network = siren()
     compiled = Compiled(copy.deepcopy(network))
@@ -50,7 +38,6 @@ def test_a_compiled_network_equals_it_for_every_number_of_rows():
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_fit_ends_where_the_other_does_and_resumes_to_the_same_bits(tmp_path):
     class StopAt(inrkit.Listener):
         def on_step(self, trainer, selected):
@@ -80,7 +67,6 @@ class Uncompilable(nn.Module):
         return self.last(inputs)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_network_that_does_not_compile_runs_as_it_is_and_says_so():
     network = Uncompilable()
     compiled, inputs = Compiled(network), torch.rand(100, 2)

@@ -120,7 +120,7 @@ def test_the_written_yaml_explains_every_key():
     keys = [number for number, line in enumerate(lines) if line.startswith("  ") and "# " not in line]
     assert keys
     assert all("# " in lines[number - 1] for number in keys if "  name:" not in lines[number])
-    assert yaml.safe_load("\n".join(lines))["network"]["first_omega"] == 30
+    assert yaml.safe_load("\n".join(lines))["network"]["first_omega"] == 45
 
 
 def test_all_errors_are_listed_at_once():
@@ -148,14 +148,17 @@ def test_all_errors_are_listed_at_once():
     [
         ("selector.ratio=1.5", r"selector.ratio is 1.5; it must be in \(0, 1\]"),
         ("selector.ratio=.nan", "selector.ratio is nan; it must be a finite number"),
-        ("selector.crossover=swap", "it must be one of: select, add, none"),
+        ("selector=evos selector.crossover=swap", "it must be one of: select, add, none"),
         ("train.steps=1.5", "train.steps is 1.5; it must be a whole number"),
         ("selector=3", "selector is 3; it must be a name, or a mapping"),
         ("train=5", "train is 5; it must be a mapping"),
         ("optimizer.beta1=1", r"in \[0, 1\)"),
         ("metrics=psnr", "metrics is 'psnr'; it must be a list"),
         ("base=imgae", "config 'imgae' is not known; did you mean 'image'"),
-        ("selector.mutation=exponential selector.mutation_end=0", "must be above 0 where mutation is exponential"),
+        (
+            "selector=evos selector.mutation=exponential selector.mutation_end=0",
+            "must be above 0 where mutation is exponential",
+        ),
         ("objective=cross-frequency selector=uniform", "choose objective=mse"),
     ],
 )
