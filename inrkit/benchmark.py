@@ -21,7 +21,7 @@ from inrkit.dataset import CoordinateDataset
 from inrkit.device import choose_device, choose_precision, describe
 from inrkit.errors import ConfigError, RunError
 from inrkit.files import expanded
-from inrkit.fitting import build, prepare, read_signal
+from inrkit.fitting import build, memory_ran_out, prepare, read_signal
 from inrkit.modality import MODALITIES
 from inrkit.networks import precision_of
 from inrkit.run import versions
@@ -71,7 +71,7 @@ def benchmark(
         fit: network, its parameters and matrix_parameters (below), selector, objective, optimizer, precision of hidden
         products and steps T.
         peaks: by precision, in TFLOP/s, the best of square products ("square") and of (n × 256)·(256 × 256) with n the
-        training's chunk ("layer"); "tf32" on a GPU only.
+        training's chunk, or N if that is less ("layer"); "tf32" on a GPU only.
         first_step: its seconds, compilation included, and coordinates. warm_up: steps and seconds of all that was not
         measured.
         step: means over the measured steps: how many (steps), seconds of one, coordinates of one,
@@ -205,7 +205,9 @@ def _enough_memory() -> Iterator[None]:
     """Say in a line that memory ran out, if it does."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
         raise RunError("memory ran out; lower train.chunk, selector.ratio or network.hidden_features") from error
 
 
@@ -348,7 +350,8 @@ def _peaks(trainer: Trainer) -> dict[str, dict[str, float]]:
         if name == "tf32" and device.type != "cuda":
             continue
         with float32_products(mode):
-            layer = 2 * trainer.chunk * _LAYER**2 / _seconds((trainer.chunk, _LAYER, _LAYER), dtype, trainer)
+            rows = min(trainer.chunk, len(trainer.dataset))
+            layer = 2 * rows * _LAYER**2 / _seconds((rows, _LAYER, _LAYER), dtype, trainer)
             square, side = 0.0, 256
             while side <= 8192:
                 took = _seconds((side, side, side), dtype, trainer)

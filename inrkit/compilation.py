@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+_MOST_VERSIONS = 1 << 16
+"""Compiled versions of a class's `forward`: torch counts those of all its networks together, and refuses a ninth."""
 _FEWEST = 32
 """Rows below which the network runs as it is: a compiled one would be compiled anew for a single row."""
 
@@ -23,6 +25,8 @@ class Compiled:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        for limit in ("recompile_limit", "accumulated_recompile_limit"):
+            setattr(torch._dynamo.config, limit, max(_MOST_VERSIONS, getattr(torch._dynamo.config, limit)))
         self._network = network
         self._callable: Callable[[Tensor], Tensor] = torch.compile(network, fullgraph=True)
         self._proven = False
@@ -38,14 +42,20 @@ class Compiled:
     def _prove(self, inputs: Tensor) -> None:
         """Compile both passes now, as what fails in the backward pass would fail far from here."""
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
-        try:
-            with torch.enable_grad(), warnings.catch_warnings():
-                # Some of what torch imports in order to compile, other parts of torch have deprecated.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
-        except Exception as error:
-            self._network(inputs)  # raises what is wrong with the network itself
-            self._callable = self._network
-            reason = " ".join(str(error).split()[:40]) or type(error).__name__
-            warnings.warn(f"the network runs uncompiled, as torch could not compile it: {reason}", stacklevel=3)
+        kept = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
+        # Whether a training was resumed must not show: nothing that this pass draws or counts may remain.
+        with torch.random.fork_rng(devices=[]):
+            try:
+                with torch.enable_grad(), warnings.catch_warnings():
+                    # Some of what torch imports in order to compile, other parts of torch have deprecated.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
+            except Exception as error:
+                self._network(inputs)  # raises what is wrong with the network itself
+                self._callable = self._network
+                reason = " ".join(str(error).split()[:40]) or type(error).__name__
+                warnings.warn(f"the network runs uncompiled, as torch could not compile it: {reason}", stacklevel=3)
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
         self._proven = True

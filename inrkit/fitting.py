@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -132,7 +133,7 @@ def execute(
             fit.write_field()
         except Exception as error:
             fit.fail(error)
-            if _memory_ran_out(error):
+            if memory_ran_out(error):
                 raise RunError(_MEMORY) from error
             raise
         fit.conclude()
@@ -183,7 +184,7 @@ def execute_together(
             except Exception as error:
                 fit.fail(error)
                 outcomes[index] = error
-                if _memory_ran_out(error):
+                if memory_ran_out(error):
                     outcomes[index] = told = RunError(_MEMORY)
                     told.__cause__ = error
                 continue
@@ -239,7 +240,7 @@ class _Fit:
         try:
             self.trainer, self.network = build(config, self.dataset, self.device, self.precision)
         except Exception as error:
-            if _memory_ran_out(error):
+            if memory_ran_out(error):
                 raise RunError("the network does not fit in memory; lower network.hidden_features") from error
             raise
         self.result: dict[str, Any] = {
@@ -393,6 +394,8 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
 
 _COMPILING = 2e13
 """Floating-point operations of a training that two laptop cores need a minute for; compiled, two thirds of it."""
+_SAMPLE = 1000
+"""How many of a long training's steps stand for all of them."""
 
 
 def _worth_compiling(trainer: Trainer) -> bool:
@@ -403,15 +406,16 @@ def _worth_compiling(trainer: Trainer) -> bool:
     if trainer.dataset.device.type != "cpu" or trainer.budget is not None or shutil.which("g++") is None:
         return False
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    stages = [Progress(1 + share * trainer.steps // 16, trainer.steps) for share in range(16)]
-    size = sum(trainer.selector.size(progress) for progress in stages) / len(stages)
+    steps = range(1, trainer.steps + 1)
+    sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)
+    size = sum(trainer.selector.size(Progress(step, trainer.steps)) for step in sampled) / len(sampled)
     return 6 * parameters * size * trainer.steps > _COMPILING
 
 
 _MEMORY = "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
 
 
-def _memory_ran_out(error: Exception) -> bool:
+def memory_ran_out(error: Exception) -> bool:
     # On a CPU torch says so by a RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

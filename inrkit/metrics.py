@@ -78,14 +78,14 @@ class PSNR(Metric):
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
         self._squares = 0.0
-        self._count = 0
+        self._count = 0.0
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         squares = (prediction - target).square()
         if weights is not None:
             squares = squares * weights[..., None]
         self._squares += float(squares.sum(dtype=torch.float64))
-        self._count += target.numel()
+        self._count += target.numel() if weights is None else float(weights.sum(dtype=torch.float64)) * self.channels
 
     def compute(self) -> float:
         mean = self._squares / self._count

@@ -24,10 +24,11 @@ class QuasiRandom:
     Point j lies at the fractional part of s + j·α, α the powers of the inverse of the real root of x^(D+1) = x + 1:
     the golden ratio's in one dimension, the plastic number's in two (the "R" sequence of Roberts, 2018). Points that
     follow each other keep away from each other, so that any run of them is spread evenly over the lattice, and the next
-    fall into the gaps that it left. Whole-number arithmetic gives the same cells on every device.
+    fall into the gaps that it left; of lattices thousands of times as long as wide, some cells come late. Whole-number
+    arithmetic gives the same cells on every device.
 
     Args:
-        shape: lengths of the D axes, each below 2³¹.
+        shape: lengths of the D axes, each below 2³¹; better far below.
         generator: source of the start; indices lie on its device.
         placed: from (k,) cells to the (k,) indices of the coordinates there; the same, if not given.
     """
@@ -70,10 +71,13 @@ class QuasiRandom:
         found = torch.empty(0, dtype=torch.int64, device=device)
         while len(found) < count:
             missing = count - len(found)
-            cells = self._cells(missing)
+            cells = self._cells(missing * population // free)  # about as many of them are not taken as are missing
             if taken is not None and len(taken):
                 place = torch.searchsorted(taken, cells).clamp_(max=len(taken) - 1)
-                cells = cells[taken[place] != cells]
+                untaken = (taken[place] != cells).nonzero()[:, 0]
+                if len(untaken) >= missing:
+                    self._position -= len(cells) - 1 - int(untaken[missing - 1])  # the rest comes again
+                cells = cells[untaken[:missing]]
             found = distinct(torch.cat([found, cells]) if len(found) else cells)
         return found
 

@@ -19,7 +19,7 @@ from inrkit.field import Field
 from inrkit.files import to_json, write_text, written_whole
 from inrkit.modality import Modality
 
-_CHECKPOINT_FORMAT = 1
+_CHECKPOINT_FORMAT = 2
 
 
 class Run:
@@ -126,6 +126,8 @@ class Run:
         """Write field.safetensors and, unless not to `reconstruct`, the reconstruction."""
         field.save(self.folder / "field.safetensors")
         if not reconstruct:
+            for earlier in self.folder.glob("reconstruction.*"):  # of a field that is no more
+                earlier.unlink()
             return
         suffix = modality.reconstruction_suffix(field.metadata, field.dtype)
         with written_whole(self.folder / f"reconstruction{suffix}") as aside:

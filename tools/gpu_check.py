@@ -235,7 +235,11 @@ class Stop(Listener):
 def check_resume(bench: Bench) -> dict[str, Any]:
     """A fit that was interrupted and resumed ends as one that was not: exactly, or at the same PSNR."""
     signal = bench.small_picture()
-    options: dict[str, Any] = {"steps": 40, "metrics": ["psnr"], "selector": {"interval_start": 8, "least": 1}}
+    options: dict[str, Any] = {
+        "steps": 40,
+        "metrics": ["psnr"],
+        "selector": {"name": "evos", "interval_start": 8, "least": 1},
+    }
     whole = bench.fit(signal, "whole", **options)
     stopped = bench.fit(signal, "stopped", listeners=[Stop(21)], **options)
     require(stopped.result["status"] == "interrupted", f"the fit to be stopped ended as {stopped.result['status']}")

@@ -166,6 +166,7 @@ def measure(path: Path, selector: str, k: int, device: str) -> None:
         "base": "image",
         "data": {"path": str(path)},
         "selector": {"name": selector, "ratio": 1e-9, "least": k},
+        "train": {"steps": 10**6, "compile": "never"},
         "log": {"every": 10**9},
         "metrics": ["psnr"],
     }

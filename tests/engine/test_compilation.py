@@ -76,6 +76,29 @@ def test_a_network_that_does_not_compile_runs_as_it_is_and_says_so():
     assert torch.equal(compiled(inputs[:50]), network(inputs[:50]))
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_finding_out_draws_nothing_and_counts_nothing(gradients):
+    class Noisy(Uncompilable):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, inputs):
+            return super().forward(nn.functional.dropout(self.norm(inputs)))
+
+    torch.manual_seed(0)
+    network = Noisy()
+    same, inputs = copy.deepcopy(network), torch.rand(100, 2)
+    with torch.set_grad_enabled(gradients):
+        torch.manual_seed(1)
+        expected = same(inputs)
+        torch.manual_seed(1)
+        with pytest.warns(UserWarning, match="runs uncompiled"):
+            found = Compiled(network)(inputs)
+    assert torch.equal(found, expected)
+    assert torch.equal(network.norm.running_mean, same.norm.running_mean)
+
+
 @needs_compiler
 @pytest.mark.parametrize(("steps", "compiled"), [(100, False), (100_000, True)])
 def test_long_trainings_compile_and_short_ones_do_not(tmp_path, steps, compiled):

@@ -75,6 +75,20 @@ def test_crops_tell_what_the_whole_would():
     assert found["ssim"] == pytest.approx(whole["ssim"], abs=0.01)
 
 
+def test_an_error_that_is_everywhere_the_same_reads_the_same_whatever_weights_crops_have():
+    # Nearly all weight in a few rows, of which crops hold more or fewer than their share.
+    weights = np.where(np.arange(400)[:, None] < 4, 100.0, 0.01)
+    values = np.broadcast_to(np.array([0.0, 1.0], np.float32), (400, 250, 2)).reshape(400, 500, 1)
+    dataset, level = CoordinateDataset(values, weights=weights), 10 * math.log10(1 / 0.25)
+
+    class Half(Linear):
+        def forward(self, coordinates):
+            return torch.full((len(coordinates), 1), 0.5)
+
+    assert evaluate(Half(), dataset, ["psnr"], 10_000)["psnr"] == pytest.approx(level)
+    assert evaluate(Half(), dataset, ["psnr"], 10_000, most=5000)["psnr"] == pytest.approx(level)
+
+
 def test_a_signal_that_is_small_enough_is_evaluated_whole():
     dataset = CoordinateDataset(noise(60, 70))
     whole = evaluate(Linear(0.3), dataset, ["psnr", "ssim"], 1000)
@@ -97,7 +111,7 @@ def test_a_signal_larger_than_the_sample_is_evaluated_on_crops_and_not_rendered_
         metrics=["psnr"],
         selector={"name": "uniform", "least": 1, "most": 100},
         network={"hidden_features": 16},
-        log={"every": 1, "sample": 20_000, "reconstruction": 1000},
+        log={"every": 1, "sample": 1 << 16, "reconstruction": 1000},
     )
     assert run.result["status"] == "done"
     assert run.reconstruction is None
