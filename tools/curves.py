@@ -22,7 +22,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("groups", nargs="+", metavar="LABEL=RUN[,RUN…]")
     parser.add_argument("--over", choices=("step", "seconds"), default="step")
-    parser.add_argument("--points", help="published points, STEP:PSNR,STEP:PSNR,…", default="")
+    parser.add_argument("--log", action="store_true", help="a logarithmic axis of steps or seconds")
+    parser.add_argument("--points", help="published points, STEP:PSNR,STEP:PSNR,…, or SECONDS:PSNR", default="")
     parser.add_argument("--title", default="")
     arguments = parser.parse_args()
 
@@ -41,6 +42,8 @@ def main() -> None:
         points = [tuple(map(float, point.split(":"))) for point in arguments.points.split(",")]
         axes.plot(*zip(*points, strict=True), "k+", markersize=9, label="published code")
     axes.set(xlabel=arguments.over, ylabel="PSNR, dB", title=arguments.title)
+    if arguments.log:
+        axes.set_xscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(arguments.out, dpi=110)
