@@ -44,7 +44,7 @@ def test_the_parts_of_a_step_sum_to_the_whole(report):
 
 
 def test_the_first_step_is_told_apart_and_part_of_the_warm_up(report):
-    assert report["first_step"]["coordinates"] == 24 * 30
+    assert report["first_step"]["coordinates"] == round(0.01 * 24 * 30)
     assert 0 < report["first_step"]["seconds"] < report["warm_up"]["seconds"]
     assert report["warm_up"]["steps"] == WARM_UP
 
