@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ class Compiled:
     def __init__(self, network: nn.Module) -> None:
         for limit in ("recompile_limit", "accumulated_recompile_limit"):
             setattr(torch._dynamo.config, limit, max(_MOST_VERSIONS, getattr(torch._dynamo.config, limit)))
+        _trust_processor()
         self._network = network
         self._callable: Callable[[Tensor], Tensor] = torch.compile(network, fullgraph=True)
         self._proven = False
@@ -59,3 +61,14 @@ class Compiled:
             for buffer, before in kept:
                 buffer.copy_(before)
         self._proven = True
+
+
+def _trust_processor() -> None:
+    """Let torch use the vector instructions that an x86 processor lists, without trying each out in a new process.
+
+    The trials take a second of every process. A compiler that is recent enough for torch's headers knows them all.
+    """
+    from torch._inductor import config
+
+    if config.cpp.vec_isa_ok is None and platform.machine() in ("x86_64", "AMD64"):
+        config.cpp.vec_isa_ok = True

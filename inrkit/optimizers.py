@@ -13,6 +13,7 @@ from torch import nn
 from inrkit.networks.layers import HiddenLinear
 from inrkit.options import option
 from inrkit.registry import Registry
+from inrkit.soap import SOAP
 
 OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizers")
 
@@ -90,34 +91,45 @@ class SoapOptions:
 
 @OPTIMIZERS.register("soap")
 class Soap(OptimizerFactory):
-    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025), of pytorch-optimizer.
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025).
 
-    Its first step only sets the preconditioner up and leaves the network as it is. Complex parameters, for which it
-    is not defined, are AdamW's.
+    Its first step only sets the preconditioner up and leaves the network as it is. The weights of `HiddenLinear` layers
+    are turned in and out of their eigenbasis in the precision that the layers multiply in. Complex parameters, for
+    which SOAP is not defined, are AdamW's.
     """
 
     Options = SoapOptions
 
     @classmethod
     def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
-        from pytorch_optimizer.optimizer.soap import SOAP
-
-        parameters = list(network.parameters())
+        dtypes = {
+            id(layer.weight): layer.product_dtype for layer in network.modules() if isinstance(layer, HiddenLinear)
+        }
+        groups: dict[torch.dtype, list[nn.Parameter]] = {}
+        complex_parameters = []
+        for parameter in network.parameters():
+            if parameter.is_complex():
+                complex_parameters.append(parameter)
+            else:
+                groups.setdefault(dtypes.get(id(parameter), torch.float32), []).append(parameter)
         betas = (options.beta1, options.beta2)
         return joined(
             (
-                [parameter for parameter in parameters if not parameter.is_complex()],
+                [
+                    {"params": parameters, "precision": str(dtype).removeprefix("torch.")}
+                    for dtype, parameters in groups.items()
+                ],
                 lambda part: SOAP(
                     part,
                     lr=options.lr,
                     betas=betas,
                     weight_decay=options.weight_decay,
-                    precondition_frequency=options.precondition_every,
-                    max_precondition_dim=options.precondition_up_to,
+                    precondition_every=options.precondition_every,
+                    precondition_up_to=options.precondition_up_to,
                 ),
             ),
             (
-                [parameter for parameter in parameters if parameter.is_complex()],
+                complex_parameters,
                 lambda part: torch.optim.AdamW(part, lr=options.lr, betas=betas, weight_decay=options.weight_decay),
             ),
         )
@@ -252,9 +264,9 @@ class Joined(torch.optim.Optimizer):
 
 
 def joined(
-    *parts: tuple[list[nn.Parameter], Callable[[list[nn.Parameter]], torch.optim.Optimizer]],
+    *parts: tuple[list[Any], Callable[[list[Any]], torch.optim.Optimizer]],
 ) -> torch.optim.Optimizer:
-    """One optimizer of several: pairs of parameters and what makes an optimizer for them; parts without any are left
-    out."""
+    """One optimizer of several: pairs of parameters, or groups of them, and what makes an optimizer for them; parts
+    without any are left out."""
     made = [make(parameters) for parameters, make in parts if parameters]
     return made[0] if len(made) == 1 else Joined(made)

@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class FirstLinear(nn.Linear):
+    """A linear layer from coordinates, or what encodes them, to hidden features; always in float32.
+
+    The gradient of a weight is taken in the order of its memory, and (width × rows)·(rows × inputs), with two or three
+    inputs, runs several times slower on a CPU than its transpose. So the product is with a transposed copy.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input @ self.weight.t().contiguous() + self.bias
+
+
 class HiddenLinear(nn.Linear):
     """A linear layer between hidden features, whose matrix product may run in a lower precision.
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from inrkit.networks.base import Network
-from inrkit.networks.layers import HiddenLinear
+from inrkit.networks.layers import FirstLinear, HiddenLinear
 
 
 class Perceptron(Network):
@@ -27,7 +27,7 @@ class Perceptron(Network):
             inputs: how many numbers `encode` gives for a coordinate.
         """
         width = self.options.hidden_features
-        self.first = nn.Linear(inputs, width)
+        self.first = FirstLinear(inputs, width)
         self.hidden = nn.ModuleList(HiddenLinear(width, width) for _ in range(self.options.hidden_layers))
         self.last = nn.Linear(width, self.channels)
 

@@ -1,0 +1,155 @@
+"""SOAP, stepping equal parameters together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SOAP(torch.optim.Optimizer):
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025, algorithm 3).
+
+    A gradient's covariance along each axis, averaged over steps, has eigenvectors; Adam runs in the coordinates that
+    they give. A round of power iteration with a QR decomposition turns the eigenvectors now and then. The first step
+    sets them up and leaves the parameters as they are.
+
+    Parameters of equal shape in a group are stacked and stepped together: products of small matrices one by one would
+    leave a processor waiting. Momentum is kept in the eigenbasis, which spares two products a step, and turned with it.
+    A parameter without a gradient counts as one whose gradient is zero.
+
+    Args:
+        params: real parameters, or groups of them.
+        lr: learning rate.
+        betas: decays of the running means of gradients, and of squared gradients and covariances.
+        eps: added to the root of the mean squared gradient.
+        weight_decay: decoupled.
+        precondition_every: steps between two turns of the eigenbasis.
+        precondition_up_to: longest axis with an eigenbasis; vectors and longer axes keep their own.
+        precision: of the products with the eigenbasis, "float32" or "bfloat16"; its turns are always float32.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.95, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        precondition_every: int = 10,
+        precondition_up_to: int = 1024,
+        precision: str = "float32",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "precondition_every": precondition_every,
+            "precondition_up_to": precondition_up_to,
+            "precision": precision,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step, after an evaluation of `closure` if it is given; returns what that returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                shapes.setdefault(parameter.shape, []).append(parameter)
+            for parameters in shapes.values():
+                self._step(parameters, group)
+        return loss
+
+    def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
+        """A step of (B, …) equal parameters; the first of them has the state of all."""
+        gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
+        state = self.state[parameters[0]]
+        beta1, beta2 = group["betas"]
+        products = getattr(torch, group["precision"])
+        gradients_for_products = gradients.to(products)
+        if not state:
+            longest = group["precondition_up_to"]
+            covariances = [
+                covariance * (1 - beta2) if covariance is not None else None
+                for covariance in _covariances(gradients, longest)
+            ]
+            state["step"] = 0
+            state["momentum"] = torch.zeros_like(gradients)
+            state["squares"] = torch.zeros_like(gradients)
+            state["covariances"] = covariances
+            state["bases"] = [None if each is None else _eigenvectors(each) for each in covariances]
+            return
+        state["step"] += 1
+        bases = [None if basis is None else basis.to(products) for basis in state["bases"]]
+        turned = _rotated(gradients_for_products, bases).to(gradients.dtype)
+        momentum = state["momentum"].lerp_(turned, 1 - beta1)
+        squares = state["squares"].lerp_(turned.square(), 1 - beta2)
+        change = momentum / squares.sqrt().add_(group["eps"])
+        change = _rotated(change.to(products), [None if basis is None else basis.mT for basis in bases])
+        rate = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
+        for parameter, each in zip(parameters, change.to(gradients.dtype), strict=True):
+            parameter.add_(each, alpha=-rate)
+            if group["weight_decay"] > 0:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        for mean, covariance in zip(
+            state["covariances"], _covariances(gradients_for_products, group["precondition_up_to"]), strict=True
+        ):
+            if mean is not None and covariance is not None:
+                mean.lerp_(covariance.to(mean.dtype), 1 - beta2)
+        if state["step"] % group["precondition_every"] == 0:
+            _turn(state)
+
+
+def _covariances(gradients: Tensor, longest: int) -> list[Tensor | None]:
+    """For each axis but the first of (B, …) gradients of at least two axes, the (B, n, n) products along all others."""
+    found: list[Tensor | None] = []
+    for axis in range(1, gradients.ndim):
+        if gradients.ndim == 2 or gradients.shape[axis] > longest:
+            found.append(None)
+            continue
+        rows = gradients.movedim(axis, 1).flatten(2)
+        found.append(rows @ rows.mT)
+    return found
+
+
+def _rotated(values: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
+    """(B, …) values in the bases that the columns of (B, n, n) matrices are, one for each axis but the first."""
+    for axis, basis in enumerate(bases, start=1):
+        if basis is not None:
+            moved = values.movedim(axis, -1)
+            values = (moved.flatten(1, -2) @ basis).view(moved.shape).movedim(-1, axis)
+    return values
+
+
+def _eigenvectors(covariances: Tensor) -> Tensor:
+    """Eigenvectors of (B, n, n) covariances as columns, the largest eigenvalue's first."""
+    try:
+        vectors = torch.linalg.eigh(covariances).eigenvectors
+    except torch.linalg.LinAlgError:  # float32 may not converge on eigenvalues that are nearly equal
+        vectors = torch.linalg.eigh(covariances.double()).eigenvectors.to(covariances.dtype)
+    return vectors.flip(-1)
+
+
+def _turn(state: dict[str, Any]) -> None:
+    """Turn the bases towards the covariances' eigenvectors, by a round of power iteration, and what is kept in them."""
+    bases = state["bases"]
+    unturned = _rotated(state["momentum"], [None if basis is None else basis.mT for basis in bases])
+    for axis, (covariance, basis) in enumerate(zip(state["covariances"], bases, strict=True), start=1):
+        if basis is None:
+            continue
+        powers = covariance @ basis
+        order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
+        bases[axis - 1] = torch.linalg.qr(powers.take_along_dim(order[:, None], dim=2)).Q
+        across = [1] * (state["squares"].ndim - 1)
+        across[axis - 1] = -1
+        state["squares"] = state["squares"].take_along_dim(order.view(len(order), *across), dim=axis)
+    state["momentum"] = _rotated(unturned, bases)
