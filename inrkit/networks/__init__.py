@@ -6,7 +6,7 @@ from inrkit.networks.filters import Bacon, FourierFilters, GaborFilters
 from inrkit.networks.finer import Finer, FinerGauss, FinerWire
 from inrkit.networks.gauss import Gauss
 from inrkit.networks.hash_grid import HashGrid
-from inrkit.networks.layers import ComplexLinear, HiddenLinear, precision_of, set_precision
+from inrkit.networks.layers import ComplexLinear, FirstLinear, HiddenLinear, precision_of, set_precision
 from inrkit.networks.siren import Siren
 from inrkit.networks.wire import Wire
 
@@ -17,6 +17,7 @@ __all__ = [
     "Finer",
     "FinerGauss",
     "FinerWire",
+    "FirstLinear",
     "FourierFeatures",
     "FourierFilters",
     "GaborFilters",

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
 
 from inrkit import NETWORKS, ConfigError, CoordinateDataset
 from inrkit.embeddings import Periodic, PeriodicOptions
-from inrkit.networks import ComplexLinear, HiddenLinear
+from inrkit.networks import ComplexLinear, FirstLinear, HiddenLinear
 from inrkit.networks.filters import Bacon, BaconOptions
 from inrkit.networks.hash_grid import HashGrid, HashGridOptions, level_resolutions, multiplier
 from inrkit.networks.wire import gabor
@@ -248,6 +248,17 @@ def test_gabor_filters_draw_sharpness_from_a_gamma_distribution():
 
 
 # What each network computes
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 40])
+def test_a_first_layer_is_a_linear_layer_in_both_passes(inputs):
+    layer, coordinates = FirstLinear(inputs, 16), torch.rand(5, 30, inputs, requires_grad=True)
+    found = layer(coordinates)
+    expected = torch.nn.functional.linear(coordinates, layer.weight, layer.bias)
+    torch.testing.assert_close(found, expected)
+    leaves = [layer.weight, layer.bias, coordinates]
+    of_found = torch.autograd.grad(found.square().sum(), leaves)
+    torch.testing.assert_close(of_found, torch.autograd.grad(expected.square().sum(), leaves))
 
 
 def test_wire_equals_complex_arithmetic():
