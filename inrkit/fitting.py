@@ -392,8 +392,9 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
     return trainer, network
 
 
-_COMPILING = 2e13
-"""Floating-point operations of a training that two laptop cores need a minute for; compiled, two thirds of it."""
+_COMPILING = 8e12
+"""Floating-point operations of a training that two laptop cores need half a minute for; compiled, two thirds of it, and
+compiling what torch has not met before takes the rest."""
 _SAMPLE = 1000
 """How many of a long training's steps stand for all of them."""
 
