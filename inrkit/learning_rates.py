@@ -90,6 +90,25 @@ class Exponential(LearningRateSchedule):
 
 
 @dataclass
+class PolynomialOptions(ConstantOptions):
+    power: float = option(1.5, at_least=1)
+    """1 is a straight line; higher powers fall sooner and end more gently."""
+    final: float = option(0.0, at_least=0, at_most=1, own=True)
+    """Factor at the end of training."""
+
+
+@SCHEDULES.register("polynomial")
+class Polynomial(LearningRateSchedule):
+    """From 1 to `final` as a power of the share of training left (Chen et al., DeepLab, TPAMI 2018, "poly")."""
+
+    Options = PolynomialOptions
+
+    def decay(self, done: float) -> float:
+        final: float = self.options.final
+        return final + (1 - final) * float((1 - done) ** self.options.power)
+
+
+@dataclass
 class OneCycleOptions:
     peak: float = option(0.3, above=0, below=1)
     """Share of training at which the learning rate is highest."""

@@ -19,7 +19,7 @@ from inrkit.field import Field
 from inrkit.files import to_json, write_text, written_whole
 from inrkit.modality import Modality
 
-_CHECKPOINT_FORMAT = 2
+_CHECKPOINT_FORMAT = 3
 
 
 class Run:

@@ -99,6 +99,7 @@ class Trainer:
         # For networks that draw while they run, dropout for one.
         self._random = torch.Generator().manual_seed(selector.generator.initial_seed()).get_state()
         self._stopping = False
+        self._first = 0.0
 
     def run(self) -> None:
         """Train from the present step to the last, or until `stop`.
@@ -136,6 +137,8 @@ class Trainer:
 
     def begin(self) -> Progress:
         """Begin a step: draw new points and set the learning rates, if it is time."""
+        if self.step == 1:
+            self._first = self.seconds["train"]
         progress = self._progress()
         self._advance()
         factor = self.schedule.factor(progress.before, 1 / progress.steps)
@@ -183,7 +186,8 @@ class Trainer:
     def _progress(self) -> Progress:
         if self.budget is None:
             return Progress(self.step + 1, self.steps)
-        spent = self.seconds["train"] / self.budget
+        # The first step, which may compile the network, is a poor measure of the others and no share of the schedules.
+        spent = (self.seconds["train"] - self._first) / (self.budget - self._first)
         expected = math.ceil(self.step / spent) if self.step and spent else self.steps
         return Progress(self.step + 1, max(self.step + 1, expected), spent)
 
@@ -327,6 +331,7 @@ class Trainer:
         return {
             "step": self.step,
             "seconds": dict(self.seconds),
+            "first": self._first,
             "device": self.dataset.device.type,
             "random": self._random,
             "network": self.network.state_dict(),
@@ -347,6 +352,7 @@ class Trainer:
             self.dataset.advance((self.step - 1) // self.dataset.resample_every)
             self.selector.operator.rebuild()
         self.seconds = dict(state["seconds"])
+        self._first = state["first"]
 
     def _residual(self, chunk: Tensor | slice, coordinates: Tensor | None = None) -> Tensor:
         """(k, C) F(x_i) − y_i; of live coordinates if they are given, around which y is linear."""

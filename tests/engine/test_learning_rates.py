@@ -15,6 +15,8 @@ from inrkit.learning_rates import (
     ExponentialOptions,
     OneCycle,
     OneCycleOptions,
+    Polynomial,
+    PolynomialOptions,
 )
 from inrkit.options import field_names
 
@@ -28,6 +30,7 @@ finals = st.floats(1e-6, 1)
 def schedules(draw):
     plugin = SCHEDULES.get(draw(st.sampled_from(SCHEDULES.names())))
     ranges = {"warmup": st.floats(0, 1), "final": finals, "initial": finals, "peak": st.floats(0.01, 0.99)}
+    ranges["power"] = st.floats(1, 10)
     return plugin(plugin.Options(**{name: draw(ranges[name]) for name in field_names(plugin.Options)}))
 
 
@@ -100,3 +103,11 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_its_final_factor(peak, initial
     falling = [schedule.decay(peak + (1 - peak) * i / 20) for i in range(21)]
     assert all(after >= before - 1e-12 for before, after in itertools.pairwise(rising))
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(falling))
+
+
+@pytest.mark.parametrize(("power", "middle"), [(1.0, 0.55), (2.0, 0.325)])
+def test_polynomial_falls_as_a_power_of_what_is_left(power, middle):
+    schedule = Polynomial(PolynomialOptions(power=power, final=0.1))
+    assert schedule.decay(0.0) == 1
+    assert schedule.decay(0.5) == pytest.approx(middle)
+    assert schedule.decay(1.0) == pytest.approx(0.1)

@@ -1,5 +1,6 @@
 import io
 import math
+import time
 
 import numpy as np
 import pytest
@@ -275,6 +276,22 @@ def test_a_budget_of_time_ends_training_and_leads_the_schedules():
     assert trainer.seconds["train"] >= 0.3
     assert rates.kept == sorted(rates.kept, reverse=True)
     assert rates.kept[-1] < 0.5 * rates.kept[0]
+
+
+def test_a_slow_first_step_is_no_share_of_schedules_that_follow_the_clock():
+    rates = Rates()
+    trainer = make("mse", "uniform", budget=1.0, schedule=Cosine(CosineOptions()), listeners=[rates])
+    network, calls = trainer.network, []
+
+    def forward(inputs):
+        calls.append(time.sleep(0.5 if not calls else 0.0))
+        return network(inputs)
+
+    trainer.forward = forward
+    trainer.run()
+    assert trainer.seconds["train"] < 2
+    assert rates.kept[1] > 0.95 * rates.kept[0]
+    assert rates.kept[-1] < 0.3 * rates.kept[0]
 
 
 def test_a_resumed_run_has_what_is_left_of_its_budget():
