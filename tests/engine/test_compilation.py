@@ -106,3 +106,13 @@ def test_long_trainings_compile_and_short_ones_do_not(tmp_path, steps, compiled)
     config = resolve([{"data": {"path": str(tmp_path / "a.npy")}, "train": {"steps": steps}}])
     trainer, _ = build(config, read_signal(config), torch.device("cpu"), "float32")
     assert isinstance(trainer.forward, Compiled) == compiled
+
+
+@pytest.mark.parametrize("given", [None, False])
+def test_vector_instructions_are_trusted_unless_someone_decided(monkeypatch, given):
+    from torch._inductor import config
+
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with config.patch({"cpp.vec_isa_ok": given}):
+        Compiled(siren())
+        assert config.cpp.vec_isa_ok is (True if given is None else given)
