@@ -59,7 +59,7 @@ PARTS = [
         ["optimizer=soap", "optimizer.lr=1e-3"],
         ["optimizer=adam", "optimizer.lr=1e-3", "optimizer.beta1=0.9", "optimizer.beta2=0.99"],
     ),
-    Part("learning rate falling along a cosine", ["schedule=cosine", "schedule.warmup=0.05"], ["schedule=constant"]),
+    Part("falling learning rate", ["schedule=polynomial", "schedule.warmup=0.05"], ["schedule=constant"]),
     Part("batches of a tenth", SMALL, ["selector.ratio=0.5"]),
     Part("quasi-random draws", ["selector.draw=quasi-random"], ["selector.draw=random"]),
     Part(
