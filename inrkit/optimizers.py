@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from inrkit.networks.layers import HiddenLinear
+from inrkit.networks.layers import hidden_layers, precision_of
 from inrkit.options import option
 from inrkit.registry import Registry
 from inrkit.soap import SOAP
@@ -102,23 +102,18 @@ class Soap(OptimizerFactory):
 
     @classmethod
     def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
-        dtypes = {
-            id(layer.weight): layer.product_dtype for layer in network.modules() if isinstance(layer, HiddenLinear)
-        }
-        groups: dict[torch.dtype, list[nn.Parameter]] = {}
+        hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
+        groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []
         for parameter in network.parameters():
             if parameter.is_complex():
                 complex_parameters.append(parameter)
             else:
-                groups.setdefault(dtypes.get(id(parameter), torch.float32), []).append(parameter)
+                groups.setdefault(precision if id(parameter) in hidden else "float32", []).append(parameter)
         betas = (options.beta1, options.beta2)
         return joined(
             (
-                [
-                    {"params": parameters, "precision": str(dtype).removeprefix("torch.")}
-                    for dtype, parameters in groups.items()
-                ],
+                [{"params": parameters, "precision": precision} for precision, parameters in groups.items()],
                 lambda part: SOAP(
                     part,
                     lr=options.lr,
@@ -165,8 +160,7 @@ class Muon(OptimizerFactory):
 
     @classmethod
     def make(cls, options: MuonOptions, network: nn.Module) -> torch.optim.Optimizer:
-        layers = [module for module in network.modules() if isinstance(module, HiddenLinear)]
-        hidden = {id(layer.weight) for layer in layers if not layer.weight.is_complex()}
+        hidden = {id(layer.weight) for layer in hidden_layers(network) if not layer.weight.is_complex()}
         parameters = list(network.parameters())
         return joined(
             (

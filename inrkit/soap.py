@@ -73,52 +73,64 @@ class SOAP(torch.optim.Optimizer):
         """A step of (B, …) equal parameters; the first of them has the state of all."""
         gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
         state = self.state[parameters[0]]
-        beta1, beta2 = group["betas"]
-        products = getattr(torch, group["precision"])
-        gradients_for_products = gradients.to(products)
         if not state:
-            longest = group["precondition_up_to"]
-            covariances = [
-                covariance * (1 - beta2) if covariance is not None else None
-                for covariance in _covariances(gradients, longest)
-            ]
-            state["step"] = 0
-            state["momentum"] = torch.zeros_like(gradients)
-            state["squares"] = torch.zeros_like(gradients)
-            state["covariances"] = covariances
-            state["bases"] = [None if each is None else _eigenvectors(each) for each in covariances]
+            state.update(_begun(gradients, group))
             return
         state["step"] += 1
-        bases = [None if basis is None else basis.to(products) for basis in state["bases"]]
-        turned = _rotated(gradients_for_products, bases).to(gradients.dtype)
+        beta1, beta2 = group["betas"]
+        dtype = getattr(torch, group["precision"])
+        factors = gradients.to(dtype)
+        bases = _each(state["bases"], lambda basis: basis.to(dtype))
+        turned = _rotated(factors, bases).to(gradients.dtype)
         momentum = state["momentum"].lerp_(turned, 1 - beta1)
         squares = state["squares"].lerp_(turned.square(), 1 - beta2)
         change = momentum / squares.sqrt().add_(group["eps"])
-        change = _rotated(change.to(products), [None if basis is None else basis.mT for basis in bases])
+        change = _rotated(change.to(dtype), _each(bases, _inverse)).to(gradients.dtype)
         rate = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-        for parameter, each in zip(parameters, change.to(gradients.dtype), strict=True):
+        for parameter, each in zip(parameters, change, strict=True):
             parameter.add_(each, alpha=-rate)
             if group["weight_decay"] > 0:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for mean, covariance in zip(
-            state["covariances"], _covariances(gradients_for_products, group["precondition_up_to"]), strict=True
-        ):
-            if mean is not None and covariance is not None:
-                mean.lerp_(covariance.to(mean.dtype), 1 - beta2)
+        for axis, mean in enumerate(state["covariances"], start=1):
+            if mean is not None:
+                mean.lerp_(_covariance(factors, axis).to(mean.dtype), 1 - beta2)
         if state["step"] % group["precondition_every"] == 0:
             _turn(state)
 
 
-def _covariances(gradients: Tensor, longest: int) -> list[Tensor | None]:
-    """For each axis but the first of (B, …) gradients of at least two axes, the (B, n, n) products along all others."""
-    found: list[Tensor | None] = []
-    for axis in range(1, gradients.ndim):
-        if gradients.ndim == 2 or gradients.shape[axis] > longest:
-            found.append(None)
-            continue
-        rows = gradients.movedim(axis, 1).flatten(2)
-        found.append(rows @ rows.mT)
-    return found
+def _begun(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    """The state of (B, …) equal parameters after their first gradients.
+
+    Covariances and bases are (B, n, n), one for each axis but the first; None for an axis that keeps its own basis.
+    """
+    preconditioned = [gradients.ndim > 2 and length <= group["precondition_up_to"] for length in gradients.shape[1:]]
+    covariances = [
+        _covariance(gradients, axis) * (1 - group["betas"][1]) if wanted else None
+        for axis, wanted in enumerate(preconditioned, start=1)
+    ]
+    return {
+        "step": 0,
+        "momentum": torch.zeros_like(gradients),
+        "squares": torch.zeros_like(gradients),
+        "covariances": covariances,
+        "bases": _each(covariances, _eigenvectors),
+    }
+
+
+def _each(matrices: Sequence[Tensor | None], function: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
+    """`function` of each of the matrices that there are."""
+    return [None if matrix is None else function(matrix) for matrix in matrices]
+
+
+def _inverse(basis: Tensor) -> Tensor:
+    """The way back from (B, n, n) orthogonal bases."""
+    return basis.mT
+
+
+def _covariance(gradients: Tensor, axis: int) -> Tensor:
+    """(B, n, n) products of (B, …) gradients with themselves along all axes but the first and `axis`."""
+    rows = gradients.movedim(axis, 1).flatten(2)
+    return rows @ rows.mT
 
 
 def _rotated(values: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
@@ -142,7 +154,7 @@ def _eigenvectors(covariances: Tensor) -> Tensor:
 def _turn(state: dict[str, Any]) -> None:
     """Turn the bases towards the covariances' eigenvectors, by a round of power iteration, and what is kept in them."""
     bases = state["bases"]
-    unturned = _rotated(state["momentum"], [None if basis is None else basis.mT for basis in bases])
+    unturned = _rotated(state["momentum"], _each(bases, _inverse))
     for axis, (covariance, basis) in enumerate(zip(state["covariances"], bases, strict=True), start=1):
         if basis is None:
             continue

@@ -69,14 +69,17 @@ def draw_uniform(bound: float, *weights: Tensor) -> None:
             weight.uniform_(-bound, bound)
 
 
+def hidden_layers(network: nn.Module) -> list[HiddenLinear]:
+    """Every HiddenLinear of `network`, in its order."""
+    return [module for module in network.modules() if isinstance(module, HiddenLinear)]
+
+
 def precision_of(network: nn.Module) -> str:
     """The precision that `set_precision` set, "float32" where no layer takes another."""
-    layers = (module for module in network.modules() if isinstance(module, HiddenLinear))
-    return next((str(layer.product_dtype).removeprefix("torch.") for layer in layers), "float32")
+    return next((str(layer.product_dtype).removeprefix("torch.") for layer in hidden_layers(network)), "float32")
 
 
 def set_precision(network: nn.Module, precision: str) -> None:
     """Make every HiddenLinear of `network` multiply in `precision`, "float32" or "bfloat16"."""
-    for module in network.modules():
-        if isinstance(module, HiddenLinear):
-            module.product_dtype = getattr(torch, precision)
+    for layer in hidden_layers(network):
+        layer.product_dtype = getattr(torch, precision)
