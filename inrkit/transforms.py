@@ -308,7 +308,8 @@ class BoxCox(ValueTransform):
 
     Args:
         low: smallest value present.
-        high: largest value present; where it equals `low` (a constant signal) the range is 1, and `low` its middle.
+        high: largest value present; where it equals `low` (a constant signal), `low` is the middle of a range of 1, or
+            of |low| if that is less and not 0, so that rounding does not swallow it.
         exponent: λ.
     """
 
@@ -316,8 +317,8 @@ class BoxCox(ValueTransform):
 
     def __init__(self, low: float, high: float, exponent: float) -> None:
         self.low, self.high, self.exponent = low, high, exponent
-        self._range = (high - low) or 1.0
-        self._start = low if high > low else low - 0.5
+        self._range = (high - low) or min(1.0, abs(low)) or 1.0
+        self._start = low if high > low else low - self._range / 2
         first, last = self._forward(torch.tensor([_SHIFT, 1 + _SHIFT], dtype=torch.float64)).tolist()
         self._center, self._scale = (first + last) / 2, (last - first) / 2
 
