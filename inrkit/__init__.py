@@ -1,23 +1,23 @@
 """inrkit fits implicit neural representations: small networks from coordinates to a signal's values."""
 
-from inrkit.dataset import CoordinateDataset
-from inrkit.embeddings import EMBEDDINGS, Embedding
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
-from inrkit.field import Field
-from inrkit.fitting import fit
-from inrkit.learning_rates import SCHEDULES, LearningRateSchedule
-from inrkit.metrics import METRICS, Metric
-from inrkit.modality import MODALITIES, Modality
+from inrkit.evaluation.metrics import METRICS, Metric
 from inrkit.networks import NETWORKS, HiddenLinear, Network
-from inrkit.objectives import OBJECTIVES, Objective
-from inrkit.operators import OPERATORS, FitnessOperator
-from inrkit.optimizers import OPTIMIZERS, OptimizerFactory
-from inrkit.options import option
-from inrkit.run import Run, load
-from inrkit.schedules import Progress
+from inrkit.plugins.options import option
+from inrkit.runs.field import Field
+from inrkit.runs.request import fit
+from inrkit.runs.run import Run, load
 from inrkit.selectors import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
-from inrkit.trainer import Listener, Trainer
-from inrkit.transforms import TRANSFORMS, ValueTransform
+from inrkit.selectors.progress import Progress
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.embeddings import EMBEDDINGS, Embedding
+from inrkit.signals.modality import MODALITIES, Modality
+from inrkit.signals.operators import OPERATORS, FitnessOperator
+from inrkit.signals.transforms import TRANSFORMS, ValueTransform
+from inrkit.training.learning_rates import SCHEDULES, LearningRateSchedule
+from inrkit.training.loop import Listener, Trainer
+from inrkit.training.objectives import OBJECTIVES, Objective
+from inrkit.training.optimizers.factories import OPTIMIZERS, OptimizerFactory
 
 __all__ = [
     "EMBEDDINGS",

@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.dataset import CoordinateDataset
-from inrkit.embeddings import EMBEDDINGS, Identity, IdentityOptions
 from inrkit.errors import ConfigError, DataError
-from inrkit.field import Field
-from inrkit.metrics import METRICS
-from inrkit.modality import Modality
+from inrkit.evaluation.metrics import METRICS
 from inrkit.networks import Network, set_precision
-from inrkit.operators import OPERATORS, LaplacianOptions, LatticeLaplacian
-from inrkit.options import docstrings, field_names
-from inrkit.registry import Registry
-from inrkit.schedules import Progress
+from inrkit.plugins.options import docstrings, field_names
+from inrkit.plugins.registry import Registry
+from inrkit.runs.field import Field
 from inrkit.selectors import Errors, Selection, Selector
-from inrkit.transforms import Identity as IdentityTransform
+from inrkit.selectors.progress import Progress
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.embeddings import EMBEDDINGS, Identity, IdentityOptions
+from inrkit.signals.modality import Modality
+from inrkit.signals.operators import OPERATORS, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.transforms import Identity as IdentityTransform
 
 
 def check_modality(plugin: type[Modality]) -> None:

@@ -23,11 +23,12 @@ import soundfile
 import torch
 from torch import Tensor
 
-from inrkit.dataset import CoordinateDataset, cell_affine
 from inrkit.errors import ConfigError, DataError
-from inrkit.metrics import METRICS, Metric
-from inrkit.modality import MODALITIES, Modality
-from inrkit.options import option
+from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import cell_affine
+from inrkit.signals.modality import MODALITIES, Modality
 
 _BLOCK = 1 << 16
 """Samples that are decoded or encoded at a time; libsndfile overflows its stack on long blocks of Vorbis."""

@@ -18,11 +18,12 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
-from inrkit.dataset import CoordinateDataset, cell_affine
-from inrkit.decoding import decoding, mapped_array
 from inrkit.errors import ConfigError, DataError
-from inrkit.modality import MODALITIES, Modality
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.lattice import cell_affine
+from inrkit.signals.modality import MODALITIES, Modality
 
 LUMA = (0.2989, 0.587, 0.114)
 """What EVOS's Laplacian acts on: the luma of ITU-R BT.601."""

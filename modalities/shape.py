@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.dataset import CoordinateDataset, cell_affine, lattice_coordinates
-from inrkit.decoding import decoding, mapped_array
 from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
-from inrkit.field import Field
-from inrkit.metrics import METRICS, Metric
-from inrkit.modality import MODALITIES, Modality
-from inrkit.options import option
+from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.plugins.options import option
+from inrkit.runs.field import Field
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.lattice import cell_affine, lattice_coordinates
+from inrkit.signals.modality import MODALITIES, Modality
 
 MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
 """What meshes are written as."""

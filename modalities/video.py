@@ -20,13 +20,14 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageSequence
 
-from inrkit.dataset import CoordinateDataset, cell_affine
-from inrkit.decoding import decoding
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
 from inrkit.modalities.volume import read_array, require_memory
-from inrkit.modality import MODALITIES, Modality
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import decoding
+from inrkit.signals.lattice import cell_affine
+from inrkit.signals.modality import MODALITIES, Modality
 
 _PILLOW = (".gif", ".apng")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

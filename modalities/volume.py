@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from inrkit.dataset import CoordinateDataset, cell_affine
-from inrkit.decoding import decoding, mapped_array
 from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import LOGGERS, Image
-from inrkit.modality import MODALITIES, Modality
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.lattice import cell_affine
+from inrkit.signals.modality import MODALITIES, Modality
 
 _MOST_DIMENSIONS = 5
 _MOST_SHORT = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import inrkit
-from inrkit.modality import MODALITIES
+from inrkit.signals.modality import MODALITIES
 
 FOLDER = Path("runs/demo")
 

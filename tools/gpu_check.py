@@ -26,14 +26,14 @@ from skimage.data import astronaut
 
 import inrkit
 from inrkit import CoordinateDataset, Errors, Listener, Progress, Trainer
-from inrkit.benchmark import benchmark, float32_products
 from inrkit.config import Config, resolve
 from inrkit.device import describe
-from inrkit.evaluation import default_chunk, evaluate
+from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.files import to_json
-from inrkit.fitting import build, read_signal
-from inrkit.options import field_names
-from inrkit.run import versions
+from inrkit.plugins.options import field_names
+from inrkit.runs.benchmark import benchmark, float32_products
+from inrkit.runs.build import build, read_signal
+from inrkit.runs.run import versions
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_features": 16, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}

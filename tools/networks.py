@@ -18,7 +18,7 @@ from PIL import Image
 
 from inrkit import NETWORKS, CoordinateDataset
 from inrkit.networks import Network
-from inrkit.transforms import MinMax, MinMaxOptions
+from inrkit.signals.transforms import MinMax, MinMaxOptions
 
 RATES = {
     "siren": 1e-4,

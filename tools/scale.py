@@ -24,7 +24,7 @@ import numpy as np
 from inrkit import Listener, Trainer
 from inrkit.config import resolve
 from inrkit.device import choose_device, choose_precision
-from inrkit.fitting import build, read_signal
+from inrkit.runs.build import build, read_signal
 
 SMALL = 512
 BAND = 256

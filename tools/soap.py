@@ -15,7 +15,7 @@ from pytorch_optimizer.optimizer.soap import SOAP as Reference
 from inrkit.device import choose_device, choose_precision
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.optimizers import Soap, SoapOptions
+from inrkit.training.optimizers.factories import Soap, SoapOptions
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from skimage import data
 
 from inrkit import Listener, Run, Trainer
 from inrkit.config import Config, resolve
-from inrkit.fitting import execute, execute_together
+from inrkit.runs.execute import execute, execute_together
 
 NETWORKS = {
     "SIREN 1×32": {"hidden_features": 32, "hidden_layers": 1},

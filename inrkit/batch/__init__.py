@@ -1,7 +1,7 @@
 """Studies: many fits from one file, on a launcher."""
 
 from inrkit.batch.engine import RUNNABLE, run_study
-from inrkit.batch.launcher import LAUNCHERS, JobOptions, Launcher, Outcome, Started, Task
+from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Outcome, Started, Task
 from inrkit.batch.study import Job, Study, read_study, studies
 
 __all__ = [

@@ -10,8 +10,8 @@ import numpy as np
 from inrkit.batch.results import Results
 from inrkit.batch.study import Study
 from inrkit.batch.summary import Layout, labels, measures
+from inrkit.evaluation.metrics import METRICS
 from inrkit.files import written_whole
-from inrkit.metrics import METRICS
 
 _POINTS = 200
 _BANDS = 6

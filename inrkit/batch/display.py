@@ -15,8 +15,8 @@ from rich.text import Text
 from inrkit.batch.results import Results, State
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
-from inrkit.progress import duration, measured
-from inrkit.run import Run
+from inrkit.runs.display import duration, measured
+from inrkit.runs.run import Run
 
 _ROWS = 12
 """Of the jobs that run, the first so many are shown; with more, the table would hide what is below it."""

@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from inrkit.batch.curves import draw_curves
 from inrkit.batch.display import BatchDisplay
-from inrkit.batch.launcher import Launcher, Started, Task
+from inrkit.batch.launchers.base import Launcher, Started, Task
 from inrkit.batch.results import STATUSES, Results
 from inrkit.batch.study import Job, Study
 from inrkit.batch.summary import summarise
 from inrkit.batch.tuning import choose
 from inrkit.errors import ConfigError
 from inrkit.files import write_text
-from inrkit.fitting import stackable
+from inrkit.runs.execute import stackable
 
 RUNNABLE = ("failed", "interrupted", "pending")
 """Statuses of the jobs that a study runs when it is run again."""

@@ -16,8 +16,8 @@ from typing import Any
 from inrkit.config import Config, resolve
 from inrkit.device import choose_device
 from inrkit.errors import DataError, InrkitError, StaleCheckpoint
-from inrkit.fitting import execute, execute_together
-from inrkit.run import Run
+from inrkit.runs.execute import execute, execute_together
+from inrkit.runs.run import Run
 
 LOG = "log.txt"
 

@@ -16,9 +16,9 @@ from inrkit.batch.tuning import choose
 from inrkit.config import resolve
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import InrkitError
-from inrkit.estimate import estimate
-from inrkit.fitting import build, read_signal
-from inrkit.progress import duration
+from inrkit.runs.build import build, read_signal
+from inrkit.runs.display import duration
+from inrkit.training.estimate import estimate
 
 
 def plan(study: Study, folder: Path, only: Collection[str], limit: int | None) -> Iterator[str]:

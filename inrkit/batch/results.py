@@ -17,7 +17,7 @@ from inrkit.batch.job import result_of
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
 from inrkit.files import to_json, write_text
-from inrkit.run import Run
+from inrkit.runs.run import Run
 
 STATUSES = ("done", "failed", "interrupted", "pending")
 

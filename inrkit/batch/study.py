@@ -24,12 +24,13 @@ from typing import Any
 import yaml
 
 from inrkit.batch.identity import digest, identity
-from inrkit.batch.launcher import LAUNCHERS, BatchOptions, JobOptions
-from inrkit.config import SLOTS, Choice, parse_overrides, presets, read_yaml, resolve
+from inrkit.batch.launchers.base import LAUNCHERS, BatchOptions, JobOptions
+from inrkit.config import Choice, parse_overrides, presets, read_yaml, resolve
+from inrkit.config.schema import SLOTS
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
-from inrkit.modality import modality_of
-from inrkit.options import nearest, option, parse
+from inrkit.plugins.options import nearest, option, parse
+from inrkit.signals.modality import modality_of
 
 PATH, SEED = "data.path", "seed"
 

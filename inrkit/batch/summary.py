@@ -11,7 +11,7 @@ from typing import Any
 from inrkit.batch.results import STATUSES, Results
 from inrkit.batch.study import PATH, SEED, Job, Study
 from inrkit.batch.tuning import best
-from inrkit.metrics import METRICS
+from inrkit.evaluation.metrics import METRICS
 
 _FILES = 40
 """Up to how many files are told of one by one."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from inrkit.batch.results import Results
 from inrkit.batch.study import Job, Study
 from inrkit.errors import ConfigError
-from inrkit.metrics import METRICS
+from inrkit.evaluation.metrics import METRICS
 
 K = TypeVar("K")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from inrkit.benchmark import benchmark as measure
 from inrkit.files import to_json
-from inrkit.progress import duration
+from inrkit.runs.benchmark import benchmark as measure
+from inrkit.runs.display import duration
 
 
 @click.command()

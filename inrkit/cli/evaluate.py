@@ -9,12 +9,12 @@ import click
 
 from inrkit.device import choose_device
 from inrkit.errors import DataError
-from inrkit.evaluation import default_chunk
-from inrkit.evaluation import evaluate as evaluate_network
+from inrkit.evaluation.evaluate import default_chunk
+from inrkit.evaluation.evaluate import evaluate as evaluate_network
 from inrkit.files import to_json
-from inrkit.fitting import read_signal
-from inrkit.progress import measured
-from inrkit.run import Run, load
+from inrkit.runs.build import read_signal
+from inrkit.runs.display import measured
+from inrkit.runs.run import Run, load
 
 
 @click.command()

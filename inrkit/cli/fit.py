@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from inrkit.config import parse_overrides
-from inrkit.fitting import execute, prepare
+from inrkit.runs.execute import execute
+from inrkit.runs.request import prepare
 
 
 @click.command()

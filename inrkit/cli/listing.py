@@ -6,26 +6,14 @@ import inspect
 
 import click
 
-from inrkit.batch import LAUNCHERS, studies
+from inrkit.batch import studies
 from inrkit.batch.study import study_comment
-from inrkit.config import SLOTS, preset_comment, presets
+from inrkit.config import preset_comment, presets
+from inrkit.config.schema import KINDS
 from inrkit.errors import ConfigError
-from inrkit.metrics import METRICS
-from inrkit.registry import Registry
+from inrkit.plugins.registry import Registry
 
-_KINDS: dict[str, Registry] = {
-    "modalities": SLOTS["modality"],
-    "networks": SLOTS["network"],
-    "selectors": SLOTS["selector"],
-    "objectives": SLOTS["objective"],
-    "operators": SLOTS["operator"],
-    "embeddings": SLOTS["embedding"],
-    "transforms": SLOTS["transform"],
-    "optimizers": SLOTS["optimizer"],
-    "schedules": SLOTS["schedule"],
-    "metrics": METRICS,
-    "launchers": LAUNCHERS,
-}
+_KINDS = {kind.plural: kind.registry for kind in KINDS}
 
 _FILES = {
     "configs": lambda: [(name, preset_comment(name)) for name in presets()],
@@ -33,14 +21,13 @@ _FILES = {
 }
 
 
-@click.command("list")
+@click.command(
+    "list",
+    help="List what can be chosen by name, the plug-ins of other packages included.\n\n"
+    f"KIND is one of {', '.join([*_KINDS, *_FILES])}; all of them if none is given.",
+)
 @click.argument("kind", required=False, metavar="[KIND]", type=click.Choice([*_KINDS, *_FILES]))
 def list_(kind: str | None) -> None:
-    """List what can be chosen by name, the plug-ins of other packages included.
-
-    KIND is one of modalities, networks, selectors, objectives, operators, embeddings, transforms, optimizers,
-    schedules, metrics, launchers, configs, studies; all of them if none is given.
-    """
     for each in [kind] if kind else [*_KINDS, *_FILES]:
         if not kind:
             click.echo(f"{each}:")

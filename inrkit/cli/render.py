@@ -9,7 +9,7 @@ import click
 from inrkit.device import choose_device
 from inrkit.errors import ConfigError
 from inrkit.files import written_whole
-from inrkit.run import load
+from inrkit.runs.run import load
 
 
 @click.command()

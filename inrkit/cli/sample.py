@@ -8,7 +8,7 @@ import click
 
 from inrkit.errors import ConfigError
 from inrkit.files import written_whole
-from inrkit.modality import MODALITIES
+from inrkit.signals.modality import MODALITIES
 
 
 @click.command()

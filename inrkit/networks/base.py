@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from inrkit.registry import Registry
+from inrkit.plugins.registry import Registry
 
 if TYPE_CHECKING:
-    from inrkit.dataset import CoordinateDataset
+    from inrkit.signals.dataset import CoordinateDataset
 
 NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 

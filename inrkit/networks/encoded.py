@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inrkit.dataset import CoordinateDataset
 from inrkit.networks.base import NETWORKS
+from inrkit.networks.frequencies import with_spectral
 from inrkit.networks.perceptron import Perceptron
-from inrkit.networks.spectral import with_spectral
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
 
 _PUBLISHED_OCTAVES = 10
 

@@ -11,12 +11,12 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from inrkit.dataset import CoordinateDataset
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.frequencies import is_embedded, with_spectral
 from inrkit.networks.layers import HiddenLinear, draw_uniform
-from inrkit.networks.spectral import is_embedded, with_spectral
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
 
 
 class MultipliedFilters(Network):

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inrkit.dataset import CoordinateDataset
 from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.frequencies import with_spectral
 from inrkit.networks.layers import ComplexLinear, draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.networks.siren import draw_for_sines
-from inrkit.networks.spectral import with_spectral
 from inrkit.networks.wire import complex_width, gabor
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
 
 
 def variable_period(argument: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inrkit.networks.base import NETWORKS
 from inrkit.networks.perceptron import Perceptron
-from inrkit.options import option
+from inrkit.plugins.options import option
 
 
 @dataclass

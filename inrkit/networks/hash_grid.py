@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrkit.dataset import CoordinateDataset
 from inrkit.networks.base import NETWORKS
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
 
 _FREE_RESOLUTION = 256
 _MULTIPLIERS = (1, 2654435761, 805459861)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrkit.dataset import CoordinateDataset
 from inrkit.networks.base import NETWORKS
+from inrkit.networks.frequencies import with_spectral
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
-from inrkit.networks.spectral import with_spectral
-from inrkit.options import option
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS, Network
 from inrkit.networks.layers import ComplexLinear, draw_uniform
-from inrkit.options import option
+from inrkit.plugins.options import option
 
 
 def complex_width(width: int) -> int:

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.registry import Registry
-from inrkit.sampling import gaps_before, sample_besides
-from inrkit.schedules import RATIO_SCHEDULES, Progress, ratio, share_of
+from inrkit.plugins.options import option
+from inrkit.plugins.registry import Registry
+from inrkit.selectors.draws.subsets import gaps_before, sample_besides
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio, share_of
+from inrkit.signals.operators import FitnessOperator
 
 SELECTORS: Registry[Selector] = Registry("selector", "inrkit.selectors")
 

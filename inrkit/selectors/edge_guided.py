@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.schedules import Progress
+from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
+from inrkit.selectors.progress import Progress
+from inrkit.signals.operators import FitnessOperator
 
 PUBLISHED_THRESHOLD = 0.0392157  # 40 / (8 · 127.5)
 """The upper threshold, 40, of the published edge detector in units of `FitnessOperator.edges`.

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.sampling import Tiles, Tour, gaps_before, sample_besides
-from inrkit.schedules import MUTATION_SCHEDULES, Progress, mutation, share_of
+from inrkit.plugins.options import option
 from inrkit.selectors.base import DRAWS, SELECTORS, Errors, RatioOptions, Selection, Selector, rankable
+from inrkit.selectors.draws.subsets import gaps_before, sample_besides
+from inrkit.selectors.draws.tiles import Tiles, Tour
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import MUTATION_SCHEDULES, mutation, share_of
+from inrkit.signals.operators import FitnessOperator
 
 PUBLISHED_HIGH_FREQUENCY_WEIGHT = 0.1625625  # 1e-5 · 127.5²
 """The paper's λ = 1e-5 for a Laplacian of values in 0 … 255, where the squared error is one of values in [−1, 1].

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.schedules import Progress, share_of
+from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Selection
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import share_of
+from inrkit.signals.operators import FitnessOperator
 
 
 @dataclass

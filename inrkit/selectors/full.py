@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inrkit.schedules import Progress
 from inrkit.selectors.base import SELECTORS, Selection, Selector
+from inrkit.selectors.progress import Progress
 
 
 @dataclass

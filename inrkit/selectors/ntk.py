@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.schedules import Progress, share_of
+from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Survey
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import share_of
 from inrkit.selectors.teaching import largest
+from inrkit.signals.operators import FitnessOperator
 
 _NEGLIGIBLE = 1e-3
 """Share of the selection below which influence is no longer asked for (NINT's code, nint.py)."""

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.schedules import Progress, share_of
+from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, rankable
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import share_of
+from inrkit.signals.operators import FitnessOperator
 
 _LEAST_ERROR = 9.765625e-4
 """Errors below it count as it in corrections: 2⁻¹⁰, as published."""

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.schedules import RATIO_SCHEDULES, Progress
+from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import RATIO_SCHEDULES
+from inrkit.signals.operators import FitnessOperator
 
 MINING_SCHEDULES = ("dense", "every-second", "incremental", "reverse-incremental")
 

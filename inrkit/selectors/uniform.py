@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from inrkit.operators import FitnessOperator
-from inrkit.options import option
-from inrkit.sampling import sample_without_replacement
-from inrkit.schedules import Progress
+from inrkit.plugins.options import option
 from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, RatioSelector, Selection
+from inrkit.selectors.draws.subsets import sample_without_replacement
+from inrkit.selectors.progress import Progress
+from inrkit.signals.operators import FitnessOperator
 
 
 @dataclass

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 import inrkit.cli
 from inrkit import Run
 from inrkit.batch import JobOptions, Task, read_study
-from inrkit.batch.local import Local, LocalOptions
+from inrkit.batch.launchers.local import Local, LocalOptions
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from inrkit.batch import JobOptions
-from inrkit.batch.ray import Ray, RayOptions
+from inrkit.batch.launchers.ray import Ray, RayOptions
 from inrkit.errors import ConfigError
 
 STUDY = """

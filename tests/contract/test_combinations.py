@@ -10,8 +10,8 @@ import torch
 
 from inrkit import MODALITIES, NETWORKS, SELECTORS, Field, Listener, fit
 from inrkit.config import resolve
-from inrkit.fitting import build, read_signal
-from inrkit.options import field_names
+from inrkit.plugins.options import field_names
+from inrkit.runs.build import build, read_signal
 
 POINTS = {"data": "points", "count": 300, "resample_every": 1}
 """Options of a shape by free points, other ones at every step."""

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from inrkit import OPERATORS, SELECTORS, CoordinateDataset, Errors, Listener, Progress, fit
-from inrkit.options import field_names
-from inrkit.schedules import RATIO_SCHEDULES
+from inrkit.plugins.options import field_names
+from inrkit.selectors.schedules import RATIO_SCHEDULES
 
 ERRORS = {
     "zero": lambda random: torch.zeros_like(random),

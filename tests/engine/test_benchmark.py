@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from inrkit import ConfigError, CoordinateDataset, DataError
-from inrkit.benchmark import COORDINATES, LEAST_STEPS, PARTS, WARM_UP, benchmark, repeated
 from inrkit.cli import main
 from inrkit.networks.wire import complex_width
+from inrkit.runs.benchmark import COORDINATES, LEAST_STEPS, PARTS, WARM_UP, benchmark, repeated
 
 SMALL = ("network.hidden_features=16", "network.hidden_layers=1", "train.steps=12", "device=cpu")
 QUICK = (*SMALL, "train.precision=float32", "selector.ratio=0.01", "selector.least=1")

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import inrkit
-from inrkit.compilation import Compiled
 from inrkit.config import resolve
-from inrkit.fitting import build, read_signal
 from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.runs.build import build, read_signal
+from inrkit.training.backends.compiled import Compiled
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="takes a C++ compiler")
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, DataError
-from inrkit.dataset import cell_affine, lattice_coordinates
-from inrkit.transforms import MinMax, MinMaxOptions
+from inrkit.signals.lattice import cell_affine, lattice_coordinates
+from inrkit.signals.transforms import MinMax, MinMaxOptions
 
 
 @pytest.mark.parametrize("shape", [(7,), (4, 5), (3, 1, 4), (2, 3, 2, 5)])

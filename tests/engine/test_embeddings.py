@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from inrkit import EMBEDDINGS, ConfigError, CoordinateDataset
-from inrkit.embeddings import Periodic, PeriodicOptions
+from inrkit.signals.embeddings import Periodic, PeriodicOptions
 
 
 def test_a_periodic_axis_has_no_seam():

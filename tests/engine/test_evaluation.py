@@ -9,7 +9,7 @@ from torch import nn
 
 import inrkit
 from inrkit import CoordinateDataset
-from inrkit.evaluation import Crops, evaluate
+from inrkit.evaluation.evaluate import Crops, evaluate
 
 
 class Linear(nn.Module):

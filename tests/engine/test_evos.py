@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import inrkit
 from inrkit import ConfigError, CoordinateDataset, Progress, RatioOptions
-from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
-from inrkit.schedules import RATIO_SCHEDULES, ratio
 from inrkit.selectors import Errors, Selection
 from inrkit.selectors.evos import Evos, EvosOptions, crossover
+from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio
+from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 
 
 def make(count: int, **options) -> Evos:

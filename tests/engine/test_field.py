@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, load
 from inrkit.config import resolve
-from inrkit.dataset import cell_affine, lattice_coordinates
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.transforms import MinMax
+from inrkit.signals.lattice import cell_affine, lattice_coordinates
+from inrkit.signals.transforms import MinMax
 
 SHAPE = (12, 9)
 
@@ -48,8 +48,8 @@ def test_rendering_equals_calling_at_the_lattice(field):
 
 def test_rendering_in_slabs_equals_rendering_at_once(field, monkeypatch):
     whole = field.render((40, 30), dtype=np.float32)
-    monkeypatch.setattr("inrkit.field.slabs", lambda shape, size: iter([slice(0, 600), slice(600, 1200)]))
-    monkeypatch.setattr("inrkit.field.default_chunk", lambda device: 7)
+    monkeypatch.setattr("inrkit.runs.field.slabs", lambda shape, size: iter([slice(0, 600), slice(600, 1200)]))
+    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device: 7)
     np.testing.assert_allclose(field.render((40, 30), dtype=np.float32), whole, rtol=1e-5)
 
 

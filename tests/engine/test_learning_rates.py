@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrkit.learning_rates import (
+from inrkit.plugins.options import field_names
+from inrkit.training.learning_rates import (
     SCHEDULES,
     Constant,
     ConstantOptions,
@@ -18,7 +19,6 @@ from inrkit.learning_rates import (
     Polynomial,
     PolynomialOptions,
 )
-from inrkit.options import field_names
 
 WARMED = [name for name in SCHEDULES.names() if "warmup" in field_names(SCHEDULES.get(name).Options)]
 

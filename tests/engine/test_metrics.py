@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
 )
 
 from inrkit import METRICS
-from inrkit.evaluation import slabs
+from inrkit.signals.lattice import slabs
 
 REFERENCES = {
     "psnr": peak_signal_noise_ratio,

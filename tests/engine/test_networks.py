@@ -10,12 +10,12 @@ import torch
 from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
 
 from inrkit import NETWORKS, ConfigError, CoordinateDataset
-from inrkit.embeddings import Periodic, PeriodicOptions
 from inrkit.networks import ComplexLinear, FirstLinear, HiddenLinear
 from inrkit.networks.filters import Bacon, BaconOptions
 from inrkit.networks.hash_grid import HashGrid, HashGridOptions, level_resolutions, multiplier
 from inrkit.networks.wire import gabor
-from inrkit.options import parse
+from inrkit.plugins.options import parse
+from inrkit.signals.embeddings import Periodic, PeriodicOptions
 
 # torch itself uses torch.jit where it loads what forward-mode differentiation needs.
 forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Progress
-from inrkit.objectives import CrossFrequencyOptions, CrossFrequencySupervision
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
 from inrkit.selectors import Errors, Selection
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.training.objectives import CrossFrequencyOptions, CrossFrequencySupervision
 
 SHAPE, COUNT = (6, 7), 42
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrkit import OPERATORS, ConfigError, CoordinateDataset
-from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 
 SHAPES = [(9,), (1,), (5, 7), (1, 6), (4, 3, 5), (2, 3, 1, 4)]
 
@@ -72,7 +72,7 @@ def test_rows_taken_a_few_at_a_time_give_the_same(monkeypatch):
     operator = laplacian((6, 6))
     field, indices, scratch = torch.randn(36), torch.randperm(36)[:20], torch.zeros(36)
     whole = operator.response_at(field, indices), operator.adjoint_at(field[:20], indices, scratch)
-    monkeypatch.setattr("inrkit.operators._ROWS", 3)
+    monkeypatch.setattr("inrkit.signals.operators._ROWS", 3)
     parts = operator.response_at(field, indices), operator.adjoint_at(field[:20], indices, scratch)
     torch.testing.assert_close(parts, whole)
 
@@ -166,7 +166,7 @@ def test_response_within_everything_is_the_response():
 
 @pytest.mark.parametrize("name", OPERATORS.names())
 def test_response_within_a_part_takes_what_is_not_known_for_the_coordinates_own(name, monkeypatch):
-    monkeypatch.setattr("inrkit.operators._ROWS", 4)
+    monkeypatch.setattr("inrkit.signals.operators._ROWS", 4)
     operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), CoordinateDataset(np.zeros((4, 5, 1))))
     generator = torch.Generator().manual_seed(0)
     field, part = torch.randn(20, generator=generator), torch.randperm(20, generator=generator)[:11]

@@ -8,7 +8,8 @@ from torch import nn
 from inrkit import OPTIMIZERS, HiddenLinear
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.optimizers import Joined, Muon, MuonOptions, Soap, SoapOptions
+from inrkit.training.optimizers.factories import Muon, MuonOptions, Soap, SoapOptions
+from inrkit.training.optimizers.joined import Joined
 
 every = pytest.mark.parametrize("name", OPTIMIZERS.names())
 

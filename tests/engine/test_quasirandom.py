@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Progress
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
-from inrkit.quasirandom import QuasiRandom
 from inrkit.selectors import SELECTORS
+from inrkit.selectors.draws.quasirandom import QuasiRandom
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
 
 
 def sequence(shape, seed=0) -> QuasiRandom:

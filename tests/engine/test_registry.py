@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inrkit import ConfigError
-from inrkit.registry import Registry
+from inrkit.plugins.registry import Registry
 
 
 class Base:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrkit.sampling import Tiles, Tour, sample_without_replacement
+from inrkit.selectors.draws.subsets import sample_without_replacement
+from inrkit.selectors.draws.tiles import Tiles, Tour
 
 
 @given(st.integers(0, 400), st.data())

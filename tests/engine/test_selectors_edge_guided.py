@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Progress
-from inrkit.operators import (
+from inrkit.selectors.edge_guided import EdgeGuided, EdgeGuidedOptions
+from inrkit.signals.operators import (
     GraphLaplacian,
     GraphLaplacianOptions,
     LaplacianOptions,
@@ -15,8 +16,7 @@ from inrkit.operators import (
     NoneOptions,
     NoOperator,
 )
-from inrkit.selectors.edge_guided import EdgeGuided, EdgeGuidedOptions
-from inrkit.transforms import MinMax, MinMaxOptions
+from inrkit.signals.transforms import MinMax, MinMaxOptions
 
 FIRST = Progress(1, 10**6)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Progress
-from inrkit.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
 from inrkit.selectors.expansive import ExpansiveOptions, ExpansiveSupervision
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
 
 FIRST = Progress(1, 10**6)
 

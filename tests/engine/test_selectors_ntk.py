@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Errors, Progress
-from inrkit.operators import NoneOptions, NoOperator
 from inrkit.selectors import NtkGuidedTeaching
+from inrkit.signals.operators import NoneOptions, NoOperator
 
 N, STEPS = 1000, 200
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Progress, Trainer
-from inrkit.learning_rates import Constant, ConstantOptions
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.objectives import MeanSquaredError, MeanSquaredErrorOptions
-from inrkit.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
-from inrkit.optimizers import OPTIMIZERS
 from inrkit.selectors import Errors
 from inrkit.selectors.soft_mining import SoftMining, SoftMiningOptions
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
+from inrkit.training.learning_rates import Constant, ConstantOptions
+from inrkit.training.objectives import MeanSquaredError, MeanSquaredErrorOptions
+from inrkit.training.optimizers.factories import OPTIMIZERS
 
 STILL = {"step": 0.0, "noise": 0.0, "uniform": 0.0, "redrawn": 0.0}
 LATE = Progress(5000, 10**6)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Errors, Progress
-from inrkit.operators import NoneOptions, NoOperator
 from inrkit.selectors import ImplicitNeuralTeaching
 from inrkit.selectors.teaching import MINING_SCHEDULES, largest, mines
+from inrkit.signals.operators import NoneOptions, NoOperator
 
 CPU = torch.device("cpu")
 

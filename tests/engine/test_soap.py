@@ -7,8 +7,8 @@ from torch import nn
 
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.optimizers import Soap, SoapOptions
-from inrkit.soap import SOAP
+from inrkit.training.optimizers.factories import Soap, SoapOptions
+from inrkit.training.optimizers.soap import SOAP
 
 SHAPES = [(6, 6), (6, 6), (3, 4, 5), (40, 3), (6,), (6,), ()]
 """Equal ones, of three axes, with an axis that is too long for a basis, of one, and of none."""

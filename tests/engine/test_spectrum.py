@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import spectrum
-from inrkit.dataset import CoordinateDataset
-from inrkit.spectrum import energy_spectrum, spectral_edges
+from inrkit.signals import spectrum
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.spectrum import energy_spectrum, spectral_edges
 
 
 def tone(length, omega):

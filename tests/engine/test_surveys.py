@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from inrkit import NETWORKS, CoordinateDataset, Network, Progress, Selection, Survey, Trainer
-from inrkit.learning_rates import Constant, ConstantOptions
-from inrkit.objectives import MeanSquaredError, MeanSquaredErrorOptions
-from inrkit.operators import NoneOptions, NoOperator
-from inrkit.optimizers import OPTIMIZERS
-from inrkit.options import field_names
+from inrkit.plugins.options import field_names
 from inrkit.selectors import Full
+from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.training.learning_rates import Constant, ConstantOptions
+from inrkit.training.objectives import MeanSquaredError, MeanSquaredErrorOptions
+from inrkit.training.optimizers.factories import OPTIMIZERS
 
 SMALL = {"hidden_features": 6, "hidden_layers": 1, "features": 4, "octaves": 2, "log_table_size": 6, "levels": 2}
 

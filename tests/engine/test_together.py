@@ -12,14 +12,14 @@ from PIL import Image
 import inrkit
 from inrkit import NETWORKS, OBJECTIVES, OPTIMIZERS, SELECTORS, CoordinateDataset, Listener, RunError, Trainer
 from inrkit.config import resolve
-from inrkit.fitting import execute_together, stackable
-from inrkit.learning_rates import Cosine, CosineOptions
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.objectives import MeanSquaredError
-from inrkit.operators import LaplacianOptions, LatticeLaplacian
-from inrkit.run import Run
-from inrkit.together import Together, _tiles
+from inrkit.runs.execute import execute_together, stackable
+from inrkit.runs.run import Run
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.training.backends.stacked import Together, _tiles
+from inrkit.training.learning_rates import Cosine, CosineOptions
+from inrkit.training.objectives import MeanSquaredError
 
 CPU = torch.device("cpu")
 SHAPES = ((9, 11), (12, 10), (16, 20), (8, 8), (12, 10))
@@ -410,7 +410,7 @@ def test_fits_together_leave_what_fits_leave(tmp_path):
     outcomes = execute_together(requests)
     assert outcomes == [run for _, run in requests]
     for index, (config, run) in enumerate(requests):
-        single = inrkit.fitting.execute(config, Run(tmp_path / "alone" / str(index)))
+        single = inrkit.runs.execute.execute(config, Run(tmp_path / "alone" / str(index)))
         assert {path.name for path in run.folder.iterdir()} == {path.name for path in single.folder.iterdir()}
         assert (run.folder / "config.yaml").read_text() == (single.folder / "config.yaml").read_text()
         assert run.result.keys() == single.result.keys()
@@ -476,7 +476,7 @@ def test_an_interrupt_stops_all_and_each_resumes_together_or_alone(tmp_path, num
     assert execute_together(requests[1:], resume=True) == [run for _, run in requests[1:]]
     for index, (config, run) in enumerate(requests):
         assert run.result["status"] == "done"
-        whole = inrkit.fitting.execute(config, Run(tmp_path / f"whole{index}"))
+        whole = inrkit.runs.execute.execute(config, Run(tmp_path / f"whole{index}"))
         assert run.metrics == pytest.approx(whole.metrics, rel=1e-4)
 
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from inrkit import CoordinateDataset, Listener, Progress, RunError, Trainer
-from inrkit.evaluation import evaluate
-from inrkit.learning_rates import Constant, ConstantOptions, Cosine, CosineOptions
+from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.objectives import OBJECTIVES
-from inrkit.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
-from inrkit.optimizers import OPTIMIZERS
 from inrkit.selectors import SELECTORS, Selection
-from inrkit.transforms import MinMax, MinMaxOptions
+from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.transforms import MinMax, MinMaxOptions
+from inrkit.training.learning_rates import Constant, ConstantOptions, Cosine, CosineOptions
+from inrkit.training.objectives import OBJECTIVES
+from inrkit.training.optimizers.factories import OPTIMIZERS
 
 
 def make_optimizer(name, lr, network):

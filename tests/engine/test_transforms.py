@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +11,14 @@ from scipy import stats
 from inrkit import TRANSFORMS, CoordinateDataset, DataError, Field, load
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.transforms import BoxCox, BoxCoxOptions, SymmetricPower, SymmetricPowerOptions, ZScore, ZScoreOptions
+from inrkit.signals.transforms import (
+    BoxCox,
+    BoxCoxOptions,
+    SymmetricPower,
+    SymmetricPowerOptions,
+    ZScore,
+    ZScoreOptions,
+)
 
 BOUNDED = ["boxcox", "symmetric-power"]
 TINY = torch.finfo(torch.float32).tiny
@@ -120,7 +126,7 @@ def test_a_loaded_field_decodes_as_the_saved_one(name, tmp_path):
     field = Field.of(config, network, dataset)
     field.save(tmp_path / "field.safetensors")
     loaded = load(tmp_path)
-    assert dataclasses.asdict(config)["transform"]["name"] == name
+    assert config.transform.name == name
     assert np.array_equal(loaded.render(), field.render())
 
 
@@ -128,15 +134,15 @@ def test_a_loaded_field_decodes_as_the_saved_one(name, tmp_path):
 def test_a_signal_read_in_parts_gives_the_map_of_the_whole(name, monkeypatch):
     values = np.concatenate([SKEWED["dark"], SKEWED["right"]], axis=1).astype(np.float32)
     whole, stored = fitted(name, values)
-    monkeypatch.setattr("inrkit.transforms._SCAN", 64)
+    monkeypatch.setattr("inrkit.signals.transforms._SCAN", 64)
     parts, _ = fitted(name, values)
     torch.testing.assert_close(parts.encode(stored), whole.encode(stored))
 
 
 @pytest.mark.parametrize("name", ["zscore", *BOUNDED])
 def test_no_more_than_a_part_of_a_signal_is_gathered_at_a_time(name, monkeypatch):
-    monkeypatch.setattr("inrkit.transforms._SCAN", 64)
-    monkeypatch.setattr("inrkit.transforms._SAMPLED", 96)
+    monkeypatch.setattr("inrkit.signals.transforms._SCAN", 64)
+    monkeypatch.setattr("inrkit.signals.transforms._SAMPLED", 96)
     dataset = CoordinateDataset(np.concatenate([SKEWED["dark"], SKEWED["right"]], axis=1))
     _ = dataset.extent
     sizes = []
@@ -231,7 +237,7 @@ def test_boxcox_is_the_logarithm_where_its_exponent_vanishes(exponent):
 def test_boxcox_of_a_sample_is_that_of_all(monkeypatch):
     dataset = CoordinateDataset(SKEWED["dark"])
     whole = BoxCox.fit(BoxCoxOptions(), dataset)
-    monkeypatch.setattr("inrkit.transforms._SAMPLED", 1500)
+    monkeypatch.setattr("inrkit.signals.transforms._SAMPLED", 1500)
     sample = BoxCox.fit(BoxCoxOptions(), dataset)
     assert 0 < abs(sample.exponent - whole.exponent) < 0.1
     assert (sample.low, sample.high) == (whole.low, whole.high)

@@ -16,9 +16,9 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 
 import inrkit
 from inrkit import METRICS, MODALITIES, ConfigError, DataError
-from inrkit.dataset import CoordinateDataset
-from inrkit.evaluation import evaluate
-from inrkit.transforms import Identity
+from inrkit.evaluation.evaluate import evaluate
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.transforms import Identity
 
 QUICK = ["train.steps=2", "network.hidden_features=8", "network.hidden_layers=1"]
 RATE = 8000

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from inrkit import MODALITIES, ConfigError, DataError, fit
 from inrkit.cli import main
-from inrkit.embeddings import Identity as NoEmbedding
-from inrkit.embeddings import IdentityOptions
-from inrkit.field import Field
 from inrkit.modalities import shape as shapes
 from inrkit.networks import Network
-from inrkit.trainer import Listener
-from inrkit.transforms import Identity
+from inrkit.runs.field import Field
+from inrkit.signals.embeddings import Identity as NoEmbedding
+from inrkit.signals.embeddings import IdentityOptions
+from inrkit.signals.transforms import Identity
+from inrkit.training.loop import Listener
 
 SUFFIXES = [".obj", ".ply", ".stl", ".off", ".glb"]
 TINY = ["modality.resolution=12", "modality.export_resolution=16", "network.hidden_features=16"]

@@ -14,7 +14,7 @@ from PIL import ImageSequence
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
 from inrkit.modalities import video as videos
-from inrkit.modality import modality_of
+from inrkit.signals.modality import modality_of
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
 

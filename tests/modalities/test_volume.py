@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
 from inrkit.modalities import volume as volumes
-from inrkit.modality import modality_of
+from inrkit.signals.modality import modality_of
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
 OBLIQUE = np.array([[-2.0, 0.1, 0.3, 30], [0.2, 1.5, -0.4, -20], [0.1, 0.3, 3.0, 7], [0, 0, 0, 1]])

@@ -1,0 +1,140 @@
+"""Layers of a config: presets, YAML files and `key=value`, read and merged."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from inrkit.config.schema import SLOTS
+from inrkit.errors import ConfigError
+from inrkit.files import expanded
+from inrkit.plugins.options import nearest, shared_names
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets, sorted."""
+    folder = resources.files("inrkit.configs")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The keys that a shipped preset sets.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in presets():
+        raise ConfigError(f"config '{name}' is not known{nearest(str(name), presets())}")
+    return _parse_yaml(_preset_text(name), f"preset '{name}'")
+
+
+def preset_comment(name: str) -> str:
+    """What a shipped preset says of itself: the first sentence of the comment it begins with."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    return " ".join(line.lstrip("# ") for line in comment).partition(". ")[0]
+
+
+def _preset_text(name: str) -> str:
+    return (resources.files("inrkit.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys that a config file sets, with `data.path` made absolute.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; give a config file or a shipped config's name") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8; give a config file in YAML") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}; give a config file in YAML") from error
+    layer = _parse_yaml(text, str(path))
+    data = layer.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = str(path.parent.resolve() / expanded(data["path"]))
+    return layer
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys that `key=value` words set; dots nest, values are YAML.
+
+    Raises:
+        ConfigError: a word has no `=` or its value is no YAML.
+    """
+    bad = [word for word in overrides if "=" not in word or word.startswith("=")]
+    if bad:
+        raise ConfigError(f"'{bad[0]}' is not of the form key=value, like selector.ratio=0.2")
+    layer: dict[str, Any] = {}
+    for word in overrides:
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=True)
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"'{word}' has no value that YAML can read: {first_line(error)}") from error
+        layer = merge(layer, normalised(parsed))  # type: ignore[arg-type]
+    return layer
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`: sections key by key, slots as the module's docstring says.
+
+    Args:
+        below: a normalised layer.
+        above: a normalised layer.
+    """
+    result = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        old = result.get(key)
+        if not (isinstance(old, dict) and isinstance(value, dict)):
+            result[key] = copy.deepcopy(value)
+            continue
+        if key in SLOTS and value.get("name", old.get("name")) != old.get("name") and "name" in old:
+            old = {name: kept for name, kept in old.items() if name in _shared(key, value["name"])}
+        result[key] = {**old, **copy.deepcopy(value)}
+    return result
+
+
+def _shared(slot: str, name: Any) -> set[str]:
+    try:
+        return shared_names(SLOTS[slot].registry.get(str(name)).Options)
+    except ConfigError:
+        return set()  # the name is reported when the whole is validated
+
+
+def normalised(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A slot given as a name alone becomes a mapping."""
+    return {
+        str(key): {"name": value} if key in SLOTS and isinstance(value, str) else value for key, value in layer.items()
+    }
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    shape = f"{where} is not a mapping of keys to values, like 'train: {{steps: 500}}'"
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except AssertionError as error:  # how OmegaConf says that it met a bare number
+        raise ConfigError(shape) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {first_line(error)}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(shape)
+    return {str(key): value for key, value in loaded.items()}
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,160 @@
+"""What a config holds: sections of plain keys, and slots whose value chooses a plug-in."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from inrkit.evaluation.metrics import METRICS
+from inrkit.networks import NETWORKS
+from inrkit.plugins.options import field_names, option
+from inrkit.plugins.registry import Registry
+from inrkit.selectors import SELECTORS
+from inrkit.signals.embeddings import EMBEDDINGS
+from inrkit.signals.modality import MODALITIES
+from inrkit.signals.operators import OPERATORS
+from inrkit.signals.transforms import TRANSFORMS
+from inrkit.training.learning_rates import SCHEDULES
+from inrkit.training.objectives import OBJECTIVES
+from inrkit.training.optimizers.factories import OPTIMIZERS
+
+
+@dataclass
+class DataOptions:
+    path: str = dataclasses.field(default=dataclasses.MISSING)  # type: ignore[assignment]
+    """The signal's file. In a config file, relative to that file's folder."""
+
+
+@dataclass
+class TrainOptions:
+    steps: int = option(1000, at_least=1, at_most=10**9)
+    """Optimizer steps: T."""
+    seconds: float = option(0.0, at_least=0)
+    """Seconds of training, evaluation aside, after which it ends whatever `steps` says, with schedules that follow the
+    clock; 0 counts steps."""
+    chunk: int = option(0, at_least=0)
+    """Coordinates that pass through the network at a time; 0 chooses for the device."""
+    precision: str = option("auto", choices=("auto", "float32", "bfloat16"))
+    """Of the products of hidden matrices; coordinates, sums and parameters are float32 always. `auto` is bfloat16
+    where the processor multiplies it natively."""
+    compile: str = option("auto", choices=("auto", "always", "never"))
+    """Compile the network for training: it takes a C++ compiler, and up to half a minute when a network is met first.
+    `auto` does so on a CPU where the steps are known to be work enough to win that back."""
+
+
+@dataclass
+class LogOptions:
+    every: int = option(100, at_least=1)
+    """Steps between evaluations, each a row of metrics.jsonl."""
+    sample: int = option(1 << 24, at_least=1 << 16)
+    """Most coordinates of an evaluation; crops of as many, spread at random and always the same, stand for a larger
+    signal."""
+    reconstruction: int = option(1 << 28, at_least=0)
+    """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes any."""
+
+
+@dataclass
+class CheckpointOptions:
+    seconds: float = option(60.0, at_least=0)
+    """Seconds between checkpoints; one is also written at the end and when the run is interrupted."""
+
+
+@dataclass
+class GeneralOptions:
+    metrics: list[str] = option([])
+    """Metrics of an evaluation, by name."""
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
+    """Of everything random."""
+    device: str = option("auto")
+    """`cpu`, `cuda`, `cuda:1`, or `auto` for a GPU when there is one."""
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataOptions,
+    "train": TrainOptions,
+    "log": LogOptions,
+    "checkpoint": CheckpointOptions,
+}
+
+LAUNCHERS: Registry[Any] = Registry("launcher", "inrkit.launchers")
+"""What runs the jobs of a study. The launchers are in `inrkit.batch`, which is above this room."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plug-in.
+
+    Args:
+        plural: what `inrkit list` calls it.
+        registry: where its plug-ins are found by name.
+        slot: whether a config chooses one, under the kind's name.
+        default: the plug-in of a slot that neither a preset nor the user has chosen; None where the modality names it.
+    """
+
+    plural: str
+    registry: Registry[Any]
+    slot: bool = True
+    default: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The kind in the singular: the key of its slot."""
+        return self.registry.kind
+
+
+KINDS = (
+    Kind("modalities", MODALITIES),
+    Kind("transforms", TRANSFORMS, default="minmax"),
+    Kind("operators", OPERATORS),
+    Kind("embeddings", EMBEDDINGS),
+    Kind("networks", NETWORKS, default="siren"),
+    Kind("selectors", SELECTORS, default="evos"),
+    Kind("objectives", OBJECTIVES, default="mse"),
+    Kind("optimizers", OPTIMIZERS, default="adam"),
+    Kind("schedules", SCHEDULES, default="constant"),
+    Kind("metrics", METRICS, slot=False),
+    Kind("launchers", LAUNCHERS, slot=False),
+)
+"""All kinds of plug-in: what configs, listings, the contract's tests and the docs go by."""
+
+SLOTS: dict[str, Kind] = {kind.name: kind for kind in KINDS if kind.slot}
+TOP_KEYS = [*SLOTS, *SECTIONS, *field_names(GeneralOptions)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen plug-in: its name, its class and its validated options."""
+
+    name: str
+    plugin: Any
+    options: Any
+
+    def make(self, *arguments: Any) -> Any:
+        """An instance of the plug-in, whose first argument is its options."""
+        return self.plugin(self.options, *arguments)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole request, validated. The choice of a slot is an attribute of its name: `config.network`."""
+
+    choices: dict[str, Choice]
+    data: DataOptions
+    train: TrainOptions
+    log: LogOptions
+    checkpoint: CheckpointOptions
+    general: GeneralOptions
+
+    def __getattr__(self, slot: str) -> Choice:
+        if slot not in SLOTS:
+            raise AttributeError(f"a config has no '{slot}'; it has {', '.join(TOP_KEYS)}")
+        return self.choices[slot]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, in plain containers."""
+        slots = {
+            name: {"name": choice.name, **dataclasses.asdict(choice.options)} for name, choice in self.choices.items()
+        }
+        sections = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
+        return {**slots, **sections, **dataclasses.asdict(self.general)}

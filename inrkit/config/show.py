@@ -1,0 +1,43 @@
+"""A config as YAML that explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from inrkit.config.schema import SECTIONS, SLOTS, GeneralOptions
+from inrkit.plugins.options import docstrings
+
+
+def commented_yaml(config: Mapping[str, Any]) -> str:
+    """A composed config as YAML, every key below the comment that says what it does."""
+    lines = []
+    for key, value in config.items():
+        options = _options_of(key, value)
+        if isinstance(value, dict):
+            lines += ["", f"{key}:"]
+            comments = docstrings(options) if options else {}
+            for name, entry in value.items():
+                if name in comments:
+                    lines.append(f"  # {comments[name]}")
+                lines.append(f"  {name}: {_scalar(entry)}")
+        else:
+            comment = docstrings(GeneralOptions).get(key)
+            lines += ["", f"# {comment}"] if comment else [""]
+            lines.append(f"{key}: {_scalar(value)}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _options_of(key: str, value: Any) -> type | None:
+    if key in SECTIONS:
+        return SECTIONS[key]
+    if key in SLOTS and isinstance(value, dict) and "name" in value:
+        return SLOTS[key].registry.get(value["name"]).Options
+    return None
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    return text.removesuffix("...").strip()

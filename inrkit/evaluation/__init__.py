@@ -1,0 +1,1 @@
+"""How near a network is to its signal."""

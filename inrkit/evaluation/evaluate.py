@@ -1,0 +1,147 @@
+"""Running a network over a whole signal, in chunks and without gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.selectors.draws.subsets import sample_without_replacement
+from inrkit.selectors.draws.tiles import Tiles
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import slabs
+from inrkit.signals.transforms import ValueTransform
+
+_CROPS = 256
+"""Crops that stand for a large signal, if it can be cut evenly."""
+
+
+def default_chunk(device: torch.device) -> int:
+    """Coordinates that pass through a network at a time: what stays in a core's cache, or fills a GPU."""
+    return 1 << 13 if device.type == "cpu" else 1 << 18
+
+
+def decoded(
+    network: nn.Module,
+    transform: ValueTransform,
+    inputs: Callable[[slice], Tensor],
+    span: slice,
+    chunk: int,
+    value_range: tuple[float, float] | None,
+) -> Tensor:
+    """(k, C) float32 stored values that the network predicts for the coordinates of `span`.
+
+    Args:
+        network: (…, D) to (…, C).
+        transform: from stored values to the network's range.
+        inputs: gives the (k, E) network inputs of a slice of indices.
+        span: start and stop of the indices.
+        chunk: how many coordinates pass through the network at a time.
+        value_range: what stored values are clipped to.
+    """
+    parts = []
+    with torch.inference_mode():
+        for start in range(span.start, span.stop, chunk):
+            part = inputs(slice(start, min(start + chunk, span.stop)))
+            values = transform.decode(network(part)).to(torch.float32)
+            parts.append(values if value_range is None else values.clamp_(*value_range))
+    return torch.cat(parts)
+
+
+def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metric]:
+    """Those of the named metrics that apply to a signal of the dataset's shape, by name, yet without slabs.
+
+    Raises:
+        ConfigError: a metric is not defined for the signal, or a package that it needs is missing.
+    """
+    shape = dataset.grid_shape or (len(dataset),)
+    chosen = {name: METRICS.get(name) for name in metrics}
+    return {name: metric.of(dataset) for name, metric in chosen.items() if metric.applies(shape)}
+
+
+class Crops:
+    """Crops spread at random over a signal, the same each time, set side by side along the first axis.
+
+    Of free points a crop is a point.
+
+    Args:
+        dataset: the signal, of more coordinates than `most`.
+        most: coordinates of all crops together.
+    """
+
+    def __init__(self, dataset: CoordinateDataset, most: int) -> None:
+        lattice = dataset.grid_shape
+        size = 1 if lattice is None else max(1, most // _CROPS)
+        self._tiles = Tiles(lattice or (len(dataset),), size)
+        self._each = math.prod(self._tiles.least)
+        count = min(len(self._tiles), max(1, most // self._each))
+        drawn = sample_without_replacement(len(self._tiles), count, torch.Generator().manual_seed(0))
+        self._chosen = drawn.sort().values.to(dataset.device)
+        self.shape = (count * self._tiles.least[0], *self._tiles.least[1:])
+        """Of the lattice that they make up."""
+
+    def __len__(self) -> int:
+        """How many coordinates they hold."""
+        return math.prod(self.shape)
+
+    def indices(self, span: slice) -> Tensor:
+        """(k,) int64 indices into the signal of a span of the crops' coordinates."""
+        first, last = span.start // self._each, -(-span.stop // self._each)
+        cells = self._tiles.even_cells(self._chosen[first:last])
+        return cells[span.start - first * self._each : span.stop - first * self._each]
+
+
+def evaluate(
+    network: nn.Module, dataset: CoordinateDataset, metrics: list[str], chunk: int, most: int | None = None
+) -> dict[str, float]:
+    """The metrics of a network's prediction of a signal.
+
+    Args:
+        network: (…, D) to (…, C).
+        dataset: the signal; its transform decodes the prediction.
+        metrics: names; those that do not apply to a signal of this shape are left out.
+        chunk: how many coordinates pass through the network at a time.
+        most: coordinates above which `Crops` of the signal, of as many in all, stand for it; None for no limit. Metrics
+            of structure then also see the seams between crops.
+
+    Returns:
+        The value of each metric that applies and is defined, by name.
+    """
+    crops = None if most is None or len(dataset) <= most else Crops(dataset, most)
+    shape = dataset.grid_shape or (len(dataset),)
+    running = applicable(metrics, dataset)
+    if crops is not None:
+        running = applicable(list(running), _relaid(dataset, crops.shape))
+        shape = crops.shape
+    for span in slabs(shape, 1 << 18):
+        indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
+        prediction = decoded(
+            network,
+            dataset.transform,
+            lambda part, indices=indices: dataset.inputs(indices[part]),  # type: ignore[misc]
+            slice(0, len(indices)),
+            chunk,
+            dataset.value_range,
+        )
+        target = dataset.stored(indices).to(torch.float32)
+        rows = (-1, *shape[1:], dataset.channels)
+        weights = dataset.weights_of(indices)
+        weights = None if weights is None else weights.view(rows[:-1])
+        for metric in running.values():
+            metric.update(prediction.view(rows), target.view(rows), weights)
+    computed = {name: metric.compute() for name, metric in running.items()}
+    return {name: value for name, value in computed.items() if value is not None}
+
+
+def _relaid(dataset: CoordinateDataset, shape: tuple[int, ...]) -> CoordinateDataset:
+    """The signal as metrics are told of it whose slabs are those of a lattice of `shape`, of cells of the same size."""
+    relaid = copy.copy(dataset)
+    if dataset.grid_shape is not None:
+        relaid.grid_shape = shape
+        ratios = [length / whole for length, whole in zip(shape, dataset.grid_shape, strict=True)]
+        relaid.affine = dataset.affine * [*ratios, 1.0]
+    return relaid

@@ -1,0 +1,142 @@
+"""What a fit shows while it runs: its plan, a bar or a line an evaluation, and where to look at the end."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from inrkit.config import Config
+from inrkit.device import describe
+from inrkit.evaluation.metrics import METRICS
+from inrkit.runs.run import Run
+from inrkit.training.estimate import estimate
+from inrkit.training.loop import Listener, Trainer
+
+
+class Display(Listener):
+    """Tells a person at a terminal how a fit goes; a plain line an evaluation where there is no terminal.
+
+    Args:
+        config: of the fit.
+        run: that it makes.
+        device: that it runs on.
+        precision: of the hidden matrices' products.
+        quiet: say nothing.
+    """
+
+    def __init__(self, config: Config, run: Run, device: torch.device, precision: str, quiet: bool) -> None:
+        self.config = config
+        self.run = run
+        self.device = device
+        self.precision = precision
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("step {task.fields[step]}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[quality]}"),
+            TextColumn("{task.fields[share]:.0%} of coordinates"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, step="0", quality="", share=1.0, speed="")
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def on_start(self, trainer: Trainer) -> None:
+        if self.console.quiet:
+            return
+        cost = estimate(trainer)
+        parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+        config, count = self.config, len(trainer.dataset)
+        lattice = trainer.dataset.grid_shape
+        shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
+        self.console.print(
+            f"[bold]{escape(config.data.path)}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
+            f"{trainer.dataset.channels} channel{'s' if trainer.dataset.channels > 1 else ''}\n"
+            f"{config.network.name}, {parameters:,} parameters; {config.selector.name} selection, "
+            f"{config.objective.name} loss, {config.optimizer.name}, {_extent(trainer)}"
+            f"{f' from step {trainer.step:,}' if trainer.step else ''}\n"
+            f"on {describe(self.device)}, {self.precision} products; "
+            f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
+        )
+        if count > config.log.sample:
+            self.console.print(f"evaluated on crops of {config.log.sample:,} coordinates in all (log.sample)")
+        if count > config.log.reconstruction:
+            self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
+        for note in trainer.dataset.metadata.get("notes", []):
+            self.console.print(f"note: {escape(note)}")
+        self._show(trainer)
+        self._bar.start()
+
+    def on_step(self, trainer: Trainer, selected: int) -> None:
+        if self._bar.disable:
+            return
+        train = trainer.seconds["train"]
+        self._show(
+            trainer,
+            share=selected / len(trainer.dataset),
+            speed=f"{trainer.step / train:.3g} steps/s" if train > 0 else "",
+        )
+
+    def on_evaluation(self, trainer: Trainer, row: dict[str, float]) -> None:
+        quality = measured(row)
+        self._bar.update(self._task, quality=quality)
+        if self._bar.disable:
+            steps = f"/{trainer.steps}" if trainer.budget is None else ""
+            self.console.print(f"step {trainer.step}{steps}  {quality}  {row['seconds']:.1f} s")
+
+    def _show(self, trainer: Trainer, **fields: Any) -> None:
+        total, completed = trainer.budget, trainer.seconds["train"]
+        if total is None:
+            total, completed = trainer.steps, trainer.step
+        self._bar.update(self._task, total=total, completed=completed, step=f"{trainer.step:,}", **fields)
+
+    def conclude(self, result: dict[str, Any]) -> None:
+        """Say how it ended and what to open."""
+        seconds = result["seconds"]
+        share = seconds["selection"] / seconds["train"] if seconds["train"] else 0.0
+        self.console.print(
+            f"[bold]{result['status']}[/bold] after {result['steps']:,} steps: {measured(result['metrics'])}\n"
+            f"{duration(seconds['train'])} of training, {share:.1%} of it choosing coordinates"
+        )
+        if result["status"] == "interrupted":
+            self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
+        opened = self.run.reconstruction or self.run.folder
+        self.console.print(f"look at {escape(str(opened))}")
+
+
+def _extent(trainer: Trainer) -> str:
+    """How long a training is, as it was asked for."""
+    return f"{trainer.steps:,} steps" if trainer.budget is None else f"{duration(trainer.budget)} of training"
+
+
+def measured(metrics: dict[str, float]) -> str:
+    """The metrics of an evaluation in a line."""
+    return "  ".join(_measured(name, value) for name, value in metrics.items() if name not in ("step", "seconds"))
+
+
+def _measured(name: str, value: float) -> str:
+    metric = METRICS.find(name)
+    title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
+    return f"{title or name} {value:.2f} {unit}" if unit else f"{title or name} {value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"

@@ -1,0 +1,195 @@
+"""Run: the folder that one fit leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrkit.config import Config, commented_yaml, read_yaml, resolve
+from inrkit.errors import ConfigError, DataError, RunError
+from inrkit.files import to_json, write_text, written_whole
+from inrkit.runs.field import Field
+from inrkit.signals.modality import Modality
+
+_CHECKPOINT_FORMAT = 3
+
+
+class Run:
+    """The files of one fit, made by `inrkit.fit` and read back by anyone.
+
+    Args:
+        folder: that holds, or will hold, config.yaml, metrics.jsonl, result.json, field.safetensors,
+            checkpoint.pt and reconstruction.<suffix>.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.folder / "config.yaml").exists()
+
+    @property
+    def config(self) -> Config:
+        """The run's resolved config.
+
+        Raises:
+            ConfigError: the folder holds no run.
+        """
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            raise ConfigError(f"{self.folder} is not a run: it has no config.yaml; give the folder of a fit")
+        return resolve([read_yaml(path)])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json; empty while there is none."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last evaluation's metrics."""
+        return _numbers(self.result.get("metrics", {}))
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl: an evaluation each."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                row = json.loads(line)
+                rows.append({**_numbers(row), "step": int(row["step"])})
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(f"{path} is damaged at line {number}; remove that line and try again") from error
+        return rows
+
+    @property
+    def field(self) -> Field:
+        """The trained field.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        return Field.load(self.folder)
+
+    @property
+    def reconstruction(self) -> Path | None:
+        """The reconstruction's file, if there is one."""
+        return next(iter(sorted(self.folder.glob("reconstruction.*"))), None)
+
+    def create(self, config: Config) -> None:
+        """Make the folder and write config.yaml into it, and find out that it can be written to.
+
+        Raises:
+            ConfigError: the folder cannot be made or written to.
+        """
+        path = self.folder / "config.yaml"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.touch(exist_ok=False)  # of two fits that begin at once, one gets the folder
+        except OSError as error:
+            if path.exists():
+                raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
+            reason = error.strerror or error
+            raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
+        try:
+            write_text(path, commented_yaml(config.to_dict()))
+        except RunError:
+            path.unlink()
+            raise
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write metrics.jsonl anew."""
+        write_text(self.folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json."""
+        write_text(self.folder / "result.json", to_json(result, indent=2) + "\n")
+
+    def write_field(self, field: Field, modality: Modality, reconstruct: bool = True) -> None:
+        """Write field.safetensors and, unless not to `reconstruct`, the reconstruction."""
+        field.save(self.folder / "field.safetensors")
+        if not reconstruct:
+            for earlier in self.folder.glob("reconstruction.*"):  # of a field that is no more
+                earlier.unlink()
+            return
+        suffix = modality.reconstruction_suffix(field.metadata, field.dtype)
+        with written_whole(self.folder / f"reconstruction{suffix}") as aside:
+            modality.export(aside, field)
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write checkpoint.pt."""
+        with written_whole(self.folder / "checkpoint.pt") as aside:
+            try:
+                torch.save({"format": _CHECKPOINT_FORMAT, **state}, aside)
+            except RuntimeError as error:  # torch's writer reports a full disk as one
+                raise OSError(f"{error}".splitlines()[0]) from error
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether the run left a checkpoint or a result; one that was killed early left neither, and starts over."""
+        return any((self.folder / name).exists() for name in ("checkpoint.pt", "result.json"))
+
+    def read_checkpoint(self) -> dict[str, Any]:
+        """The state in checkpoint.pt; runs no code from the file.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            raise DataError(f"{self.folder} has no checkpoint.pt to resume from; start anew in another --out")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch raises whatever damaged bytes lead it to
+            raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
+        if not isinstance(state, dict) or state.get("format") != _CHECKPOINT_FORMAT:
+            raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
+        return state
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    # What JSON has no number for is an infinite PSNR: a training that diverges ends before it is rated.
+    return {name: math.inf if value is None else float(value) for name, value in row.items()}
+
+
+def default_folder(path: str) -> Path:
+    """`runs/<stem>`, or `runs/<stem>-2`, … where that is taken."""
+    stem = Path(path).stem or "run"
+    folder, number = Path("runs") / stem, 1
+    while os.path.lexists(folder):
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "inrkit": metadata.version("inrkit"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def load(path: str | Path, *, device: str | torch.device = "cpu", trust: bool = False) -> Field:
+    """A trained field, from a run's folder or a field.safetensors; see `Field.load`."""
+    return Field.load(path, device=device, trust=trust)

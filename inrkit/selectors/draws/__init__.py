@@ -1,0 +1,1 @@
+"""Random and quasi-random subsets of the coordinates."""

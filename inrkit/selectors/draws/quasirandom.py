@@ -1,0 +1,111 @@
+"""Quasi-random subsets of a lattice: spread more evenly than chance would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrkit.selectors.draws.subsets import distinct
+
+_BITS = 31
+"""Of a fraction; with as many of a length their product fits into an int64."""
+
+_ROUNDS = 64
+"""After so many times N points the sequence starts anew: on lattices much longer than wide a start misses cells."""
+
+
+class QuasiRandom:
+    """Goes through the N cells of a lattice along a Kronecker sequence with a random start.
+
+    Point j lies at the fractional part of s + j·α, α the powers of the inverse of the real root of x^(D+1) = x + 1:
+    the golden ratio's in one dimension, the plastic number's in two (the "R" sequence of Roberts, 2018). Points that
+    follow each other keep away from each other, so that any run of them is spread evenly over the lattice, and the next
+    fall into the gaps that it left; of lattices thousands of times as long as wide, some cells come late. Whole-number
+    arithmetic gives the same cells on every device.
+
+    Args:
+        shape: lengths of the D axes, each below 2³¹; better far below.
+        generator: source of the start; indices lie on its device.
+        placed: from (k,) cells to the (k,) indices of the coordinates there; the same, if not given.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], generator: torch.Generator, placed: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.shape = shape
+        self._placed = placed
+        self._generator = generator
+        device = generator.device
+        root = 2.0
+        for _ in range(64):
+            root = (1 + root) ** (1 / (len(shape) + 1))
+        steps = [round(root ** -(axis + 1) * 2.0**53) << 11 for axis in range(len(shape))]
+        # Fractions of 1 in units of 2⁻⁶⁴, which overflow as fractional parts do.
+        self._steps = torch.tensor([step - (1 << 64) if step >> 63 else step for step in steps], device=device)
+        self._begin()
+
+    def next(self, count: int, taken: Tensor | None = None) -> Tensor:
+        """The coordinates of the next cells of the sequence that are not taken.
+
+        Args:
+            count: at most as many as are not taken.
+            taken: (n,) int64 distinct indices in ascending order; none if not given.
+
+        Returns:
+            (count,) int64 distinct indices, ascending.
+        """
+        device = self._start.device
+        population = math.prod(self.shape)
+        free = population - (0 if taken is None else len(taken))
+        if 2 * count > free:
+            # Nearly all: what is left out is as even as what would be chosen, and found sooner.
+            keep = torch.ones(population, dtype=torch.bool, device=device)
+            keep[self.next(free - count, taken)] = False
+            if taken is not None:
+                keep[taken] = False
+            return keep.nonzero()[:, 0]
+        found = torch.empty(0, dtype=torch.int64, device=device)
+        while len(found) < count:
+            missing = count - len(found)
+            cells = self._cells(missing * population // free)  # about as many of them are not taken as are missing
+            if taken is not None and len(taken):
+                place = torch.searchsorted(taken, cells).clamp_(max=len(taken) - 1)
+                untaken = (taken[place] != cells).nonzero()[:, 0]
+                if len(untaken) >= missing:
+                    self._position -= len(cells) - 1 - int(untaken[missing - 1])  # the rest comes again
+                cells = cells[untaken[:missing]]
+            found = distinct(torch.cat([found, cells]) if len(found) else cells)
+        return found
+
+    def _cells(self, count: int) -> Tensor:
+        """(count,) int64 indices of the coordinates in the next cells, repeats included."""
+        if self._position >= _ROUNDS * math.prod(self.shape):
+            self._begin()
+        numbers = torch.arange(self._position, self._position + count, device=self._start.device)
+        self._position += count
+        indices = torch.zeros_like(numbers)
+        for length, start, step in zip(self.shape, self._start, self._steps, strict=True):
+            fraction = (start + numbers * step) >> (64 - _BITS) & ((1 << _BITS) - 1)
+            indices = indices * length + (fraction * length >> _BITS)
+        return indices if self._placed is None else self._placed(indices)
+
+    def _begin(self) -> None:
+        """Start the sequence anew, from elsewhere."""
+        generator, dimensions = self._generator, len(self.shape)
+        self._start = torch.randint(
+            -(1 << 63), (1 << 63) - 1, (dimensions,), generator=generator, device=generator.device
+        )
+        self._position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the sequence stands, in plain containers and tensors."""
+        return {"start": self._start, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._start = state["start"].to(self._start.device)
+        self._position = state["position"]

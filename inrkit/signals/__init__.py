@@ -1,0 +1,1 @@
+"""Signals: coordinates and values, and what surrounds them before a network comes in."""

@@ -1,0 +1,285 @@
+"""CoordinateDataset: N coordinates in D dimensions and their N values in C channels."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrkit.errors import DataError
+from inrkit.signals.embeddings import Embedding
+from inrkit.signals.lattice import lattice_coordinates
+from inrkit.signals.transforms import Identity, ValueTransform, as_float
+
+# Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
+_UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
+_SCAN = 1 << 22
+
+
+class CoordinateDataset:
+    """A signal: coordinates and the values there.
+
+    On a lattice the coordinates are computed from indices when needed; free points are stored. Values stay in
+    their file's dtype, a memory map if they came as one, and are normalised when gathered.
+
+    Args:
+        values: (*grid_shape, C), or (N, C) with `points`; bool, integer or real.
+        points: (N, D) coordinates in [−1, 1]^D for a signal that is on no lattice.
+        affine: (D, D + 1) map from [−1, 1]^D to physical units; the identity if not given.
+        channel_weights: C numbers that reduce the channels to the one value whose high frequencies count
+            (luma for RGB); the mean if not given.
+        transform: map from stored values to the network's range.
+        metadata: what the modality needs to write a reconstruction, plain JSON; "notes" are sentences that a user
+            is told before the fit.
+        weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1.
+        resample: for free points that are drawn anew during training: gives the points and values of round 0, 1, ….
+        resample_every: steps between two rounds.
+        full_scale: whether PSNR refers to all that an integer dtype can hold, as for pictures, or to what is present,
+            as for measurements whose dtype merely has room for them.
+
+    Raises:
+        DataError: no values, a complex or non-numeric dtype, or shapes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        *,
+        points: np.ndarray | None = None,
+        affine: np.ndarray | None = None,
+        channel_weights: tuple[float, ...] | None = None,
+        transform: ValueTransform | None = None,
+        metadata: dict[str, Any] | None = None,
+        weights: np.ndarray | None = None,
+        resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
+        resample_every: int = 0,
+        full_scale: bool = True,
+    ) -> None:
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"values are of dtype {values.dtype}; expected bool, integers or real numbers")
+        if values.ndim < 2 or values.size == 0:
+            raise DataError(f"values have shape {values.shape}; expected (…, C) with at least one of each")
+        channels = values.shape[-1]
+        if points is not None and points.shape[:-1] != values.shape[:-1]:
+            raise DataError(f"points have shape {points.shape}, values {values.shape}; expected (N, D), (N, C)")
+        self.dtype = values.dtype.newbyteorder("=")
+        self.grid_shape: tuple[int, ...] | None = None if points is not None else values.shape[:-1]
+        self.points = None if points is None else torch.as_tensor(np.asarray(points, dtype=np.float32))
+        self.values = _as_tensor(values).reshape(-1, channels)
+        dimensions = self.dimensions
+        self.affine = np.eye(dimensions, dimensions + 1) if affine is None else np.asarray(affine, dtype=float)
+        self.channel_weights = torch.tensor(channel_weights or (1 / channels,) * channels)
+        if self.affine.shape != (dimensions, dimensions + 1) or len(self.channel_weights) != channels:
+            raise DataError(
+                f"affine has shape {self.affine.shape} and there are {len(self.channel_weights)} channel weights; "
+                f"expected {(dimensions, dimensions + 1)} and {channels}"
+            )
+        self.transform = transform or Identity()
+        self.embedding: Embedding | None = None
+        self.metadata = metadata or {}
+        self.weights = None if weights is None else self._spread(weights)
+        self.resample = resample
+        self.resample_every = resample_every if resample is not None else 0
+        self.full_scale = full_scale
+        self.round = 0
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.values)
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return len(self.grid_shape) if self.grid_shape is not None else int(self.points.shape[-1])  # type: ignore[union-attr]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.values.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value that the dtype can hold; None for real numbers."""
+        if self.dtype.kind == "b":
+            return (0.0, 1.0)
+        if self.dtype.kind in "iu":
+            info = np.iinfo(self.dtype)
+            return (float(info.min), float(info.max))
+        return None
+
+    @cached_property
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest value present.
+
+        Raises:
+            DataError: a value is NaN or infinite; says which and how many.
+        """
+        low, high = math.inf, -math.inf
+        for start in range(0, len(self), _SCAN):
+            values = self.stored(slice(start, start + _SCAN))
+            finite = torch.isfinite(values.to(torch.float32))
+            if not finite.all():
+                first = start + int((~finite).any(dim=1).nonzero()[0])
+                place = first if self.grid_shape is None else np.unravel_index(first, self.grid_shape)
+                where = ", ".join(str(int(i)) for i in np.atleast_1d(place))
+                raise DataError(
+                    f"the value at index ({where}) is NaN or infinite as float32; replace such values "
+                    "(for instance with numpy.nan_to_num) and try again"
+                )
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+        return low, high
+
+    @property
+    def peak(self) -> float:
+        """The range that PSNR and SSIM refer to: all that an integer dtype can hold, or what is present; see
+        `full_scale`."""
+        low, high = (self.value_range if self.full_scale else None) or self.extent
+        return (high - low) or 1.0
+
+    def coordinates(self, indices: Tensor | slice) -> Tensor:
+        """(k, D) float32 coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice."""
+        if self.points is not None:
+            return self.points[indices]
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
+
+    def embedded(self, coordinates: Tensor) -> Tensor:
+        """(…, D) coordinates as the network's inputs, (…, E)."""
+        return coordinates if self.embedding is None else self.embedding(coordinates)
+
+    def inputs(self, indices: Tensor | slice) -> Tensor:
+        """(k, E) float32 network inputs of `indices`: the coordinates, embedded."""
+        return self.embedded(self.coordinates(indices))
+
+    @cached_property
+    def tree(self) -> Any:
+        """A scipy KDTree of the free points."""
+        from scipy.spatial import KDTree
+
+        return KDTree(self.coordinates(slice(0, len(self))).cpu().numpy())
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """D typical distances between neighbours: of the cells of a lattice, or of as many points spread evenly."""
+        if self.grid_shape is None:
+            return (2 / len(self) ** (1 / self.dimensions),) * self.dimensions
+        return tuple(2 / length for length in self.grid_shape)
+
+    def nearest(self, positions: Tensor) -> Tensor:
+        """(k,) int64 indices of the coordinates nearest to (k, D) positions, which may lie outside."""
+        if self.grid_shape is None:
+            _, near = self.tree.query(positions.cpu().numpy(), workers=-1)
+            return torch.from_numpy(np.asarray(near)).to(self.device, torch.int64)
+        indices = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
+        for axis, length in enumerate(self.grid_shape):
+            cell = ((positions[:, axis].to(torch.float64) + 1) * (length / 2)).floor().to(torch.int64)
+            indices = indices * length + cell.clamp(0, length - 1)
+        return indices
+
+    def slopes(self, indices: Tensor | slice) -> Tensor:
+        """(k, C, D) float32 gradient of the targets with respect to the coordinates, by central differences.
+
+        One-sided at the lattice's edge; zero along an axis of length 1, and for free points, whose neighbours are
+        not known.
+        """
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        slopes = torch.zeros(len(indices), self.channels, self.dimensions, device=self.device)
+        stride = 1
+        for axis, length in reversed(list(enumerate(self.grid_shape or ()))):
+            along = torch.div(indices, stride, rounding_mode="floor") % length
+            below, above = (along > 0).to(torch.int64), (along < length - 1).to(torch.int64)
+            distance = (below + above).clamp(min=1)[:, None] * (2 / length)
+            difference = self.targets(indices + above * stride) - self.targets(indices - below * stride)
+            slopes[:, :, axis] = difference / distance
+            stride *= length
+        return slopes
+
+    def weights_of(self, indices: Tensor | slice) -> Tensor | None:
+        """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
+        if self.weights is None:
+            return None
+        if self.grid_shape is None:
+            return self.weights[indices]
+        if isinstance(indices, slice):
+            indices = torch.arange(*indices.indices(len(self)), device=self.device)
+        return self.weights[torch.unravel_index(indices, self.grid_shape)]
+
+    def advance(self, number: int) -> None:
+        """Replace the points and values by those of round `number`."""
+        if self.resample is None or number == self.round:
+            return
+        points, values = self.resample(number)
+        self.__dict__.pop("tree", None)
+        self.points = torch.as_tensor(np.asarray(points, dtype=np.float32)).to(self.device)
+        self.values = _as_tensor(values).reshape(-1, self.channels).to(self.device)
+        self.round = number
+
+    def stored(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) values of `indices` as the file has them, as float32 or float64."""
+        values = self.values[indices]
+        if self.dtype in _UNSIGNED:
+            return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
+        return as_float(values)
+
+    def targets(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) float32 values of `indices` in the network's range."""
+        return self.transform.encode(self.stored(indices)).to(torch.float32)
+
+    def to(self, device: torch.device) -> CoordinateDataset:
+        """The same signal with its values on `device`."""
+        moved = copy.copy(self)
+        moved.values = self.values.to(device)
+        moved.points = None if self.points is None else self.points.to(device)
+        moved.channel_weights = self.channel_weights.to(device)
+        if self.weights is not None:
+            # Moved as it was given, then spread again: moving what is spread would store every repeat.
+            given = self.weights[tuple(slice(None) if step else slice(1) for step in self.weights.stride())]
+            moved.weights = given.to(device).expand(self.weights.shape)
+        return moved
+
+    def _spread(self, weights: np.ndarray) -> Tensor:
+        """Weights over the lattice or the points, without a copy of what repeats."""
+        given = torch.as_tensor(np.array(weights, dtype=np.float32))
+        try:
+            spread = given.expand(self.grid_shape or (len(self),))
+        except RuntimeError as error:
+            raise DataError(
+                f"weights have shape {tuple(given.shape)}; expected one that spreads over the signal"
+            ) from error
+        mean = float(given.expand_as(spread).mean(dtype=torch.float64))
+        if not (math.isfinite(mean) and mean > 0 and bool((given >= 0).all())):
+            raise DataError("weights must be finite, not negative, and not all zero")
+        return (given / mean).expand(spread.shape)
+
+
+def _as_tensor(values: np.ndarray) -> Tensor:
+    """Share the array's memory if torch can; a memory map stays one."""
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype in _UNSIGNED:
+        values = values.view(_UNSIGNED[values.dtype][0])
+    elif values.dtype.kind in "ui" and values.dtype.itemsize == 8:
+        if values.dtype.kind == "u" and int(values.max()) > np.iinfo(np.int64).max:
+            raise DataError("a value is above 2⁶³ − 1, more than torch holds; convert the values to float64")
+        values = values.astype(np.int64, copy=False)
+    elif values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if not values.flags.c_contiguous:
+        values = np.ascontiguousarray(values)
+    with warnings.catch_warnings():
+        # Torch warns of read-only memory because it could write to it; nothing here writes to values.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)

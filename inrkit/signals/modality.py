@@ -1,0 +1,141 @@
+"""What a modality is to inrkit, and where modalities are found. The engine knows none by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from inrkit.errors import ConfigError
+from inrkit.plugins.registry import Registry, entry_points
+from inrkit.signals.dataset import CoordinateDataset
+
+if TYPE_CHECKING:
+    from inrkit.runs.field import Field
+
+MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
+
+SUFFIX_GROUP = "inrkit.suffixes"
+"""Entry points `<suffix>.<modality> = package.module:Class`: who reads a file, known without importing anyone."""
+
+
+@MODALITIES.base
+class Modality(ABC):
+    """Reads a kind of file into a CoordinateDataset and writes reconstructions back.
+
+    Args:
+        options: an instance of the subclass's `Options`.
+    """
+
+    Options: ClassVar[type]
+    operator: str | Mapping[str, Any]
+    """The fitness operator that fits the signal, a slot as in a config: its name, or a mapping with a name and
+    options. May depend on the modality's options."""
+    embedding: str | Mapping[str, Any] = "identity"
+    """The embedding of coordinates that fits the signal, likewise."""
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of the metrics that fit the signal, the leading one first."""
+    sample_suffix: ClassVar[str]
+    """Suffix, with its dot, of a format for `sample`."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether an existing file of a suffix that several modalities read is one of this modality's.
+
+        Asked in the order of the modalities' names; a look at the header must be enough.
+        """
+        return True
+
+    @abstractmethod
+    def read(self, path: Path) -> CoordinateDataset:
+        """The signal in a file.
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+
+    @abstractmethod
+    def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
+        """Write (*shape, C) stored values to a file, in the format that its suffix names.
+
+        Args:
+            path: to write to.
+            values: in the dtype of the signal that was read.
+            metadata: of the dataset that was read.
+
+        Raises:
+            ConfigError: the format is not one the modality writes, or cannot hold the values.
+        """
+
+    @abstractmethod
+    def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
+        """Suffix, with its dot, of a format that holds a reconstruction without loss."""
+
+    def export(self, path: Path, field: Field, shape: tuple[int, ...] | None = None, scale: float | None = None) -> str:
+        """Write a field's reconstruction to a file; `shape` and `scale` are those of `Field.render`.
+
+        Returns:
+            What was written, in a few words.
+        """
+        values = field.render(shape, scale=scale)
+        self.write(path, values, field.metadata)
+        return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
+
+    def assess(self, field: Field, path: Path) -> dict[str, float]:
+        """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""
+        return {}
+
+    def sample(self, path: Path) -> None:
+        """Write a small signal to try things on, made by code.
+
+        Raises:
+            ConfigError: the modality has none.
+        """
+        raise ConfigError(f"{type(self).__name__} has no sample signal")
+
+
+def modality_of(path: Path) -> str | None:
+    """Name of the modality that reads a file; None if none says that it reads its suffix.
+
+    The suffix alone tells, without importing anything, unless several modalities read it: then each is asked, in
+    the order of their names. A folder goes by the suffix `folder`.
+    """
+    able = _readers(path)
+    if len(able) > 1 and path.exists():
+        for name in able:
+            with contextlib.suppress(Exception):  # a broken plug-in, or a damaged file that its reader will report
+                if MODALITIES.get(name).claims(path):
+                    return name
+    return able[0] if able else None
+
+
+def known_suffixes() -> list[str]:
+    """All suffixes that some modality reads, sorted, without the dot."""
+    return sorted(_modalities_by_suffix())
+
+
+def _readers(path: Path) -> list[str]:
+    """Names of the modalities that read the path's suffix, the longest suffix that any reads."""
+    if path.is_dir():
+        return _modalities_by_suffix().get("folder", [])
+    parts = path.name.lower().split(".")
+    for start in range(1, len(parts)):
+        able = _modalities_by_suffix().get(".".join(parts[start:]))
+        if able:
+            return able
+    return []
+
+
+def _modalities_by_suffix() -> dict[str, list[str]]:
+    able: dict[str, list[str]] = {}
+    for entry in entry_points(SUFFIX_GROUP):
+        suffix, _, name = entry.name.rpartition(".")
+        able.setdefault(suffix, []).append(name)
+    return {suffix: sorted(set(names)) for suffix, names in able.items()}

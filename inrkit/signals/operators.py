@@ -1,0 +1,275 @@
+"""FitnessOperators: linear maps from a field of values to its high-frequency response.
+
+Each row of the map has few entries, so that the response at a subset of the coordinates costs no more than the
+subset. An operator acts on one number a coordinate; a signal's channels are reduced to it before
+(`CoordinateDataset.channel_weights`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from inrkit.errors import ConfigError
+from inrkit.plugins.options import option
+from inrkit.plugins.registry import Registry
+from inrkit.selectors.draws.quasirandom import QuasiRandom
+from inrkit.signals.dataset import CoordinateDataset
+
+OPERATORS: Registry[FitnessOperator] = Registry("operator", "inrkit.operators")
+
+_ROWS = 1 << 20
+"""Rows of the map that are held at a time."""
+
+
+@OPERATORS.base
+class FitnessOperator(ABC):
+    """A sparse linear map L on fields over the N coordinates of a signal, and what else its neighbourhoods tell.
+
+    Args:
+        options: an instance of the subclass's `Options`.
+        dataset: the signal.
+    """
+
+    Options: ClassVar[type]
+
+    def __init__(self, options: Any, dataset: CoordinateDataset) -> None:
+        self.options = options
+        self.dataset = dataset
+
+    def rebuild(self) -> None:
+        """Follow the dataset to its new points; a lattice stays where it is."""
+
+    @abstractmethod
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of L at (k,) `indices`: (k, M) int64 columns and (k, M) float32 weights; zero weight is padding."""
+
+    @abstractmethod
+    def response(self, field: Tensor) -> Tensor:
+        """L applied to the whole (N,) field."""
+
+    @abstractmethod
+    def adjoint(self, field: Tensor) -> Tensor:
+        """Lᵀ applied to the whole (N,) field."""
+
+    def response_at(self, field: Tensor, indices: Tensor) -> Tensor:
+        """(k,) entries of L applied to the (N,) field, touching only what those entries need."""
+        parts = []
+        for part in indices.split(_ROWS):
+            columns, weights = self.rows(part)
+            parts.append((field[columns] * weights).sum(dim=-1))
+        return torch.cat(parts)
+
+    def response_within(self, values: Tensor, indices: Tensor) -> Tensor:
+        """(k,) entries of L at `indices` applied to a field that is known there alone.
+
+        A neighbour elsewhere counts as equal to the coordinate itself; where all neighbours are among the indices the
+        entry is exact. Time and memory follow k, not N.
+
+        Args:
+            values: (k,) of the field.
+            indices: (k,) int64, distinct.
+        """
+        known, order = indices.sort()
+        parts = []
+        for part, own in zip(indices.split(_ROWS), values.split(_ROWS), strict=True):
+            columns, weights = self.rows(part)
+            found = torch.searchsorted(known, columns).clamp_(max=len(known) - 1)
+            near = torch.where(known[found] == columns, values[order[found]], own[:, None])
+            parts.append((near * weights).sum(dim=-1))
+        return torch.cat(parts)
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """The lattice over which `placed` lays the coordinates out: their own, or a line."""
+        return self.dataset.grid_shape or (len(self.dataset),)
+
+    def placed(self, cells: Tensor) -> Tensor:
+        """(k,) indices of the coordinates in (k,) `cells` of the layout, where neighbours lie close to each other."""
+        return cells
+
+    def sequence(self, generator: torch.Generator) -> QuasiRandom:
+        """A quasi-random sequence of the coordinates, even over the layout."""
+        return QuasiRandom(self.layout, generator, self.placed)
+
+    def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
+        """(k,) entries at `indices` of Lᵀ applied to the field that is `values` at `indices` and zero elsewhere.
+
+        Args:
+            values: (k,).
+            indices: (k,) int64, distinct.
+            scratch: (N,) zeros; left as zeros.
+        """
+        for part, value in zip(indices.split(_ROWS), values.split(_ROWS), strict=True):
+            columns, weights = self.rows(part)
+            scratch.index_add_(0, columns.reshape(-1), (value[:, None] * weights).reshape(-1))
+        result = scratch[indices]
+        for part in indices.split(_ROWS):
+            scratch[self.rows(part)[0].reshape(-1)] = 0
+        return result
+
+    def edges(self) -> Tensor:
+        """How much the signal changes around each coordinate: the edge strength of edge-guided methods.
+
+        The Euclidean norm of the differences between a coordinate and its neighbours, those that its row names, over
+        √2: on a lattice of unit spacing the magnitude of the gradient, from forward and backward differences.
+
+        Returns:
+            (N,) float32 ≥ 0, of the channel-weighted targets; zero where there are no neighbours.
+        """
+        strengths = []
+        weights = self.dataset.channel_weights
+        for part in torch.arange(len(self.dataset), device=self.dataset.device).split(_ROWS):
+            columns, entries = self.rows(part)
+            own = self.dataset.targets(part) @ weights
+            square = torch.zeros_like(own)
+            for column, entry in zip(columns.unbind(-1), entries.unbind(-1), strict=True):
+                difference = self.dataset.targets(column) @ weights - own
+                square += torch.where(entry != 0, difference, 0).square_()
+            strengths.append((square / 2).sqrt_())
+        return torch.cat(strengths)
+
+    def neighbours(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The coordinates beside (k,) `indices`: (k, M) int64, and (k, M) bool, False for padding."""
+        columns, entries = self.rows(indices)
+        return columns, (entries != 0) & (columns != indices[:, None])
+
+
+@dataclass
+class LaplacianOptions:
+    periodic: list[int] = option([])
+    """Axes whose last cell is the first one's neighbour, counted from 0."""
+
+
+@OPERATORS.register("laplacian")
+class LatticeLaplacian(FitnessOperator):
+    """The Laplacian on the signal's own lattice, zero outside it except along periodic axes.
+
+    1-D [1 −2 1], 2-D 5-point, 3-D 7-point, and so on: the sum of the 2D neighbours less 2D times the centre
+    (EVOS, equation 6, for images).
+    """
+
+    Options = LaplacianOptions
+
+    def __init__(self, options: LaplacianOptions, dataset: CoordinateDataset) -> None:
+        super().__init__(options, dataset)
+        if dataset.grid_shape is None:
+            raise ConfigError(
+                "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
+            )
+        self.shape = dataset.grid_shape
+        wrong = [axis for axis in options.periodic if not 0 <= axis < len(self.shape)]
+        if wrong:
+            raise ConfigError(
+                f"operator.periodic names axis {wrong[0]}; the signal has axes 0 to {len(self.shape) - 1}"
+            )
+        self.periodic = set(options.periodic)
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        columns, weights = [indices], [torch.full_like(indices, -2 * len(self.shape), dtype=torch.float32)]
+        stride = 1
+        for axis, length in reversed(list(enumerate(self.shape))):
+            along = torch.div(indices, stride, rounding_mode="floor") % length
+            around = (length - 1) * stride if axis in self.periodic else 0
+            for offset, inside in ((-stride, along > 0), (stride, along < length - 1)):
+                beyond = indices + (around if offset < 0 else -around)
+                columns.append(torch.where(inside, indices + offset, beyond))
+                weights.append(torch.ones_like(inside, dtype=torch.float32) if around else inside.to(torch.float32))
+            stride *= length
+        return torch.stack(columns, dim=-1), torch.stack(weights, dim=-1)
+
+    def response(self, field: Tensor) -> Tensor:
+        result = field * (-2 * len(self.shape))
+        before = 1
+        for axis, length in enumerate(self.shape):
+            after = math.prod(self.shape[axis + 1 :])
+            lattice, out = field.view(before, length, after), result.view(before, length, after)
+            out[:, 1:] += lattice[:, :-1]
+            out[:, :-1] += lattice[:, 1:]
+            if axis in self.periodic and length > 1:
+                out[:, 0] += lattice[:, -1]
+                out[:, -1] += lattice[:, 0]
+            before *= length
+        return result
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        return self.response(field)  # symmetric, since outside the lattice all is zero
+
+    def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
+        # Symmetry again; gathering is deterministic on a GPU, where scattering would not be.
+        scratch[indices] = values
+        result = self.response_at(scratch, indices)
+        scratch[indices] = 0
+        return result
+
+
+@dataclass
+class GraphLaplacianOptions:
+    neighbours: int = option(6, at_least=1)
+    """Nearest points whose mean each point is compared with."""
+
+
+@OPERATORS.register("graph-laplacian")
+class GraphLaplacian(FitnessOperator):
+    """The sum of the k nearest other points less k times the point's own value: a Laplacian for free points.
+
+    Where the nearest points are a lattice's neighbours it is the lattice Laplacian.
+    """
+
+    Options = GraphLaplacianOptions
+
+    def __init__(self, options: GraphLaplacianOptions, dataset: CoordinateDataset) -> None:
+        super().__init__(options, dataset)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        dataset = self.dataset
+        wanted = min(self.options.neighbours, len(dataset) - 1)
+        # The nearest point is the point itself, or another one at the same place, which is as good.
+        _, near = dataset.tree.query(dataset.tree.data, k=[*range(1, wanted + 2)], workers=-1)
+        self._columns = torch.from_numpy(near).to(dataset.device, torch.int64)
+        # Each leaf of the tree, and each branch, is a run of this order.
+        self._order = torch.from_numpy(dataset.tree.indices).to(dataset.device, torch.int64)
+        self._weights = torch.ones(wanted + 1, device=dataset.device)
+        self._weights[0] = -wanted
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        columns = self._columns[indices]
+        columns[:, 0] = indices
+        return columns, self._weights.expand(columns.shape)
+
+    def placed(self, cells: Tensor) -> Tensor:
+        return self._order[cells]
+
+    def response(self, field: Tensor) -> Tensor:
+        return self.response_at(field, torch.arange(len(field), device=field.device))
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        everyone = torch.arange(len(field), device=field.device)
+        return self.adjoint_at(field, everyone, torch.zeros_like(field))
+
+
+@dataclass
+class NoneOptions:
+    pass
+
+
+@OPERATORS.register("none")
+class NoOperator(FitnessOperator):
+    """No response anywhere: for signals without a notion of neighbours, where only the errors count."""
+
+    Options = NoneOptions
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return indices[:, None], torch.zeros(len(indices), 1, device=indices.device)
+
+    def response(self, field: Tensor) -> Tensor:
+        return torch.zeros_like(field)
+
+    def adjoint(self, field: Tensor) -> Tensor:
+        return torch.zeros_like(field)

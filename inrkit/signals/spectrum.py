@@ -1,0 +1,86 @@
+"""What frequencies a signal on a lattice has, measured from a bounded number of its values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from inrkit.signals.dataset import CoordinateDataset
+
+_SEGMENT = 1 << 14
+"""Longest stretch of an axis that one spectrum is taken of; a longer axis is cut into such stretches."""
+_SEGMENTS = 1 << 10
+"""Most stretches an axis; they are spread evenly over the signal."""
+_AT_A_TIME = 1 << 20
+"""Values that are gathered at a time."""
+
+
+def spectral_edges(dataset: CoordinateDataset, share: float) -> tuple[float, ...] | None:
+    """The angular frequency along each axis below which a share of the signal's energy lies.
+
+    Args:
+        dataset: the signal; its channels count as `channel_weights` says.
+        share: of the energy, its mean aside; in (0, 1).
+
+    Returns:
+        D numbers, in radians a unit of coordinate, where an axis has two units: 0 along an axis where the signal is
+        constant; π·n/2 at most, for an axis of n cells. None for free points.
+    """
+    if dataset.grid_shape is None:
+        return None
+    return tuple(
+        _edge(energy_spectrum(dataset, axis), share) * math.pi * length / 2
+        for axis, length in enumerate(dataset.grid_shape)
+    )
+
+
+def energy_spectrum(dataset: CoordinateDataset, axis: int) -> Tensor:
+    """Energy of a lattice along one axis at F frequencies from 0 to half a cycle a cell.
+
+    The mean of the periodograms of stretches along the axis, each less its mean and under a Hann window (Welch's
+    method); what a stretch is too short to tell from its mean does not show.
+
+    Returns:
+        (F,) float64.
+    """
+    shape = dataset.grid_shape or (len(dataset),)
+    length = shape[axis]
+    size = min(length, _SEGMENT)
+    stride = math.prod(shape[axis + 1 :])
+    # A stretch is told by its line, one of N / n, and by its place along the line.
+    places = torch.arange(0, length - size + 1, max(1, size // 2))
+    lines = len(dataset) // length
+    count = lines * len(places)
+    if count > _SEGMENTS:
+        # Multiples of the golden ratio, modulo 1, are spread evenly and in step with no axis.
+        turns = torch.arange(_SEGMENTS, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2)
+        chosen = (turns.frac() * count).long()
+    else:
+        chosen = torch.arange(count)
+    line, start = chosen // len(places), places[chosen % len(places)]
+    first = torch.div(line, stride, rounding_mode="floor") * stride * length + line % stride + start * stride
+    window = torch.hann_window(size, periodic=False, dtype=torch.float64) if size > 2 else torch.ones(size)
+    weights = dataset.channel_weights.to("cpu", torch.float64)
+    total = torch.zeros(size // 2 + 1, dtype=torch.float64)
+    for begin in first.split(max(1, _AT_A_TIME // (size * dataset.channels))):
+        indices = begin[:, None] + torch.arange(size) * stride
+        values = dataset.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
+        values = values.view(-1, size)
+        values = (values - values.mean(dim=1, keepdim=True)) * window
+        total += torch.fft.rfft(values).abs().square().sum(dim=0)
+    return total / len(chosen)
+
+
+def _edge(energy: Tensor, share: float) -> float:
+    """Share of the frequency range below which `share` of the energy lies; 0 where there is no energy."""
+    summed = energy.cumsum(dim=0)
+    if len(energy) < 2 or not float(summed[-1]) > 0:
+        return 0.0
+    # Frequency k of F stands for the range around it: within it the energy counts as evenly spread.
+    wanted = share * float(summed[-1])
+    index = int(torch.searchsorted(summed, wanted))
+    before = float(summed[index - 1]) if index else 0.0
+    within = (wanted - before) / float(energy[index])
+    return min(1.0, max(0.0, (index - 0.5 + within) / (len(energy) - 1)))

@@ -1,0 +1,391 @@
+"""ValueTransforms: invertible maps from stored values to the network's range."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrkit.plugins.options import option
+from inrkit.plugins.registry import Registry
+
+if TYPE_CHECKING:
+    from inrkit.signals.dataset import CoordinateDataset
+
+TRANSFORMS: Registry[ValueTransform] = Registry("transform", "inrkit.transforms")
+
+_SCAN = 1 << 20
+"""Numbers that are read at a time where all of a signal is looked at."""
+
+
+@TRANSFORMS.base
+class ValueTransform(ABC):
+    """Invertible, elementwise. `decode(encode(v))` is v within float32 rounding for every v in the fitted range.
+
+    A map whose inverse is not defined everywhere decodes what lies outside as it does the nearest end, so that every
+    finite output of a network has a value; NaN stays NaN.
+    """
+
+    Options: ClassVar[type]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, options: Any, dataset: CoordinateDataset) -> ValueTransform:
+        """Choose the map's constants from the dataset's values and dtype."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> ValueTransform:
+        """The map that `state` describes."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """The map's constants, as JSON can hold them."""
+
+    @abstractmethod
+    def encode(self, values: Tensor) -> Tensor:
+        """(…, C) stored values, float, to (…, C) in the network's range."""
+
+    @abstractmethod
+    def decode(self, values: Tensor) -> Tensor:
+        """(…, C) in the network's range to (…, C) stored values, float."""
+
+
+@dataclass
+class MinMaxOptions:
+    range: str = option("auto", choices=("auto", "full", "data"))
+    """What maps to [−1, 1]: `full`, all that the dtype can hold (0 … 255); `data`, from the smallest value
+    present to the largest; `auto`, `full` for 8-bit integers and `data` for everything else."""
+
+
+@TRANSFORMS.register("minmax")
+class MinMax(ValueTransform):
+    """[low, high] to [−1, 1], linearly.
+
+    Args:
+        low: stored value that maps to −1.
+        high: stored value that maps to 1; where it equals `low` (a constant signal) the scale is 1.
+    """
+
+    Options = MinMaxOptions
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self._center = (low + high) / 2
+        self._scale = (high - low) / 2 or 1.0
+
+    @classmethod
+    def fit(cls, options: MinMaxOptions, dataset: CoordinateDataset) -> MinMax:
+        full = dataset.value_range
+        eight_bit = full is not None and dataset.values.dtype.itemsize == 1
+        if full is not None and (options.range == "full" or (options.range == "auto" and eight_bit)):
+            return cls(*full)
+        return cls(*dataset.extent)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> MinMax:
+        return cls(float(state["low"]), float(state["high"]))
+
+    def state(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
+
+    def encode(self, values: Tensor) -> Tensor:
+        return (values - self._center) / self._scale
+
+    def decode(self, values: Tensor) -> Tensor:
+        return values * self._scale + self._center
+
+
+@dataclass
+class IdentityOptions:
+    pass
+
+
+@TRANSFORMS.register("identity")
+class Identity(ValueTransform):
+    """Values as they are."""
+
+    Options = IdentityOptions
+
+    @classmethod
+    def fit(cls, options: IdentityOptions, dataset: CoordinateDataset) -> Identity:
+        return cls()
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Identity:
+        return cls()
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def encode(self, values: Tensor) -> Tensor:
+        return values
+
+    def decode(self, values: Tensor) -> Tensor:
+        return values
+
+
+@dataclass
+class ZScoreOptions:
+    pass
+
+
+@TRANSFORMS.register("zscore")
+class ZScore(ValueTransform):
+    """To mean 0 and standard deviation 1, linearly, over all channels together.
+
+    One mean and one deviation for the whole signal, as in the code that INR papers compare it by (Zhang et al., AAAI
+    2025): a channel keeps its weight in the loss, which a deviation for each channel would change.
+
+    Args:
+        mean: stored value that maps to 0.
+        deviation: standard deviation of the stored values; where it is 0 (a constant signal) the scale is 1.
+    """
+
+    Options = ZScoreOptions
+
+    def __init__(self, mean: float, deviation: float) -> None:
+        self.mean, self.deviation = mean, deviation
+        self._scale = deviation or 1.0
+
+    @classmethod
+    def fit(cls, options: ZScoreOptions, dataset: CoordinateDataset) -> ZScore:
+        low, high = dataset.extent
+        # Sums about the middle lose nothing to a large offset.
+        middle, total, squared = (low + high) / 2, 0.0, 0.0
+        for values in _chunks(dataset):
+            centred = values - middle
+            total += float(centred.sum())
+            squared += float(centred.square().sum())
+        count = len(dataset) * dataset.channels
+        mean = total / count
+        return cls(middle + mean, math.sqrt(max(0.0, squared / count - mean**2)))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ZScore:
+        return cls(float(state["mean"]), float(state["deviation"]))
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    def encode(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self._scale
+
+    def decode(self, values: Tensor) -> Tensor:
+        return values * self._scale + self.mean
+
+
+@dataclass
+class SymmetricPowerOptions:
+    calibration: float = option(0.05, at_least=0, below=0.5)
+    """Deviation-aware calibration: share of the range, at the end that the power crowds, whose gain in values draws
+    the power back to 1; 0 turns it off."""
+    edge: float = option(0.01, at_least=0, below=0.5)
+    """Adaptive soft boundary: share of the range, at either end, whose values the margin there is proportional to."""
+    margin: float = option(1.0, at_least=0)
+    """Margin at an end, in ranges, if all values lay in its `edge`; 0 turns the soft boundary off."""
+    limit: float = option(5.0, at_least=1, at_most=5)
+    """The power stays between 1 / limit and limit."""
+
+
+@TRANSFORMS.register("symmetric-power")
+class SymmetricPower(ValueTransform):
+    """To [−1, 1] by a power that brings the median to the middle (Zhang et al., AAAI 2025, arXiv 2412.09213).
+
+    v to 2 y^γ − 1, where y in [0, 1] is v's place between the ends of the range, each moved outwards by its margin.
+    What lies outside maps to the nearest end.
+
+    Args:
+        low: smallest value present.
+        high: largest value present.
+        power: γ.
+        below: margin below `low`, in units of the stored values.
+        above: margin above `high`.
+    """
+
+    Options = SymmetricPowerOptions
+
+    def __init__(self, low: float, high: float, power: float, below: float, above: float) -> None:
+        self.low, self.high, self.power, self.below, self.above = low, high, power, below, above
+        self._start = low - below
+        self._span = (high - low) + below + above
+
+    @classmethod
+    def fit(cls, options: SymmetricPowerOptions, dataset: CoordinateDataset) -> SymmetricPower:
+        low, high = dataset.extent
+        if low == high:
+            return cls(low, high, 1.0, 0.5, 0.5)
+        below = _Shares(dataset)
+        power = _symmetric_power(below, options)
+        lower = options.margin * below(options.edge)
+        upper = options.margin * (1 - below(1 - options.edge))
+        if power > 1:
+            least = (power * _STEEPEST) ** (1 / (1 - power))
+            lower = max(lower, least / (1 - least) * (1 + upper))
+        return cls(low, high, power, lower * (high - low), upper * (high - low))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> SymmetricPower:
+        return cls(*(float(state[name]) for name in ("low", "high", "power", "below", "above")))
+
+    def state(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "power": self.power, "below": self.below, "above": self.above}
+
+    def encode(self, values: Tensor) -> Tensor:
+        place = ((values.to(torch.float64) - self._start) / self._span).clamp(0, 1)
+        return (2 * place**self.power - 1).to(values.dtype)
+
+    def decode(self, values: Tensor) -> Tensor:
+        place = ((values.to(torch.float64).clamp(-1, 1) + 1) / 2) ** (1 / self.power)
+        return (place * self._span + self._start).to(values.dtype)
+
+
+_STEEPEST = 100.0
+"""How steep the inverse of a power may be, so that float32's rounding, times this, stays below half a step of 16-bit
+integers. The published map has no such bound, and its lowest values fall together."""
+_BINS = 1 << 12
+
+
+class _Shares:
+    """The share of a signal's values that lie below a place in its range.
+
+    Args:
+        dataset: whose values are not all the same.
+    """
+
+    def __init__(self, dataset: CoordinateDataset) -> None:
+        low, high = dataset.extent
+        counts = torch.zeros(_BINS, dtype=torch.float64)
+        for values in _chunks(dataset):
+            counts += torch.histc((values - low) / (high - low), _BINS, 0, 1).cpu()
+        self._below = torch.cat([torch.zeros(1, dtype=torch.float64), counts.cumsum(0) / counts.sum()])
+
+    def __call__(self, place: float) -> float:
+        """Share of the values below `place`, in [0, 1] from the smallest value to the largest."""
+        return float(self._below[round(place * _BINS)])
+
+    @property
+    def median(self) -> float:
+        """The median's place, in (0, 1)."""
+        return (int(torch.searchsorted(self._below, 0.5)) - 0.5) / _BINS
+
+
+def _symmetric_power(below: _Shares, options: SymmetricPowerOptions) -> float:
+    """γ: log ½ / log(median), drawn back to 1 as far as it crowds values at an end, and limited."""
+    # 1 / 256 is the published resolution; without a bound the median of a mask would ask for an infinite power.
+    median = min(max(below.median, 1 / 256), 255 / 256)
+    power = math.log(0.5) / math.log(median)
+    excess = max(power, 1 / power) - 1
+    if options.calibration > 0:
+        edge = options.calibration
+        if power > 1:
+            gain = below(edge ** (1 / power)) - below(edge)
+        else:
+            gain = below(1 - edge) - below((1 - edge) ** (1 / power))
+        excess *= 1 - min(max(gain / edge, 0.0), 1.0)
+    strength = min(1 + excess, options.limit)
+    return strength if power > 1 else 1 / strength
+
+
+@dataclass
+class BoxCoxOptions:
+    pass
+
+
+@TRANSFORMS.register("boxcox")
+class BoxCox(ValueTransform):
+    """To [−1, 1] by the Box–Cox power that makes the values most nearly normal (Box and Cox, 1964).
+
+    v to (x^λ − 1) / λ, log x for λ = 0, then linearly to [−1, 1]; x runs from 0.1 at the smallest value to 1.1 at the
+    largest, so that any signal is positive. The shift by a tenth of the range is that of Zhang et al. (AAAI 2025). What
+    lies outside maps to the nearest end.
+
+    Args:
+        low: smallest value present.
+        high: largest value present; where it equals `low` (a constant signal), `low` is the middle of a range of 1, or
+            of |low| if that is less and not 0, so that rounding does not swallow it.
+        exponent: λ.
+    """
+
+    Options = BoxCoxOptions
+
+    def __init__(self, low: float, high: float, exponent: float) -> None:
+        self.low, self.high, self.exponent = low, high, exponent
+        self._range = (high - low) or min(1.0, abs(low)) or 1.0
+        self._start = low if high > low else low - self._range / 2
+        first, last = self._forward(torch.tensor([_SHIFT, 1 + _SHIFT], dtype=torch.float64)).tolist()
+        self._center, self._scale = (first + last) / 2, (last - first) / 2
+
+    @classmethod
+    def fit(cls, options: BoxCoxOptions, dataset: CoordinateDataset) -> BoxCox:
+        from scipy import optimize, stats
+
+        low, high = dataset.extent
+        values = _sample(dataset)
+        if values.min() == values.max():
+            return cls(low, high, 1.0)
+        shifted = (values - low) / (high - low) + _SHIFT
+        found = optimize.minimize_scalar(
+            lambda exponent: -stats.boxcox_llf(exponent, shifted), bounds=_EXPONENTS, method="bounded"
+        )
+        return cls(low, high, float(found.x))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> BoxCox:
+        return cls(*(float(state[name]) for name in ("low", "high", "exponent")))
+
+    def state(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "exponent": self.exponent}
+
+    def encode(self, values: Tensor) -> Tensor:
+        place = ((values.to(torch.float64) - self._start) / self._range).clamp(0, 1)
+        return ((self._forward(place + _SHIFT) - self._center) / self._scale).to(values.dtype)
+
+    def decode(self, values: Tensor) -> Tensor:
+        shifted = self._backward(values.to(torch.float64).clamp(-1, 1) * self._scale + self._center)
+        return ((shifted - _SHIFT) * self._range + self._start).to(values.dtype)
+
+    def _forward(self, shifted: Tensor) -> Tensor:
+        logarithm = shifted.log()
+        return torch.expm1(self.exponent * logarithm) / self.exponent if self.exponent else logarithm
+
+    def _backward(self, transformed: Tensor) -> Tensor:
+        if self.exponent:
+            transformed = torch.log1p(self.exponent * transformed) / self.exponent
+        return transformed.exp()
+
+
+_SHIFT = 0.1
+_EXPONENTS = (-2.0, 3.0)
+"""Where λ is sought: from x = 0.1 to 1.1 the inverse is nowhere steeper than about 70, see `_STEEPEST`."""
+_SAMPLED = 1 << 17
+"""Numbers that λ is fitted to."""
+
+
+def _chunks(dataset: CoordinateDataset) -> Iterator[Tensor]:
+    """All stored values, in float64, some at a time."""
+    rows = max(1, _SCAN // dataset.channels)
+    for start in range(0, len(dataset), rows):
+        yield dataset.stored(slice(start, start + rows)).to(torch.float64)
+
+
+def _sample(dataset: CoordinateDataset) -> np.ndarray:
+    """(n,) float64 stored values: all of them, or of a fixed random choice of coordinates."""
+    rows = max(1, _SAMPLED // dataset.channels)
+    chosen: Tensor | slice = slice(0, len(dataset))
+    if len(dataset) > rows:
+        drawn = torch.randint(len(dataset), (rows,), generator=torch.Generator().manual_seed(0))
+        chosen = drawn.sort().values.to(dataset.device)  # in the order in which a memory map is read fastest
+    return dataset.stored(chosen).to(torch.float64).cpu().numpy().reshape(-1)
+
+
+def as_float(values: Tensor) -> Tensor:
+    """Stored values as float32, or as float64 where float32 would lose whole numbers."""
+    wide = values.dtype in (torch.float64, torch.int32, torch.int64)
+    return values.to(torch.float64 if wide else torch.float32)

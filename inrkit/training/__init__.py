@@ -1,0 +1,1 @@
+"""Training: members, and the loop that steps them."""

@@ -1,0 +1,1 @@
+"""How the errors and gradients of members are computed."""

@@ -1,0 +1,88 @@
+"""What a run will cost, measured on a few chunks before it starts."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from inrkit.device import resident_bytes
+from inrkit.selectors.progress import Progress
+from inrkit.training.loop import Trainer
+
+_SAMPLE = 10_000
+"""How many of a long training's steps stand for all of them."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of a training.
+
+    Args:
+        seconds: of the steps and evaluations that are left.
+        memory: bytes that the process, or the GPU, will hold at its peak.
+    """
+
+    seconds: float
+    memory: int
+
+
+def estimate(trainer: Trainer) -> Estimate:
+    """Time a chunk forwards and backwards, count the bytes that it keeps, and scale both to the whole training.
+
+    The network's gradients are cleared afterwards; nothing else changes.
+    """
+    dataset, network = trainer.dataset, trainer.network
+    chunk = slice(0, min(trainer.chunk, len(dataset)))
+    size = chunk.stop
+    kept = 0
+
+    def count_bytes(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    def step() -> None:
+        (network(dataset.inputs(chunk)) - dataset.targets(chunk)).square().mean().backward()
+
+    with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
+        step()
+    each = min(_seconds(step, dataset.device) for _ in range(5)) / size
+    network.zero_grad()
+
+    steps = range(trainer.step + 1, trainer.steps + 1)
+    sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)
+    left = [Progress(step, trainer.steps) for step in sampled]
+    trained = 0.0
+    for progress in left:
+        selected = trainer.selector.size(progress)
+        twice = selected > trainer.chunk and trainer.objective.couples(progress)
+        trained += selected * (4 / 3 if twice else 1) + trainer.selector.surveyed(progress) / 3
+    pace = each * trained / max(1, len(left))
+    count = len(steps)
+    if trainer.budget is not None:
+        count = math.ceil(max(0.0, trainer.budget - trainer.seconds["train"]) / (pace or 1.0))
+    evaluations = math.ceil(count / trainer.evaluate_every)
+    evaluated = min(len(dataset), trainer.evaluate_most or len(dataset))
+    seconds = pace * count + each * evaluations * evaluated / 3
+
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers
+    first = [Progress(step, trainer.steps) for step in steps[:1]]
+    asked = [max(trainer.selector.size(progress), trainer.selector.surveyed(progress)) for progress in first]
+    largest = min(len(dataset), max(asked, default=0))
+    transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
+    memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient
+    return Estimate(seconds, memory)
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,224 @@
+"""Optimizers: what turns gradients into steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from inrkit.networks.layers import hidden_layers, precision_of
+from inrkit.plugins.options import option
+from inrkit.plugins.registry import Registry
+from inrkit.training.optimizers.joined import joined
+from inrkit.training.optimizers.soap import SOAP
+
+OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizers")
+
+
+@OPTIMIZERS.base
+class OptimizerFactory(ABC):
+    """Makes a torch optimizer for a network.
+
+    Its parameter groups may have learning rates of their own, and its state is of plain containers, numbers and
+    tensors. A step takes a closure that zeroes the gradients, backpropagates and returns the loss.
+    """
+
+    Options: ClassVar[type]
+    reevaluates: ClassVar[bool] = False
+    """Whether a step evaluates the loss several times and compares it across steps, so that all steps must train on
+    the same coordinates."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, options: Any, network: nn.Module) -> torch.optim.Optimizer: ...
+
+
+@dataclass
+class AdamOptions:
+    lr: float = option(1e-4, above=0)
+    """Learning rate before the schedule's factor."""
+    beta1: float = option(0.9, at_least=0, below=1, own=True)
+    """Decay of the running mean of gradients."""
+    beta2: float = option(0.999, at_least=0, below=1, own=True)
+    """Decay of the running mean of squared gradients."""
+    weight_decay: float = option(0.0, at_least=0)
+    """Weight decay; coupled to the gradient in Adam, decoupled in AdamW."""
+
+
+@OPTIMIZERS.register("adam")
+class Adam(OptimizerFactory):
+    """torch.optim.Adam."""
+
+    Options = AdamOptions
+    optimizer: ClassVar[type[torch.optim.Adam]] = torch.optim.Adam
+
+    @classmethod
+    def make(cls, options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
+        return cls.optimizer(
+            network.parameters(),
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+        )
+
+
+@OPTIMIZERS.register("adamw")
+class AdamW(Adam):
+    """torch.optim.AdamW."""
+
+    optimizer = torch.optim.AdamW
+
+
+@dataclass
+class SoapOptions:
+    lr: float = option(1e-3, above=0)
+    """Learning rate before the schedule's factor; smaller batches want a smaller one."""
+    beta1: float = option(0.95, at_least=0, below=1, own=True)
+    """Decay of the running mean of gradients."""
+    beta2: float = option(0.95, at_least=0, below=1, own=True)
+    """Decay of the running mean of squared gradients."""
+    weight_decay: float = option(0.0, at_least=0)
+    """Decoupled weight decay."""
+    precondition_every: int = option(10, at_least=1)
+    """Steps between two updates of the preconditioner's eigenbasis."""
+    precondition_up_to: int = option(1024, at_least=1)
+    """Longest side of a matrix that is preconditioned: an eigenbasis of n takes n³ operations. Longer sides, like the
+    rows of a hash table, keep Adam's own basis."""
+
+
+@OPTIMIZERS.register("soap")
+class Soap(OptimizerFactory):
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025).
+
+    Its first step only sets the preconditioner up and leaves the network as it is. The weights of `HiddenLinear` layers
+    are turned in and out of their eigenbasis in the precision that the layers multiply in. Complex parameters, for
+    which SOAP is not defined, are AdamW's.
+    """
+
+    Options = SoapOptions
+
+    @classmethod
+    def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
+        hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
+        groups: dict[str, list[nn.Parameter]] = {}
+        complex_parameters = []
+        for parameter in network.parameters():
+            if parameter.is_complex():
+                complex_parameters.append(parameter)
+            else:
+                groups.setdefault(precision if id(parameter) in hidden else "float32", []).append(parameter)
+        betas = (options.beta1, options.beta2)
+        return joined(
+            (
+                [{"params": parameters, "precision": precision} for precision, parameters in groups.items()],
+                lambda part: SOAP(
+                    part,
+                    lr=options.lr,
+                    betas=betas,
+                    weight_decay=options.weight_decay,
+                    precondition_every=options.precondition_every,
+                    precondition_up_to=options.precondition_up_to,
+                ),
+            ),
+            (
+                complex_parameters,
+                lambda part: torch.optim.AdamW(part, lr=options.lr, betas=betas, weight_decay=options.weight_decay),
+            ),
+        )
+
+
+@dataclass
+class MuonOptions:
+    lr: float = option(1e-3, above=0)
+    """Learning rate of hidden matrices before the schedule's factor, on Adam's scale: an update has a root mean square
+    of about 0.2 times it, as Adam's have."""
+    momentum: float = option(0.95, at_least=0, below=1)
+    """Decay of the running mean of hidden matrices' gradients."""
+    adam_lr: float = option(1e-3, above=0)
+    """Learning rate of all other parameters before the schedule's factor."""
+    beta1: float = option(0.9, at_least=0, below=1, own=True)
+    """Decay of the running mean of the other parameters' gradients."""
+    beta2: float = option(0.999, at_least=0, below=1, own=True)
+    """Decay of the running mean of their squared gradients."""
+    weight_decay: float = option(0.0, at_least=0)
+    """Decoupled weight decay, of all parameters."""
+
+
+@OPTIMIZERS.register("muon")
+class Muon(OptimizerFactory):
+    """Muon for hidden matrices, AdamW for the rest; both of torch.
+
+    Muon orthogonalises the momentum of a matrix (Jordan et al., 2024), its step scaled as in Liu et al. (arXiv
+    2502.16982). Hidden matrices are the weights of `HiddenLinear` layers; first and last layers, biases, tables and
+    complex parameters are the rest.
+    """
+
+    Options = MuonOptions
+
+    @classmethod
+    def make(cls, options: MuonOptions, network: nn.Module) -> torch.optim.Optimizer:
+        hidden = {id(layer.weight) for layer in hidden_layers(network) if not layer.weight.is_complex()}
+        parameters = list(network.parameters())
+        return joined(
+            (
+                [parameter for parameter in parameters if id(parameter) in hidden],
+                lambda part: torch.optim.Muon(
+                    part,
+                    lr=options.lr,
+                    momentum=options.momentum,
+                    weight_decay=options.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                ),
+            ),
+            (
+                [parameter for parameter in parameters if id(parameter) not in hidden],
+                lambda part: torch.optim.AdamW(
+                    part,
+                    lr=options.adam_lr,
+                    betas=(options.beta1, options.beta2),
+                    weight_decay=options.weight_decay,
+                ),
+            ),
+        )
+
+
+@dataclass
+class LbfgsOptions:
+    step_length: float = option(1.0, above=0)
+    """What a line search tries first, before the schedule's factor; 1 is Newton's. It is not called a learning rate, so
+    that a preset's own does not become one."""
+    iterations: int = option(4, at_least=1)
+    """L-BFGS iterations a training step; one more evaluation of the loss, at its start, is shared by them."""
+    history: int = option(20, at_least=1)
+    """Past iterations that the curvature is estimated from; each is kept as two numbers a parameter."""
+
+
+@OPTIMIZERS.register("lbfgs")
+class Lbfgs(OptimizerFactory):
+    """torch.optim.LBFGS with strong-Wolfe line search, for selections that stand still.
+
+    It ends by its steps alone: torch's tolerances, which would let a well fitted network stop changing, are off.
+    """
+
+    Options = LbfgsOptions
+    reevaluates = True
+
+    @classmethod
+    def make(cls, options: LbfgsOptions, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(
+            network.parameters(),
+            lr=options.step_length,
+            max_iter=options.iterations,
+            max_eval=options.iterations * _SEARCH,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            history_size=options.history,
+            line_search_fn="strong_wolfe",
+        )
+
+
+_SEARCH = 25
+"""Evaluations that a line search may take on average; torch's allowance of 1.25 would cut the search off."""
