@@ -15,7 +15,9 @@ from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.operators import OPERATORS, FitnessOperator
 from inrkit.signals.transforms import TRANSFORMS, ValueTransform
 from inrkit.training.learning_rates import SCHEDULES, LearningRateSchedule
-from inrkit.training.loop import Listener, Trainer
+from inrkit.training.listener import Listener
+from inrkit.training.loop import Trainer
+from inrkit.training.member import Member
 from inrkit.training.objectives import OBJECTIVES, Objective
 from inrkit.training.optimizers.factories import OPTIMIZERS, OptimizerFactory
 
@@ -41,6 +43,7 @@ __all__ = [
     "InrkitError",
     "LearningRateSchedule",
     "Listener",
+    "Member",
     "Metric",
     "Modality",
     "Network",

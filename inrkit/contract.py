@@ -33,6 +33,7 @@ from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import EMBEDDINGS, Identity, IdentityOptions
 from inrkit.signals.modality import Modality
 from inrkit.signals.operators import OPERATORS, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import Identity as IdentityTransform
 
 
@@ -197,7 +198,7 @@ def _stored(dataset: CoordinateDataset) -> np.ndarray:
 
 def _selector(plugin: type[Selector], count: int, seed: int = 0) -> Selector:
     dataset = CoordinateDataset(np.zeros((count, 1), dtype=np.float32))
-    operator = LatticeLaplacian(LaplacianOptions(), dataset)
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(dataset))
     return plugin(plugin.Options(), count, operator, seed, torch.device("cpu"))
 
 
@@ -211,14 +212,14 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
         size = selector.size(progress)
         survey = selector.survey(progress)
         if survey is not None:
-            asked = torch.arange(count) if survey.indices is None else survey.indices
+            asked = survey.indices
             residual = wave[asked] / step
             influence = residual.abs() if survey.influence else None
             selector.learn(progress, survey, Errors(residual.square(), residual, influence=influence))
         assert 1 <= size <= count, f"{name}.size is {size} at step {step}; it must be 1 to N = {count}"
         selection = selector.select(progress)
         assert isinstance(selection, Selection), f"{name}.select gives {type(selection).__name__}, not a Selection"
-        indices = torch.arange(count) if selection.indices is None else selection.indices
+        indices = selection.indices
         where = f"at step {step} of {steps}, N = {count}"
         assert indices.dtype == torch.int64 and indices.ndim == 1, f"{name} gives no (k,) int64 indices {where}"
         assert len(indices) == size, f"{name} selects {len(indices)} coordinates and says {size} {where}"
@@ -265,7 +266,7 @@ def _checkpointed(state: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _network(plugin: type[Network], dimensions: int, channels: int) -> Network:
     dataset = CoordinateDataset(np.zeros((*[4] * dimensions, channels), dtype=np.float32))
-    options = plugin.fitted(plugin.Options(), dataset)
+    options = plugin.fitted(plugin.Options(), Signal(dataset))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return plugin(options, dimensions, channels)

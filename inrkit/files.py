@@ -61,6 +61,21 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add `text` to the end of a file, in one piece.
+
+    Raises:
+        RunError: the disk is full, or the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Standard JSON: infinities and NaN, which JSON does not know, become null."""
 

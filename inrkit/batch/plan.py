@@ -72,10 +72,10 @@ def _seconds(job: Job, known: dict[str, float]) -> float | None:
             config = resolve([job.config])
             device = choose_device(config.general.device)
             precision = choose_precision(config.train.precision, device)
-            trainer, _ = build(config, read_signal(config), device, precision)
+            member = build(config, read_signal(config), device, precision)
         except InrkitError:
             return None
-        known[similar] = estimate(trainer).seconds
+        known[similar] = estimate(member).seconds
     return known[similar]
 
 

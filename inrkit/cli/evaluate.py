@@ -15,6 +15,7 @@ from inrkit.files import to_json
 from inrkit.runs.build import read_signal
 from inrkit.runs.display import measured
 from inrkit.runs.run import Run, load
+from inrkit.signals.signal import Signal
 
 
 @click.command()
@@ -39,16 +40,13 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(against)))
     chosen = choose_device(device)
     field = load(run, device=chosen, trust=trust)
-    dataset = read_signal(config)
+    dataset = read_signal(config).dataset
     if (dataset.dimensions, dataset.channels) != (field.dimensions, field.channels):
         raise DataError(
             f"{config.data.path} has {dataset.dimensions} dimensions and {dataset.channels} channels, and the "
             f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
         )
-    dataset.transform = field.transform
-    dataset.embedding = field.embedding
-    metrics = evaluate_network(
-        field.network, dataset.to(chosen), config.general.metrics, default_chunk(chosen), config.log.sample
-    )
-    metrics |= config.modality.plugin(config.modality.options).assess(field, Path(config.data.path))
+    signal = Signal(dataset, field.transform, field.embedding).to(chosen)
+    metrics = evaluate_network(field.network, signal, config.general.metrics, default_chunk(chosen), config.log.sample)
+    metrics |= config.modality.make().assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import slabs
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import ValueTransform
 
 _CROPS = 256
@@ -25,6 +27,19 @@ def default_chunk(device: torch.device) -> int:
     return 1 << 13 if device.type == "cpu" else 1 << 18
 
 
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Have a network in evaluation mode, without dropout and the like, and leave it as it was."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def decoded(
     network: nn.Module,
     transform: ValueTransform,
@@ -33,7 +48,7 @@ def decoded(
     chunk: int,
     value_range: tuple[float, float] | None,
 ) -> Tensor:
-    """(k, C) float32 stored values that the network predicts for the coordinates of `span`.
+    """(k, C) float32 stored values that the network, in evaluation mode, predicts for the coordinates of `span`.
 
     Args:
         network: (…, D) to (…, C).
@@ -44,7 +59,7 @@ def decoded(
         value_range: what stored values are clipped to.
     """
     parts = []
-    with torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         for start in range(span.start, span.stop, chunk):
             part = inputs(slice(start, min(start + chunk, span.stop)))
             values = transform.decode(network(part)).to(torch.float32)
@@ -96,13 +111,13 @@ class Crops:
 
 
 def evaluate(
-    network: nn.Module, dataset: CoordinateDataset, metrics: list[str], chunk: int, most: int | None = None
+    network: nn.Module, signal: Signal, metrics: list[str], chunk: int, most: int | None = None
 ) -> dict[str, float]:
     """The metrics of a network's prediction of a signal.
 
     Args:
         network: (…, D) to (…, C).
-        dataset: the signal; its transform decodes the prediction.
+        signal: what it was trained on; its transform decodes the prediction.
         metrics: names; those that do not apply to a signal of this shape are left out.
         chunk: how many coordinates pass through the network at a time.
         most: coordinates above which `Crops` of the signal, of as many in all, stand for it; None for no limit. Metrics
@@ -111,6 +126,7 @@ def evaluate(
     Returns:
         The value of each metric that applies and is defined, by name.
     """
+    dataset = signal.dataset
     crops = None if most is None or len(dataset) <= most else Crops(dataset, most)
     shape = dataset.grid_shape or (len(dataset),)
     running = applicable(metrics, dataset)
@@ -121,8 +137,8 @@ def evaluate(
         indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
         prediction = decoded(
             network,
-            dataset.transform,
-            lambda part, indices=indices: dataset.inputs(indices[part]),  # type: ignore[misc]
+            signal.transform,
+            lambda part, indices=indices: signal.inputs(indices[part]),  # type: ignore[misc]
             slice(0, len(indices)),
             chunk,
             dataset.value_range,

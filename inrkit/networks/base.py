@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from inrkit.plugins.registry import Registry
 
 if TYPE_CHECKING:
-    from inrkit.signals.dataset import CoordinateDataset
+    from inrkit.signals.signal import Signal
 
 NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 
@@ -37,7 +37,7 @@ class Network(nn.Module, ABC):
         self.channels = channels
 
     @classmethod
-    def fitted(cls, options: Any, dataset: CoordinateDataset) -> Any:
+    def fitted(cls, options: Any, signal: Signal) -> Any:
         """The options with what is left to the signal filled in from it; as they are, unless a subclass does so."""
         return options
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS
-from inrkit.networks.frequencies import with_spectral
+from inrkit.networks.frequencies import with_frequency
 from inrkit.networks.perceptron import Perceptron
 from inrkit.plugins.options import option
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 _PUBLISHED_OCTAVES = 10
 
@@ -47,12 +47,12 @@ class Positional(Perceptron):
         self.make_layers(dimensions * (1 + 2 * octaves))
 
     @classmethod
-    def fitted(cls, options: PositionalOptions, dataset: CoordinateDataset) -> PositionalOptions:
+    def fitted(cls, options: PositionalOptions, signal: Signal) -> PositionalOptions:
         if options.octaves > 0:
             return options
-        if dataset.grid_shape is None:
+        if signal.dataset.grid_shape is None:
             return dataclasses.replace(options, octaves=_PUBLISHED_OCTAVES)
-        highest = math.pi * max(dataset.grid_shape) / 2
+        highest = math.pi * max(signal.dataset.grid_shape) / 2
         return dataclasses.replace(options, octaves=1 + max(0, math.floor(math.log2(highest))))
 
     def encode(self, coordinates: Tensor) -> Tensor:
@@ -97,8 +97,8 @@ class FourierFeatures(Perceptron):
             nn.init.normal_(layer.bias, std=0.01)
 
     @classmethod
-    def fitted(cls, options: FourierFeaturesOptions, dataset: CoordinateDataset) -> FourierFeaturesOptions:
-        return with_spectral(options, "sigma", dataset)
+    def fitted(cls, options: FourierFeaturesOptions, signal: Signal) -> FourierFeaturesOptions:
+        return with_frequency(options, "sigma", signal)
 
     def encode(self, coordinates: Tensor) -> Tensor:
         phases = math.pi * coordinates @ self.frequencies

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.frequencies import is_embedded, with_spectral
+from inrkit.networks.frequencies import with_frequency
 from inrkit.networks.layers import HiddenLinear, draw_uniform
 from inrkit.plugins.options import option
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 
 class MultipliedFilters(Network):
@@ -117,8 +117,8 @@ class FourierFilters(MultipliedFilters):
         self.make_layers((SineFilter(dimensions, width, scale) for _ in range(count)), 1 / math.sqrt(width))
 
     @classmethod
-    def fitted(cls, options: FilterOptions, dataset: CoordinateDataset) -> FilterOptions:
-        return with_spectral(options, "input_scale", dataset)
+    def fitted(cls, options: FilterOptions, signal: Signal) -> FilterOptions:
+        return with_frequency(options, "input_scale", signal)
 
 
 @dataclass
@@ -143,8 +143,8 @@ class GaborFilters(MultipliedFilters):
         self.make_layers((GaborFilter(dimensions, width, scale, shape) for _ in range(count)), 1 / math.sqrt(width))
 
     @classmethod
-    def fitted(cls, options: GaborFilterOptions, dataset: CoordinateDataset) -> GaborFilterOptions:
-        return with_spectral(options, "input_scale", dataset)
+    def fitted(cls, options: GaborFilterOptions, signal: Signal) -> GaborFilterOptions:
+        return with_frequency(options, "input_scale", signal)
 
 
 class LimitedFilter(nn.Module):
@@ -207,12 +207,12 @@ class Bacon(MultipliedFilters):
         draw_uniform(bound, self.last.weight)
 
     @classmethod
-    def fitted(cls, options: BaconOptions, dataset: CoordinateDataset) -> BaconOptions:
+    def fitted(cls, options: BaconOptions, signal: Signal) -> BaconOptions:
         if options.bandwidth:
             return options
-        if dataset.grid_shape is None or is_embedded(dataset):
+        if signal.dataset.grid_shape is None or signal.embedded:
             return dataclasses.replace(options, bandwidth=[_FREE_BANDWIDTH])
-        return dataclasses.replace(options, bandwidth=[length / 2 for length in dataset.grid_shape])
+        return dataclasses.replace(options, bandwidth=[length / 2 for length in signal.dataset.grid_shape])
 
 
 _FREE_BANDWIDTH = 64.0

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.frequencies import with_spectral
+from inrkit.networks.frequencies import with_frequency
 from inrkit.networks.layers import ComplexLinear, draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.networks.siren import draw_for_sines
 from inrkit.networks.wire import complex_width, gabor
 from inrkit.plugins.options import option
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 
 def variable_period(argument: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class Finer(Perceptron):
         draw_for_sines(self, options.hidden_omega, options.weight_scale, options.first_bias)
 
     @classmethod
-    def fitted(cls, options: FinerOptions, dataset: CoordinateDataset) -> FinerOptions:
-        return with_spectral(options, "first_omega", dataset, options.weight_scale)
+    def fitted(cls, options: FinerOptions, signal: Signal) -> FinerOptions:
+        return with_frequency(options, "first_omega", signal, options.weight_scale)
 
     def first_activation(self, argument: Tensor) -> Tensor:
         return torch.sin(self.options.first_omega * variable_period(argument))
@@ -141,8 +141,8 @@ class FinerWire(Network):
         draw_uniform(1 / math.sqrt(width), self.last.bias)
 
     @classmethod
-    def fitted(cls, options: FinerWireOptions, dataset: CoordinateDataset) -> FinerWireOptions:
-        return with_spectral(options, "first_omega", dataset)
+    def fitted(cls, options: FinerWireOptions, signal: Signal) -> FinerWireOptions:
+        return with_frequency(options, "first_omega", signal)
 
     def forward(self, coordinates: Tensor) -> Tensor:
         options = self.options

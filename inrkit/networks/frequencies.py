@@ -6,8 +6,7 @@ import dataclasses
 import math
 from typing import Any, TypeVar
 
-from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.embeddings import Identity
+from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import spectral_edges
 
 _PUBLISHED_OMEGA = 30.0
@@ -15,19 +14,19 @@ _PUBLISHED_OMEGA = 30.0
 Options = TypeVar("Options", bound=Any)
 
 
-def with_spectral(options: Options, name: str, dataset: CoordinateDataset, weight_scale: float = 1.0) -> Options:
+def with_frequency(options: Options, name: str, signal: Signal, weight_scale: float = 1.0) -> Options:
     """The options with the first frequency `name`, where it is 0, from the signal's spectrum.
 
-    It becomes its own default, the published value, times `spectral_factor`, and over `weight_scale`, a factor that
+    It becomes its own default, the published value, times `frequency_factor`, and over `weight_scale`, a factor that
     the first layer's weights have already.
     """
     if getattr(options, name) > 0:
         return options
     published = getattr(type(options)(), name)
-    return dataclasses.replace(options, **{name: published * spectral_factor(dataset) / weight_scale})
+    return dataclasses.replace(options, **{name: published * frequency_factor(signal) / weight_scale})
 
 
-def spectral_factor(dataset: CoordinateDataset) -> float:
+def frequency_factor(signal: Signal) -> float:
     """How many times the published first frequencies suit the signal; at least 1.
 
     For SIREN's 30 radians a unit of coordinate: 12 times the square root of the frequency below which half of the
@@ -38,12 +37,7 @@ def spectral_factor(dataset: CoordinateDataset) -> float:
     Returns:
         The factor; 1 for free points, constants and embedded coordinates.
     """
-    edges = spectral_edges(dataset, 0.5)
-    if edges is None or is_embedded(dataset):
+    edges = spectral_edges(signal, 0.5)
+    if edges is None or signal.embedded:
         return 1.0
     return max(1.0, 12 * math.sqrt(max(edges)) / _PUBLISHED_OMEGA)
-
-
-def is_embedded(dataset: CoordinateDataset) -> bool:
-    """Whether the network is given something else than the coordinates themselves."""
-    return dataset.embedding is not None and not isinstance(dataset.embedding, Identity)

@@ -15,7 +15,7 @@ from inrkit.networks.base import NETWORKS
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.plugins.options import option
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 _FREE_RESOLUTION = 256
 _MULTIPLIERS = (1, 2654435761, 805459861)
@@ -87,10 +87,10 @@ class HashGrid(Perceptron):
             nn.init.zeros_(layer.bias)
 
     @classmethod
-    def fitted(cls, options: HashGridOptions, dataset: CoordinateDataset) -> HashGridOptions:
+    def fitted(cls, options: HashGridOptions, signal: Signal) -> HashGridOptions:
         if options.finest_resolution > 0:
             return options
-        finest = _FREE_RESOLUTION if dataset.grid_shape is None else min(max(dataset.grid_shape), _FINEST)
+        finest = _FREE_RESOLUTION if signal.dataset.grid_shape is None else min(max(signal.dataset.grid_shape), _FINEST)
         return dataclasses.replace(options, finest_resolution=finest)
 
     def encode(self, coordinates: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from inrkit.networks.base import NETWORKS
-from inrkit.networks.frequencies import with_spectral
+from inrkit.networks.frequencies import with_frequency
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.plugins.options import option
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Siren(Perceptron):
         draw_for_sines(self, options.hidden_omega, options.weight_scale)
 
     @classmethod
-    def fitted(cls, options: SirenOptions, dataset: CoordinateDataset) -> SirenOptions:
-        return with_spectral(options, "first_omega", dataset, options.weight_scale)
+    def fitted(cls, options: SirenOptions, signal: Signal) -> SirenOptions:
+        return with_frequency(options, "first_omega", signal, options.weight_scale)
 
     def first_activation(self, argument: Tensor) -> Tensor:
         return torch.sin(self.options.first_omega * argument)

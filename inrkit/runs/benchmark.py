@@ -27,7 +27,14 @@ from inrkit.runs.request import prepare
 from inrkit.runs.run import versions
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.modality import MODALITIES
-from inrkit.training.loop import Listener, Trainer
+from inrkit.signals.signal import Signal
+from inrkit.training.backends.base import Backend
+from inrkit.training.gradients import backpropagate, measure, step
+from inrkit.training.listener import Listener
+from inrkit.training.loop import Trainer
+from inrkit.training.member import Member
+from inrkit.training.randomness import caller_undisturbed
+from inrkit.training.turn import Turn
 
 WARM_UP = 3
 """Steps before those that are measured: they compile, set optimizers up, and fill caches."""
@@ -95,20 +102,21 @@ def benchmark(
     place = choose_device(config.general.device)
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place)
-    with _enough_memory(), _signal(config, sampled) as dataset:
-        trainer, network = build(config, dataset, place, choose_precision(config.train.precision, place))
-        trainer.budget = None
-        trainer.evaluate_every = trainer.steps + 1
-        flops = _flops(trainer)
-        first = _train(trainer, steps=1)
-        more = _train(trainer, steps=WARM_UP - 1)
-        left = trainer.steps - trainer.step - 1  # the last step would be evaluated
-        measured = _train(trainer, steps=max(1, 2 * left // 3), seconds=seconds)
-        parts = _Parts(trainer)
-        _train(trainer, steps=trainer.steps - trainer.step - 1, seconds=seconds / 2)
+    with _enough_memory(), _signal(config, sampled) as signal:
+        dataset = signal.dataset
+        member = build(config, signal, place, choose_precision(config.train.precision, place))
+        member.budget = None
+        member.evaluate_every = member.steps + 1
+        flops = _flops(member)
+        first = _train(member, steps=1)
+        more = _train(member, steps=WARM_UP - 1)
+        left = member.steps - member.step - 1  # the last step would be evaluated
+        measured = _train(member, steps=max(1, 2 * left // 3), seconds=seconds)
+        parts = _Parts(member)
+        _train(member, steps=member.steps - member.step - 1, seconds=seconds / 2, backend=parts)
         memory = _peak_memory(place)
-        peaks = _peaks(trainer)
-    precision = _precision(trainer)
+        peaks = _peaks(member)
+    precision = _precision(member)
     pace = measured.seconds / measured.steps
     teraflops = 3 * flops * measured.coordinates / measured.seconds / 1e12
     return {
@@ -124,13 +132,13 @@ def benchmark(
         },
         "fit": {
             "network": config.network.name,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "parameters": member.parameters,
             "matrix_parameters": flops / 2,
             "selector": config.selector.name,
             "objective": config.objective.name,
             "optimizer": config.optimizer.name,
             "precision": precision,
-            "compiled": trainer.forward is not trainer.network,
+            "compiled": member.forward is not member.network,
             "steps": config.train.steps,
         },
         "peaks": peaks,
@@ -169,7 +177,7 @@ def _names_signal(layer: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _signal(config: Config, sampled: bool) -> Iterator[CoordinateDataset]:
+def _signal(config: Config, sampled: bool) -> Iterator[Signal]:
     """The signal of a fit; its files are there inside the context."""
     if not sampled:
         yield read_signal(config)
@@ -182,7 +190,8 @@ def _signal(config: Config, sampled: bool) -> Iterator[CoordinateDataset]:
         except ConfigError as error:
             raise ConfigError(f"{error}; name a signal with data.path=…") from error
         config.data.path = str(path)
-        yield repeated(read_signal(config), COORDINATES)
+        signal = read_signal(config)
+        yield Signal(repeated(signal.dataset, COORDINATES), signal.transform, signal.embedding)
 
 
 def repeated(dataset: CoordinateDataset, count: int) -> CoordinateDataset:
@@ -228,44 +237,59 @@ class _Watch(Listener):
         self.coordinates = 0
         self.seconds = 0.0
 
-    def on_start(self, trainer: Trainer) -> None:
-        self._start = trainer.now()
+    def on_start(self, member: Member) -> None:
+        self._start = member.now()
 
-    def on_step(self, trainer: Trainer, selected: int) -> None:
+    def on_step(self, member: Member, selected: int) -> None:
         self.steps += 1
         self.coordinates += selected
         if self.steps < self._most and time.perf_counter() - self._start < self._until:
             return
-        self.seconds = trainer.now() - self._start
+        self.seconds = member.now() - self._start
         raise _Enough
 
 
-def _train(trainer: Trainer, *, steps: int, seconds: float = math.inf) -> _Watch:
+def _train(member: Member, *, steps: int, seconds: float = math.inf, backend: Backend | None = None) -> _Watch:
     """Train on for `steps`, or until `seconds` have passed; one step at least."""
     watch = _Watch(steps, seconds)
-    trainer.listeners = [watch]
+    member.listeners = [watch]
     with contextlib.suppress(_Enough):
-        trainer.run()
+        Trainer([member], backend).run()
     return watch
 
 
-class _Parts:
-    """Divides what a trainer does from now on among `PARTS`: each moment counts for the innermost part under way.
+class _Parts(Backend):
+    """Divides a training's time from now on among `PARTS`: each moment counts for the innermost part under way.
 
     A selection is a part as a whole, surveys that predict included.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._now = trainer.now
+    def __init__(self, member: Member) -> None:
+        self._now = member.now
         self._part = "outside"
         self._since = 0.0
         self._seconds = dict.fromkeys((*PARTS, "outside"), 0.0)
-        self._wrap("gathering", trainer.dataset, "coordinates", "embedded", "targets", "slopes", "weights_of")
-        self._wrap("selection", trainer.selector, "survey", "learn", "select", "observe")
-        self._wrap("selection", trainer, "measure")
-        self._wrap("network", trainer, "backpropagate")
-        self._wrap("optimizer", trainer, "update")
-        self._wrap_clock(trainer)
+        self._measure = self._timed("selection", measure)
+        self._backpropagate = self._timed("network", backpropagate)
+        self._step = self._timed("optimizer", step)
+        signal = member.signal
+        self._wrap("gathering", signal, "inputs", "targets", "slopes")
+        self._wrap("gathering", signal.dataset, "coordinates", "weights_of")
+        self._wrap("selection", member.selector, "survey", "learn", "select", "observe")
+        self._mark("other", member, "begin")
+        self._mark("outside", member, "report")
+
+    def measure(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            if turn.survey is not None:
+                turn.surveyed = self._measure(turn.member, turn.survey)
+
+    def update(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            self._step(turn, compute=self._backpropagate)
+
+    def release(self) -> None:
+        pass
 
     def shares(self) -> dict[str, float]:
         """Each part's share of the time of training."""
@@ -275,6 +299,16 @@ class _Parts:
     def _wrap(self, part: str, owner: Any, *names: str) -> None:
         for name in names:
             setattr(owner, name, self._timed(part, getattr(owner, name)))
+
+    def _mark(self, part: str, owner: Any, name: str) -> None:
+        """Count as `part` what comes from a call on, and no other part takes."""
+        function = getattr(owner, name)
+
+        def marked(*arguments: Any) -> Any:
+            self._switch(part)
+            return function(*arguments)
+
+        setattr(owner, name, marked)
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -289,35 +323,18 @@ class _Parts:
 
         return timed
 
-    def _wrap_clock(self, trainer: Trainer) -> None:
-        """Count as `other` what the trainer's own clock counts as training, and no part does."""
-        clock = trainer.clock
-
-        @contextlib.contextmanager
-        def clocked(part: str) -> Iterator[None]:
-            with clock(part):
-                outer = self._part
-                if part == "train":
-                    self._switch("other")
-                try:
-                    yield
-                finally:
-                    self._switch(outer)
-
-        trainer.clock = clocked  # type: ignore[method-assign]
-
     def _switch(self, part: str) -> None:
         now = self._now()
         self._seconds[self._part] += now - self._since
         self._part, self._since = part, now
 
 
-def _flops(trainer: Trainer) -> float:
+def _flops(member: Member) -> float:
     """Multiplications and additions in the matrix products of one prediction."""
-    count = min(2, len(trainer.dataset))
-    inputs = trainer.dataset.inputs(slice(0, count))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:
-        trainer.network(inputs)
+    count = min(2, len(member.signal))
+    inputs = member.signal.inputs(slice(0, count))
+    with torch.no_grad(), caller_undisturbed(member.device), FlopCounterMode(display=False) as counter:
+        member.network(inputs)
     return counter.get_total_flops() / count
 
 
@@ -333,16 +350,16 @@ def _peak_memory(device: torch.device) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _precision(trainer: Trainer) -> str:
+def _precision(member: Member) -> str:
     """What hidden matrices multiply in, as a key of `peaks`."""
-    precision = precision_of(trainer.network)
-    reduced = trainer.dataset.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+    precision = precision_of(member.network)
+    reduced = member.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return "tf32" if precision == "float32" and reduced else precision
 
 
-def _peaks(trainer: Trainer) -> dict[str, dict[str, float]]:
+def _peaks(member: Member) -> dict[str, dict[str, float]]:
     """TFLOP/s of the fastest products, by precision and kind; see `benchmark`."""
-    device = trainer.dataset.device
+    device = member.device
     found = {}
     for name, dtype, mode in (
         ("float32", torch.float32, "highest"),
@@ -352,11 +369,11 @@ def _peaks(trainer: Trainer) -> dict[str, dict[str, float]]:
         if name == "tf32" and device.type != "cuda":
             continue
         with float32_products(mode):
-            rows = min(trainer.chunk, len(trainer.dataset))
-            layer = 2 * rows * _LAYER**2 / _seconds((rows, _LAYER, _LAYER), dtype, trainer)
+            rows = min(member.chunk, len(member.signal))
+            layer = 2 * rows * _LAYER**2 / _seconds((rows, _LAYER, _LAYER), dtype, member)
             square, side = 0.0, 256
             while side <= 8192:
-                took = _seconds((side, side, side), dtype, trainer)
+                took = _seconds((side, side, side), dtype, member)
                 square = max(square, 2 * side**3 / took)
                 if 8 * took > _LONGEST:
                     break
@@ -376,20 +393,20 @@ def float32_products(mode: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _seconds(shape: tuple[int, int, int], dtype: torch.dtype, trainer: Trainer) -> float:
+def _seconds(shape: tuple[int, int, int], dtype: torch.dtype, member: Member) -> float:
     """Seconds of a product (n, m)·(m, l), at best; of many in a row, so that calls do not count."""
     rows, inner, columns = shape
-    device = trainer.dataset.device
+    device = member.device
     generator = torch.Generator(device=device).manual_seed(0)
     left = torch.randn(rows, inner, device=device, generator=generator).to(dtype)  # zeros may multiply faster
     right = torch.randn(inner, columns, device=device, generator=generator).to(dtype)
     product = torch.empty(rows, columns, device=device, dtype=dtype)
 
     def timed(count: int) -> float:
-        start = trainer.now()
+        start = member.now()
         for _ in range(count):
             torch.mm(left, right, out=product)
-        return trainer.now() - start
+        return member.now() - start
 
     timed(1)
     count = 1

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from inrkit.config import Config
-from inrkit.device import keep_freed_memory
-from inrkit.errors import ConfigError, DataError
+from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
 from inrkit.networks import Network, set_precision
+from inrkit.runs.field import Field
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 from inrkit.training.backends.compiled import Compiled
-from inrkit.training.loop import Trainer
+from inrkit.training.member import Member
+from inrkit.training.randomness import seeded
 
 
-def read_signal(config: Config) -> CoordinateDataset:
-    """The dataset that a config names, with its value transform fitted.
+def read_signal(config: Config) -> Signal:
+    """The signal that a config names, with its value transform fitted.
 
     Raises:
         DataError: the file cannot be used.
@@ -31,9 +33,8 @@ def read_signal(config: Config) -> CoordinateDataset:
         raise DataError(f"{path} does not exist; check the path")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path} is empty; check how it was written")
-    modality = config.modality.plugin(config.modality.options)
     try:
-        dataset = modality.read(path)
+        dataset = config.modality.make().read(path)
         if dataset.value_range is None:
             _ = dataset.extent  # says where a value is not finite
     except DataError as error:
@@ -41,47 +42,61 @@ def read_signal(config: Config) -> CoordinateDataset:
         raise DataError(named) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
-    transform: Any = config.transform.plugin
-    dataset.transform = transform.fit(config.transform.options, dataset)
-    return dataset
+    return as_signal(config, dataset)
 
 
-def build(config: Config, dataset: CoordinateDataset, device: torch.device, precision: str) -> tuple[Trainer, Network]:
-    """The trainer that a config describes, and its network; everything random is seeded."""
-    if device.type == "cpu":
-        keep_freed_memory()
-    seed = config.general.seed
-    applicable(config.general.metrics, dataset)  # one that cannot be computed is better known now
-    dataset = dataset.to(device)
-    operator = config.operator.plugin(config.operator.options, dataset)
-    embedding = config.embedding.plugin(config.embedding.options, dataset.dimensions)
-    dataset.embedding = embedding
-    network_class: Any = config.network.plugin
-    network_options = network_class.fitted(config.network.options, dataset)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = network_class(network_options, embedding.features, dataset.channels)
-    network = network.to(device)
+def as_signal(config: Config, dataset: CoordinateDataset) -> Signal:
+    """A dataset with the value transform, fitted to it, and the embedding that a config names."""
+    transform = config.transform.plugin.fit(config.transform.options, dataset)
+    return Signal(dataset, transform, config.embedding.make(dataset.dimensions))
+
+
+def build(config: Config, signal: Signal, device: torch.device, precision: str) -> Member:
+    """The member that a config describes; everything random is seeded.
+
+    Raises:
+        ConfigError: parts of the config do not fit each other or the signal.
+        RunError: the signal or the network does not fit in the device's memory.
+    """
+    applicable(config.general.metrics, signal.dataset)  # one that cannot be computed is better known now
+    try:
+        signal = signal.to(device)
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
+        size = signal.dataset.values.nbytes / 2**30
+        raise RunError(f"the signal, {size:.1f} GiB, does not fit on {device}; choose device=cpu") from error
+    try:
+        return _build(config, signal, precision)
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
+        raise RunError("the network does not fit in memory; lower network.hidden_features") from error
+
+
+def _build(config: Config, signal: Signal, precision: str) -> Member:
+    device, count, seed = signal.device, len(signal), config.general.seed
+    operator = config.operator.make(signal)
+    network = _network(config, signal)
     set_precision(network, precision)
-    factory: Any = config.optimizer.plugin
-    if factory.reevaluates and dataset.resample_every:
+    if config.optimizer.plugin.reevaluates and signal.dataset.resample_every:
         raise ConfigError(
             f"optimizer is '{config.optimizer.name}', which compares the losses of steps, and this signal's points are "
             "drawn anew during training; switch that off in the modality's options, or choose another optimizer"
         )
-    selector: Any = config.selector.plugin(config.selector.options, len(dataset), operator, seed, device)
+    selector = config.selector.make(count, operator, seed, device)
     if config.objective.plugin.needs_visits and not selector.visits_whole:
         raise ConfigError(
             f"objective is '{config.objective.name}', which needs key steps that visit all coordinates, and of this "
-            f"signal's {len(dataset):,} they visit a part; choose objective=mse, or raise selector.key_share"
+            f"signal's {count:,} they visit a part; choose objective=mse, or raise selector.key_share"
         )
-    trainer = Trainer(
-        dataset,
+    member = Member(
+        signal,
         network,
         selector,
-        config.objective.plugin(config.objective.options, len(dataset), operator, device),
-        factory.make(config.optimizer.options, network),
-        config.schedule.plugin(config.schedule.options),
+        config.objective.make(count, operator, device),
+        config.optimizer.plugin.make(config.optimizer.options, network),
+        config.schedule.make(),
         steps=config.train.steps,
         budget=config.train.seconds or None,
         chunk=config.train.chunk or default_chunk(device),
@@ -89,28 +104,58 @@ def build(config: Config, dataset: CoordinateDataset, device: torch.device, prec
         evaluate_every=config.log.every,
         evaluate_most=config.log.sample,
     )
-    if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(trainer)):
-        trainer.forward = Compiled(network)
-    return trainer, network
+    if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
+        member.forward = Compiled(network)
+    return member
+
+
+def _network(config: Config, signal: Signal) -> Network:
+    """The network that a config names, its parameters drawn."""
+    plugin = config.network.plugin
+    options = plugin.fitted(config.network.options, signal)
+    with seeded(config.general.seed):
+        network: Network = plugin(options, signal.embedding.features, signal.dataset.channels)
+    return network.to(signal.device)
+
+
+def field_of(config: Config, network: Network, signal: Signal) -> Field:
+    """The field that `network`, trained on `signal` as `config` says, represents."""
+    dataset = signal.dataset
+    return Field(
+        network=network,
+        embedding=signal.embedding,
+        transform=signal.transform,
+        names={slot: getattr(config, slot).name for slot in ("network", "embedding", "transform", "modality")},
+        modality_options=dataclasses.asdict(config.modality.options),
+        grid_shape=dataset.grid_shape,
+        dtype=dataset.dtype,
+        value_range=dataset.value_range,
+        affine=dataset.affine,
+        metadata=dataset.metadata,
+    )
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether an error says that there was no memory left."""
+    # On a CPU torch says so by a RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 _COMPILING = 8e12
 """Floating-point operations of a training that two laptop cores need half a minute for; compiled, two thirds of it, and
 compiling what torch has not met before takes the rest."""
-
 _SAMPLE = 1000
 """How many of a long training's steps stand for all of them."""
 
 
-def _worth_compiling(trainer: Trainer) -> bool:
+def _worth_compiling(member: Member) -> bool:
     """Whether a training gains more by a compiled network than compiling takes, as far as its config tells.
 
     No clock is asked: a run that is repeated or resumed must come to the same answer.
     """
-    if trainer.dataset.device.type != "cpu" or trainer.budget is not None or shutil.which("g++") is None:
+    if member.device.type != "cpu" or member.budget is not None or shutil.which("g++") is None:
         return False
-    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-    steps = range(1, trainer.steps + 1)
+    steps = range(1, member.steps + 1)
     sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)
-    size = sum(trainer.selector.size(Progress(step, trainer.steps)) for step in sampled) / len(sampled)
-    return 6 * parameters * size * trainer.steps > _COMPILING
+    size = sum(member.selector.size(Progress(step, member.steps)) for step in sampled) / len(sampled)
+    return 6 * member.parameters * size * member.steps > _COMPILING

@@ -15,7 +15,8 @@ from inrkit.device import describe
 from inrkit.evaluation.metrics import METRICS
 from inrkit.runs.run import Run
 from inrkit.training.estimate import estimate
-from inrkit.training.loop import Listener, Trainer
+from inrkit.training.listener import Listener
+from inrkit.training.member import Member
 
 
 class Display(Listener):
@@ -54,20 +55,19 @@ class Display(Listener):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, member: Member) -> None:
         if self.console.quiet:
             return
-        cost = estimate(trainer)
-        parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-        config, count = self.config, len(trainer.dataset)
-        lattice = trainer.dataset.grid_shape
+        cost = estimate(member)
+        config, count = self.config, len(member.signal.dataset)
+        lattice = member.signal.dataset.grid_shape
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
         self.console.print(
             f"[bold]{escape(config.data.path)}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
-            f"{trainer.dataset.channels} channel{'s' if trainer.dataset.channels > 1 else ''}\n"
-            f"{config.network.name}, {parameters:,} parameters; {config.selector.name} selection, "
-            f"{config.objective.name} loss, {config.optimizer.name}, {_extent(trainer)}"
-            f"{f' from step {trainer.step:,}' if trainer.step else ''}\n"
+            f"{member.signal.dataset.channels} channel{'s' if member.signal.dataset.channels > 1 else ''}\n"
+            f"{config.network.name}, {member.parameters:,} parameters; {config.selector.name} selection, "
+            f"{config.objective.name} loss, {config.optimizer.name}, {_extent(member)}"
+            f"{f' from step {member.step:,}' if member.step else ''}\n"
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
@@ -75,33 +75,33 @@ class Display(Listener):
             self.console.print(f"evaluated on crops of {config.log.sample:,} coordinates in all (log.sample)")
         if count > config.log.reconstruction:
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
-        for note in trainer.dataset.metadata.get("notes", []):
+        for note in member.signal.dataset.metadata.get("notes", []):
             self.console.print(f"note: {escape(note)}")
-        self._show(trainer)
+        self._show(member)
         self._bar.start()
 
-    def on_step(self, trainer: Trainer, selected: int) -> None:
+    def on_step(self, member: Member, selected: int) -> None:
         if self._bar.disable:
             return
-        train = trainer.seconds["train"]
+        train = member.seconds["train"]
         self._show(
-            trainer,
-            share=selected / len(trainer.dataset),
-            speed=f"{trainer.step / train:.3g} steps/s" if train > 0 else "",
+            member,
+            share=selected / len(member.signal.dataset),
+            speed=f"{member.step / train:.3g} steps/s" if train > 0 else "",
         )
 
-    def on_evaluation(self, trainer: Trainer, row: dict[str, float]) -> None:
+    def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         quality = measured(row)
         self._bar.update(self._task, quality=quality)
         if self._bar.disable:
-            steps = f"/{trainer.steps}" if trainer.budget is None else ""
-            self.console.print(f"step {trainer.step}{steps}  {quality}  {row['seconds']:.1f} s")
+            steps = f"/{member.steps}" if member.budget is None else ""
+            self.console.print(f"step {member.step}{steps}  {quality}  {row['seconds']:.1f} s")
 
-    def _show(self, trainer: Trainer, **fields: Any) -> None:
-        total, completed = trainer.budget, trainer.seconds["train"]
+    def _show(self, member: Member, **fields: Any) -> None:
+        total, completed = member.budget, member.seconds["train"]
         if total is None:
-            total, completed = trainer.steps, trainer.step
-        self._bar.update(self._task, total=total, completed=completed, step=f"{trainer.step:,}", **fields)
+            total, completed = member.steps, member.step
+        self._bar.update(self._task, total=total, completed=completed, step=f"{member.step:,}", **fields)
 
     def conclude(self, result: dict[str, Any]) -> None:
         """Say how it ended and what to open."""
@@ -117,9 +117,9 @@ class Display(Listener):
         self.console.print(f"look at {escape(str(opened))}")
 
 
-def _extent(trainer: Trainer) -> str:
+def _extent(member: Member) -> str:
     """How long a training is, as it was asked for."""
-    return f"{trainer.steps:,} steps" if trainer.budget is None else f"{duration(trainer.budget)} of training"
+    return f"{member.steps:,} steps" if member.budget is None else f"{duration(member.budget)} of training"
 
 
 def measured(metrics: dict[str, float]) -> str:

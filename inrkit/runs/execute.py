@@ -1,4 +1,4 @@
-"""`fit`: from a request to a finished run."""
+"""From a prepared fit to a finished run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inrkit.config import Config
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, RunError, StaleCheckpoint
-from inrkit.runs.build import build, read_signal
+from inrkit.runs.build import build, field_of, memory_ran_out, read_signal
 from inrkit.runs.display import Display
-from inrkit.runs.field import Field
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
-from inrkit.training.backends.stacked import Together
-from inrkit.training.loop import Listener
+from inrkit.training.listener import Listener
+from inrkit.training.loop import Trainer, train
+from inrkit.training.member import Member
 
 
 def execute(
@@ -28,22 +26,38 @@ def execute(
     *,
     resume: bool = False,
     quiet: bool = True,
+    interruptible: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Run:
-    """Carry out a prepared fit; arguments and errors are `fit`'s."""
-    fit = _Fit(config, run, resume)
+    """Carry out a prepared fit.
+
+    Args:
+        config: what to fit.
+        run: where it goes.
+        resume: continue the run from its checkpoint.
+        quiet: print nothing.
+        interruptible: whether Ctrl-C and SIGTERM end the training after the present step, so that it can be resumed.
+        listeners: who else hears of the training.
+
+    Returns:
+        The run, done or interrupted.
+
+    Raises:
+        ConfigError, DataError, RunError: as `inrkit.fit`.
+    """
+    fit = Fit(config, run, resume)
     interrupts = Interrupts()
     display = Display(config, run, fit.device, fit.precision, quiet)
-    fit.trainer.listeners = [*fit.listeners, interrupts, display, *listeners]
-    with display, interrupts:
+    fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
+    with display, interrupts if interruptible else contextlib.nullcontext():
         try:
-            fit.trainer.run()
+            Trainer([fit.member]).run()
             fit.write_field()
         except Exception as error:
-            fit.fail(error)
-            if memory_ran_out(error):
-                raise RunError(_MEMORY) from error
-            raise
+            told = fit.fail(error)
+            if told is error:
+                raise
+            raise told from error
         fit.conclude()
     display.conclude(fit.result)
     return run
@@ -53,9 +67,10 @@ def execute_together(
     fits: Sequence[tuple[Config, Run]],
     *,
     resume: bool | Sequence[bool] = False,
+    interruptible: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> list[Run | Exception]:
-    """Carry out prepared fits of many small signals as one: their networks train together, as `Together` says.
+    """Carry out prepared fits of many small signals: networks of a kind train as one computation.
 
     Each leaves the files of an ordinary fit, and may be resumed by itself or with others. Its seconds are a share:
     of the training of all, and, for the total of n fits, an n-th of the time from the start of all to its own end.
@@ -64,6 +79,7 @@ def execute_together(
     Args:
         fits: configs and the runs to be made or resumed; `stackable` tells which gain by it.
         resume: continue runs from their checkpoints; one answer for all, or one for each.
+        interruptible: as for `execute`.
         listeners: who else hears of the trainings.
 
     Returns:
@@ -72,29 +88,25 @@ def execute_together(
     started, share = time.perf_counter(), 1 / max(1, len(fits))
     resumed = [resume] * len(fits) if isinstance(resume, bool) else resume
     outcomes: list[Run | Exception] = [run for _, run in fits]
-    going: dict[int, _Fit] = {}
+    going: dict[int, Fit] = {}
+    interrupts = Interrupts()
     for index, (config, run) in enumerate(fits):
         try:
-            going[index] = _Fit(config, run, resumed[index], started, share)
+            fit = Fit(config, run, resumed[index], started, share)
         except Exception as error:
             outcomes[index] = error
-    for fit in going.values():
-        fit.trainer.listeners = [*fit.listeners, *listeners]
-    together = Together([fit.trainer for fit in going.values()])
-    interrupts = Interrupts()
-    with interrupts:
-        interrupts.on_start(together)  # type: ignore[arg-type]  # what it asks of a trainer is to stop
-        for (index, fit), failure in zip(going.items(), together.run(), strict=True):
+            continue
+        fit.member.listeners = [*fit.listeners, interrupts, *listeners]
+        going[index] = fit
+    with interrupts if interruptible else contextlib.nullcontext():
+        train([fit.member for fit in going.values()])
+        for index, fit in going.items():
             try:
-                if failure is not None:
-                    raise failure
+                if fit.member.failure is not None:
+                    raise fit.member.failure
                 fit.write_field()
             except Exception as error:
-                fit.fail(error)
-                outcomes[index] = error
-                if memory_ran_out(error):
-                    outcomes[index] = told = RunError(_MEMORY)
-                    told.__cause__ = error
+                outcomes[index] = fit.fail(error)
                 continue
             try:
                 fit.conclude()
@@ -119,8 +131,8 @@ def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return list(groups.values())
 
 
-class _Fit:
-    """One fit, from a prepared request to the files that it leaves; who runs its trainer tells it how that went.
+class Fit:
+    """One fit, from a prepared request to the files that it leaves; who trains its member tells it how that went.
 
     Args:
         config: of the fit.
@@ -144,20 +156,15 @@ class _Fit:
         self._assessed: dict[str, float] = {}
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
-        self.dataset = read_signal(config)
-        try:
-            self.trainer, self.network = build(config, self.dataset, self.device, self.precision)
-        except Exception as error:
-            if memory_ran_out(error):
-                raise RunError("the network does not fit in memory; lower network.hidden_features") from error
-            raise
+        self.signal = read_signal(config)
+        self.member = build(config, self.signal, self.device, self.precision)
         self.result: dict[str, Any] = {
             "status": "interrupted",
             "modality": config.modality.name,
             "metrics": {},
             "steps": 0,
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "coordinates": len(self.dataset),
+            "parameters": self.member.parameters,
+            "coordinates": len(self.signal),
             "seconds": {},
             "device": str(self.device),
             "precision": self.precision,
@@ -169,34 +176,29 @@ class _Fit:
             self._history,
             Checkpoints(run, config.checkpoint.seconds, self.elapsed),
         ]
-        if resume and run.has_progress:
-            self._restore()
-        elif not resume:
+        if not resume:
             run.create(config)
+            return
+        if run.has_progress:
+            self._restore()
+        run.write_history(self._history.rows)
 
     def _restore(self) -> None:
         """Go on from the run's checkpoint."""
-        run, trainer = self.run, self.trainer
+        run, member = self.run, self.member
         state = run.read_checkpoint()
         if state.get("device") not in (None, self.device.type):
             raise ConfigError(f"{run.folder} was fitted on {state['device']}; resume it with device={state['device']}")
         try:
-            trainer.load_state_dict(state)
+            member.load_state_dict(state)
             self._earlier = float(state["elapsed"])
-            if trainer.step < 0 or (trainer.budget is None and trainer.step > trainer.steps):
-                raise ValueError(trainer.step)
+            if member.step < 0 or (member.budget is None and member.step > member.steps):
+                raise ValueError(member.step)
         except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
             raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
-        # An interrupted run was evaluated where it stopped; one that never was would have no such row.
-        every = run.config.log.every
-        self._history.rows = [
-            row
-            for row in run.history
-            if (row["step"] < trainer.step and row["step"] % every == 0)
-            or (row["step"] == trainer.step and (row["step"] % every == 0 or trainer.finished))
-        ]
+        self._history.rows = _kept_rows(run, member, "unscheduled" in state)
 
     def elapsed(self) -> float:
         """Seconds that the fit has taken so far, before it was interrupted included."""
@@ -204,31 +206,47 @@ class _Fit:
 
     def write_field(self) -> None:
         """After the training: write the field and the reconstruction, and assess them as the modality does."""
-        field = Field.of(self.config, self.network, self.dataset)
-        modality = self.config.modality.plugin(self.config.modality.options)
-        self.run.write_field(field, modality, reconstruct=len(self.dataset) <= self.config.log.reconstruction)
+        field = field_of(self.config, self.member.network, self.signal)
+        modality = self.config.modality.make()
+        self.run.write_field(field, modality, reconstruct=len(self.signal) <= self.config.log.reconstruction)
         self._assessed = modality.assess(field, Path(self.config.data.path))
 
     def conclude(self) -> None:
         """Write the result of a fit whose field is written."""
-        self._write_result("done" if self.trainer.finished else "interrupted")
+        self._write_result("done" if self.member.finished else "interrupted")
 
-    def fail(self, error: Exception) -> None:
-        """Write the result of a fit that failed."""
+    def fail(self, error: Exception) -> Exception:
+        """Write the result of a fit that failed; returns the error that a user should be told."""
         with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
             self._write_result("failed", error=str(error))
+        if not memory_ran_out(error):
+            return error
+        told = RunError("memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio")
+        told.__cause__ = error
+        return told
 
     def _write_result(self, status: str, **more: Any) -> None:
         last = self._history.rows[-1] if self._history.rows else {}
         metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | self._assessed
-        seconds = {"total": self.elapsed(), **self.trainer.seconds}
-        self.result.update(status=status, metrics=metrics, steps=self.trainer.step, seconds=seconds, **more)
+        seconds = {"total": self.elapsed(), **self.member.seconds}
+        self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
         self.run.write_result(self.result)
 
 
-_MEMORY = "memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio"
+def _kept_rows(run: Run, member: Member, tells: bool) -> list[dict[str, float]]:
+    """The rows of a resumed run's history that an uninterrupted run would have too.
 
-
-def memory_ran_out(error: Exception) -> bool:
-    # On a CPU torch says so by a RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    Args:
+        run: with its history.
+        member: with its checkpoint loaded.
+        tells: whether the checkpoint tells which evaluation was made only because the run was interrupted; those of
+            version 0.1.0 do not.
+    """
+    every = run.config.log.every
+    return [
+        row
+        for row in run.history
+        if row["step"] <= member.step
+        and (member.finished or row["step"] != member.unscheduled)
+        and (tells or row["step"] % every == 0 or (row["step"] == member.step and member.finished))
+    ]

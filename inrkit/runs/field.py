@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,10 @@ from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import to_json, written_whole
 from inrkit.networks import NETWORKS, Network, precision_of, set_precision
 from inrkit.plugins.options import parse
-from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
 from inrkit.signals.lattice import lattice_coordinates, slabs
 from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.transforms import TRANSFORMS, ValueTransform
-
-if TYPE_CHECKING:
-    from inrkit.config import Config
 
 _FORMAT = 1
 
@@ -61,22 +57,6 @@ class Field:
     value_range: tuple[float, float] | None
     affine: np.ndarray
     metadata: dict[str, Any]
-
-    @classmethod
-    def of(cls, config: Config, network: Network, dataset: CoordinateDataset) -> Field:
-        """The field that `network`, trained on `dataset` as `config` says, represents."""
-        return cls(
-            network=network,
-            embedding=config.embedding.plugin(config.embedding.options, dataset.dimensions),
-            transform=dataset.transform,
-            names={slot: getattr(config, slot).name for slot in ("network", "embedding", "transform", "modality")},
-            modality_options=dataclasses.asdict(config.modality.options),
-            grid_shape=dataset.grid_shape,
-            dtype=dataset.dtype,
-            value_range=dataset.value_range,
-            affine=dataset.affine,
-            metadata=dataset.metadata,
-        )
 
     @property
     def modality(self) -> Modality:

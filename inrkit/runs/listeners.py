@@ -13,19 +13,27 @@ from typing import Any
 import torch
 
 from inrkit.runs.run import Run
-from inrkit.training.loop import Listener, Trainer
+from inrkit.training.listener import Listener
+from inrkit.training.member import Member
 
 
 class History(Listener):
-    """Writes metrics.jsonl, a row an evaluation."""
+    """Writes metrics.jsonl, a row an evaluation.
+
+    Args:
+        run: to write to.
+
+    Attributes:
+        rows: all of them, those from before a resumption included.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, float]] = []
 
-    def on_evaluation(self, trainer: Trainer, row: dict[str, float]) -> None:
+    def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         self.rows.append(row)
-        self.run.write_history(self.rows)
+        self.run.append_history(row)
 
 
 class Checkpoints(Listener):
@@ -43,33 +51,35 @@ class Checkpoints(Listener):
         self.elapsed = elapsed
         self._last = time.monotonic()
 
-    def on_step(self, trainer: Trainer, selected: int) -> None:
+    def on_step(self, member: Member, selected: int) -> None:
         if time.monotonic() - self._last >= self.seconds:
-            self._write(trainer)
+            self._write(member)
 
-    def on_end(self, trainer: Trainer) -> None:
-        self._write(trainer)
+    def on_end(self, member: Member) -> None:
+        self._write(member)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, member: Member) -> None:
         # A checkpoint of a diverged network would overwrite one that is worth resuming from.
-        if all(bool(torch.isfinite(parameter).all()) for parameter in trainer.network.parameters()):
-            self.run.write_checkpoint({**trainer.state_dict(), "elapsed": self.elapsed()})
+        if all(bool(torch.isfinite(parameter).all()) for parameter in member.network.parameters()):
+            self.run.write_checkpoint({**member.state_dict(), "elapsed": self.elapsed()})
         self._last = time.monotonic()
 
 
 class Interrupts(Listener):
-    """Ends the training after the present step on Ctrl-C or SIGTERM; a second one ends it at once.
+    """Ends trainings after the present step on Ctrl-C or SIGTERM; a second one ends them at once.
 
     A context manager: signals are caught inside it, and only in the main thread, where Python delivers them.
     """
 
     def __init__(self) -> None:
-        self._trainer: Trainer | None = None
+        self._members: list[Member] = []
         self._before: dict[signal.Signals, Any] = {}
         self._told = False
 
-    def on_start(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def on_start(self, member: Member) -> None:
+        self._members.append(member)
+        if self._told:
+            member.stop()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -82,8 +92,9 @@ class Interrupts(Listener):
             signal.signal(*self._before.popitem())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._trainer is None or self._told:
+        if not self._members or self._told:
             raise KeyboardInterrupt
         self._told = True
         os.write(2, b"stopping after this step; once more stops at once\n")  # print may not be entered twice
-        self._trainer.stop()
+        for member in self._members:
+            member.stop()

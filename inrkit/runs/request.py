@@ -15,7 +15,7 @@ from inrkit.plugins.options import field_names, nearest
 from inrkit.runs.execute import execute
 from inrkit.runs.run import Run, default_folder
 from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
-from inrkit.training.loop import Listener
+from inrkit.training.listener import Listener
 
 
 def fit(

@@ -15,11 +15,13 @@ import torch
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError, RunError
-from inrkit.files import to_json, write_text, written_whole
+from inrkit.files import append_text, to_json, write_text, written_whole
 from inrkit.runs.field import Field
 from inrkit.signals.modality import Modality
 
-_CHECKPOINT_FORMAT = 3
+_CHECKPOINT_FORMAT = 4
+_READABLE = (3, 4)
+"""Formats of checkpoints that can be resumed; 3 is that of version 0.1.0."""
 
 
 class Run:
@@ -71,7 +73,9 @@ class Run:
         if not path.exists():
             return []
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # What follows the last line's end was being written when the run was killed.
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
                 row = json.loads(line)
                 rows.append({**_numbers(row), "step": int(row["step"])})
@@ -118,6 +122,10 @@ class Run:
         """Write metrics.jsonl anew."""
         write_text(self.folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
 
+    def append_history(self, row: dict[str, float]) -> None:
+        """Add a row to metrics.jsonl."""
+        append_text(self.folder / "metrics.jsonl", to_json(row) + "\n")
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
         write_text(self.folder / "result.json", to_json(result, indent=2) + "\n")
@@ -161,7 +169,7 @@ class Run:
                 state = torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:  # torch raises whatever damaged bytes lead it to
             raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
-        if not isinstance(state, dict) or state.get("format") != _CHECKPOINT_FORMAT:
+        if not isinstance(state, dict) or state.get("format") not in _READABLE:
             raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
         return state
 

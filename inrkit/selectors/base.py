@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
+from inrkit.selectors.draws.quasirandom import QuasiRandom
 from inrkit.selectors.draws.subsets import gaps_before, sample_besides
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio, share_of
@@ -24,13 +25,15 @@ class Selection:
     """The coordinates that train the network at one step.
 
     Args:
-        indices: (k,) int64, distinct, on the selector's device; None for all N, in order.
+        indices: (k,) int64, distinct, on the selector's device.
         weights: (k,) float32 above 0, how much each coordinate's error counts in the loss, on the scale of a mean
             over the selected; None for 1 each.
+        whole: whether they are all N coordinates in order, which `everything` gives.
     """
 
-    indices: Tensor | None
+    indices: Tensor
     weights: Tensor | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Survey:
     """Coordinates whose errors a selector wants to know before it selects; they are not trained on for that.
 
     Args:
-        indices: (k,) int64, distinct; None for all N, in order.
+        indices: (k,) int64, distinct.
         influence: whether `Errors.influence` is wanted too, which costs about three times as much again.
     """
 
-    indices: Tensor | None
+    indices: Tensor
     influence: bool = False
 
 
@@ -130,6 +133,10 @@ class Selector(ABC):
     def restart(self) -> None:
         """Forget what was learnt of the coordinates: they are others from now on."""
 
+    def everything(self) -> Selection:
+        """All N coordinates, in order."""
+        return Selection(torch.arange(self.count, device=self.device), whole=True)
+
     def draw_besides(self, taken: Tensor, count: int) -> Tensor:
         """(count,) distinct indices, drawn uniformly from the coordinates that are not among the (n,) `taken`.
 
@@ -199,6 +206,11 @@ class RatioSelector(Selector):
     def size(self, progress: Progress) -> int:
         scheduled: int = self.options.scheduled_size(self.count, progress.before)
         return scheduled
+
+
+def quasirandom(operator: FitnessOperator, generator: torch.Generator) -> QuasiRandom:
+    """A quasi-random sequence of a signal's coordinates, even over the operator's layout of them."""
+    return QuasiRandom(operator.layout, generator, operator.placed)
 
 
 def rankable(errors: Tensor) -> Tensor:

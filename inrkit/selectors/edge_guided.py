@@ -67,7 +67,7 @@ class EdgeGuided(RatioSelector):
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
         if k == self.count:
-            return Selection(None)
+            return self.everything()
         if self._edges is None:
             self._edges = (self.operator.edges() >= self.options.threshold).nonzero()[:, 0]
         # Exponential times at rates w: the first k to come are k successive draws in proportion to w
@@ -83,7 +83,7 @@ class EdgeGuided(RatioSelector):
 
     def _moved(self, edges: Tensor) -> Tensor:
         """The edges at their places of this step; free points have no order along which to move."""
-        if self.operator.dataset.grid_shape is None:
+        if self.operator.neighbourhood.lattice is None:
             return edges
         least, most = self.options.shift_least, self.options.shift_most
         shift = torch.randint(least, most + 1, edges.shape, generator=self.generator, device=self.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import DRAWS, SELECTORS, Errors, RatioOptions, Selection, Selector, rankable
+from inrkit.selectors.base import DRAWS, SELECTORS, Errors, RatioOptions, Selection, Selector, quasirandom, rankable
 from inrkit.selectors.draws.subsets import gaps_before, sample_besides
 from inrkit.selectors.draws.tiles import Tiles, Tour
 from inrkit.selectors.progress import Progress
@@ -79,7 +79,7 @@ class Evos(Selector):
     ) -> None:
         super().__init__(options, count, operator, seed, device)
         self._tour = Tour(Tiles(operator.layout, _TILE), self.generator)
-        self._sequence = operator.sequence(self.generator) if options.draw == "quasi-random" else None
+        self._sequence = quasirandom(operator, self.generator) if options.draw == "quasi-random" else None
         self._visited: Tensor | None = None
         """(P,) indices that the last key step visited; None for all N. What follows counts places among them."""
         self._ranking = torch.empty(0, dtype=torch.int64, device=device)
@@ -121,7 +121,10 @@ class Evos(Selector):
     def select(self, progress: Progress) -> Selection:
         if self._is_due(progress):
             part = self.size(progress)
-            self._visited = None if part == self.count else self.operator.placed(self._tour.next(part))
+            if part == self.count:
+                self._visited = None
+                return self.everything()
+            self._visited = self.operator.placed(self._tour.next(part))
             return Selection(self._visited)
         k = self._selected(progress)
         self._choose_survivors(k - self.mutants(progress))

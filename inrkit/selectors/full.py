@@ -25,4 +25,4 @@ class Full(Selector):
         return self.count
 
     def select(self, progress: Progress) -> Selection:
-        return Selection(None)
+        return self.everything()

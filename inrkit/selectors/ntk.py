@@ -67,7 +67,7 @@ class NtkGuidedTeaching(RatioSelector):
         if guided == 0 or self.size(progress) == self.count:
             return None
         due = self._is_due(progress) or len(self._ranking) == 0
-        return Survey(None, influence=influential > 0 and due)
+        return Survey(self.everything().indices, influence=influential > 0 and due)
 
     def surveyed(self, progress: Progress) -> int:
         guided, influential = self.guided(progress)
@@ -87,7 +87,7 @@ class NtkGuidedTeaching(RatioSelector):
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
         if k == self.count:
-            return Selection(None)
+            return self.everything()
         guided, self._guided = self._guided, self._guided[:0]
         return Selection(torch.cat([guided, self.draw_besides(guided, k - len(guided))]))
 

@@ -62,26 +62,26 @@ class SoftMining(RatioSelector):
         self, options: SoftMiningOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
     ) -> None:
         super().__init__(options, count, operator, seed, device)
-        self._positions = torch.empty(0, operator.dataset.dimensions, device=device)
+        self._positions = torch.empty(0, operator.neighbourhood.dimensions, device=device)
         self._mean, self._bound = 1.0, float("inf")
         self._cumulative: Tensor | None = None
 
     @property
     def cached_numbers(self) -> float:
         # The float64 sums of edge strengths, and the positions.
-        return 2 + self.operator.dataset.dimensions * self.options.largest_size(self.count) / self.count
+        return 2 + self.operator.neighbourhood.dimensions * self.options.largest_size(self.count) / self.count
 
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
         positions = self._positions[max(0, len(self._positions) - k) :]
         positions = torch.cat([self._anywhere(k - len(positions)), positions])
-        indices = self.operator.dataset.nearest(positions)
+        indices = self.operator.neighbourhood.nearest(positions)
         ranked, order = indices.sort(stable=True)
         repeated = ranked[1:] == ranked[:-1]
         surplus = order[1:][repeated]
         fresh = self.draw_besides(torch.cat([ranked[:1], ranked[1:][~repeated]]), len(surplus))
         indices[surplus] = fresh
-        positions[surplus] = self.operator.dataset.coordinates(fresh)
+        positions[surplus] = self.operator.neighbourhood.coordinates(fresh)
         self._positions = positions
         return Selection(indices)
 
@@ -96,13 +96,13 @@ class SoftMining(RatioSelector):
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         assert errors.slope is not None
-        options, dataset, k = self.options, self.operator.dataset, len(self._positions)
+        options, k = self.options, len(self._positions)
         correction = self.correction(progress, errors)
         self._bound = float(correction.mean() + options.spread * correction.std(correction=0))
         correction.clamp_(max=self._bound)
         self._mean = float(correction.mean())
 
-        spacing = torch.tensor(dataset.spacing, device=self.device)
+        spacing = torch.tensor(self.operator.neighbourhood.spacing, device=self.device)
         steepness = errors.slope / (errors.squared * correction + torch.finfo(torch.float32).eps)[:, None]
         noise = torch.randn(self._positions.shape, generator=self.generator, device=self.device)
         drift = spacing.square() * torch.nan_to_num(steepness) * (options.step * self.count / (2 * k))
@@ -136,7 +136,7 @@ class SoftMining(RatioSelector):
     def _anywhere(self, count: int) -> Tensor:
         """(count, D) places of uniformly random coordinates."""
         drawn = torch.randint(self.count, (count,), generator=self.generator, device=self.device)
-        return self.operator.dataset.coordinates(drawn)
+        return self.operator.neighbourhood.coordinates(drawn)
 
     def _at_edges(self, count: int) -> Tensor:
         """(count, D) places of coordinates drawn in proportion to their edge strength."""
@@ -146,4 +146,4 @@ class SoftMining(RatioSelector):
             self._cumulative = strength.cumsum(0, dtype=torch.float64)
         heights = torch.rand(count, generator=self.generator, device=self.device, dtype=torch.float64)
         drawn = torch.searchsorted(self._cumulative, heights * self._cumulative[-1], right=True)
-        return self.operator.dataset.coordinates(drawn.clamp_(max=self.count - 1))
+        return self.operator.neighbourhood.coordinates(drawn.clamp_(max=self.count - 1))

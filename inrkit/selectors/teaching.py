@@ -58,7 +58,7 @@ class ImplicitNeuralTeaching(Selector):
         return len(self._subset)
 
     def survey(self, progress: Progress) -> Survey | None:
-        return Survey(None) if self._chooses(progress) else None
+        return Survey(self.everything().indices) if self._chooses(progress) else None
 
     def surveyed(self, progress: Progress) -> int:
         return self.count if mines(self.options.mining, progress) else 0
@@ -67,7 +67,7 @@ class ImplicitNeuralTeaching(Selector):
         self._subset = largest(errors.squared, self.options.scheduled_size(self.count, progress.before))
 
     def select(self, progress: Progress) -> Selection:
-        return Selection(None if len(self._subset) == self.count else self._subset)
+        return self.everything() if len(self._subset) == self.count else Selection(self._subset)
 
     def restart(self) -> None:
         self._subset = self._subset[:0]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, RatioSelector, Selection
+from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, RatioSelector, Selection, quasirandom
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.progress import Progress
 from inrkit.signals.operators import FitnessOperator
@@ -30,12 +30,12 @@ class Uniform(RatioSelector):
         self, options: UniformOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
     ) -> None:
         super().__init__(options, count, operator, seed, device)
-        self._sequence = operator.sequence(self.generator) if options.draw == "quasi-random" else None
+        self._sequence = quasirandom(operator, self.generator) if options.draw == "quasi-random" else None
 
     def select(self, progress: Progress) -> Selection:
         k = self.size(progress)
         if k == self.count:
-            return Selection(None)
+            return self.everything()
         if self._sequence is not None:
             return Selection(self._sequence.next(k))
         return Selection(sample_without_replacement(self.count, k, self.generator))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from inrkit.errors import DataError
-from inrkit.signals.embeddings import Embedding
 from inrkit.signals.lattice import lattice_coordinates
-from inrkit.signals.transforms import Identity, ValueTransform, as_float
 
 # Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
 _UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
 _SCAN = 1 << 22
+_CHUNK = 1 << 20
+"""Numbers that are read at a time where all of a signal is looked at."""
 
 
 class CoordinateDataset:
     """A signal: coordinates and the values there.
 
     On a lattice the coordinates are computed from indices when needed; free points are stored. Values stay in
-    their file's dtype, a memory map if they came as one, and are normalised when gathered.
+    their file's dtype, a memory map if they came as one. What a network learns of them is a `Signal`.
 
     Args:
         values: (*grid_shape, C), or (N, C) with `points`; bool, integer or real.
@@ -35,7 +35,6 @@ class CoordinateDataset:
         affine: (D, D + 1) map from [−1, 1]^D to physical units; the identity if not given.
         channel_weights: C numbers that reduce the channels to the one value whose high frequencies count
             (luma for RGB); the mean if not given.
-        transform: map from stored values to the network's range.
         metadata: what the modality needs to write a reconstruction, plain JSON; "notes" are sentences that a user
             is told before the fit.
         weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1.
@@ -55,7 +54,6 @@ class CoordinateDataset:
         points: np.ndarray | None = None,
         affine: np.ndarray | None = None,
         channel_weights: tuple[float, ...] | None = None,
-        transform: ValueTransform | None = None,
         metadata: dict[str, Any] | None = None,
         weights: np.ndarray | None = None,
         resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
@@ -81,8 +79,6 @@ class CoordinateDataset:
                 f"affine has shape {self.affine.shape} and there are {len(self.channel_weights)} channel weights; "
                 f"expected {(dimensions, dimensions + 1)} and {channels}"
             )
-        self.transform = transform or Identity()
-        self.embedding: Embedding | None = None
         self.metadata = metadata or {}
         self.weights = None if weights is None else self._spread(weights)
         self.resample = resample
@@ -155,58 +151,6 @@ class CoordinateDataset:
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
         return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
 
-    def embedded(self, coordinates: Tensor) -> Tensor:
-        """(…, D) coordinates as the network's inputs, (…, E)."""
-        return coordinates if self.embedding is None else self.embedding(coordinates)
-
-    def inputs(self, indices: Tensor | slice) -> Tensor:
-        """(k, E) float32 network inputs of `indices`: the coordinates, embedded."""
-        return self.embedded(self.coordinates(indices))
-
-    @cached_property
-    def tree(self) -> Any:
-        """A scipy KDTree of the free points."""
-        from scipy.spatial import KDTree
-
-        return KDTree(self.coordinates(slice(0, len(self))).cpu().numpy())
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """D typical distances between neighbours: of the cells of a lattice, or of as many points spread evenly."""
-        if self.grid_shape is None:
-            return (2 / len(self) ** (1 / self.dimensions),) * self.dimensions
-        return tuple(2 / length for length in self.grid_shape)
-
-    def nearest(self, positions: Tensor) -> Tensor:
-        """(k,) int64 indices of the coordinates nearest to (k, D) positions, which may lie outside."""
-        if self.grid_shape is None:
-            _, near = self.tree.query(positions.cpu().numpy(), workers=-1)
-            return torch.from_numpy(np.asarray(near)).to(self.device, torch.int64)
-        indices = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
-        for axis, length in enumerate(self.grid_shape):
-            cell = ((positions[:, axis].to(torch.float64) + 1) * (length / 2)).floor().to(torch.int64)
-            indices = indices * length + cell.clamp(0, length - 1)
-        return indices
-
-    def slopes(self, indices: Tensor | slice) -> Tensor:
-        """(k, C, D) float32 gradient of the targets with respect to the coordinates, by central differences.
-
-        One-sided at the lattice's edge; zero along an axis of length 1, and for free points, whose neighbours are
-        not known.
-        """
-        if isinstance(indices, slice):
-            indices = torch.arange(*indices.indices(len(self)), device=self.device)
-        slopes = torch.zeros(len(indices), self.channels, self.dimensions, device=self.device)
-        stride = 1
-        for axis, length in reversed(list(enumerate(self.grid_shape or ()))):
-            along = torch.div(indices, stride, rounding_mode="floor") % length
-            below, above = (along > 0).to(torch.int64), (along < length - 1).to(torch.int64)
-            distance = (below + above).clamp(min=1)[:, None] * (2 / length)
-            difference = self.targets(indices + above * stride) - self.targets(indices - below * stride)
-            slopes[:, :, axis] = difference / distance
-            stride *= length
-        return slopes
-
     def weights_of(self, indices: Tensor | slice) -> Tensor | None:
         """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
         if self.weights is None:
@@ -222,7 +166,6 @@ class CoordinateDataset:
         if self.resample is None or number == self.round:
             return
         points, values = self.resample(number)
-        self.__dict__.pop("tree", None)
         self.points = torch.as_tensor(np.asarray(points, dtype=np.float32)).to(self.device)
         self.values = _as_tensor(values).reshape(-1, self.channels).to(self.device)
         self.round = number
@@ -234,9 +177,20 @@ class CoordinateDataset:
             return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
         return as_float(values)
 
-    def targets(self, indices: Tensor | slice) -> Tensor:
-        """(k, C) float32 values of `indices` in the network's range."""
-        return self.transform.encode(self.stored(indices)).to(torch.float32)
+    def chunks(self) -> Iterator[Tensor]:
+        """All stored values in order, (k, C) float64, some at a time."""
+        rows = max(1, _CHUNK // self.channels)
+        for start in range(0, len(self), rows):
+            yield self.stored(slice(start, start + rows)).to(torch.float64)
+
+    def sample(self, count: int) -> Tensor:
+        """(n,) float64 stored values: all of them, or those of about `count` / C coordinates, the same each time."""
+        rows = max(1, count // self.channels)
+        chosen: Tensor | slice = slice(0, len(self))
+        if len(self) > rows:
+            drawn = torch.randint(len(self), (rows,), generator=torch.Generator().manual_seed(0))
+            chosen = drawn.sort().values.to(self.device)  # in the order in which a memory map is read fastest
+        return self.stored(chosen).to(torch.float64).reshape(-1)
 
     def to(self, device: torch.device) -> CoordinateDataset:
         """The same signal with its values on `device`."""
@@ -283,3 +237,9 @@ def _as_tensor(values: np.ndarray) -> Tensor:
         # Torch warns of read-only memory because it could write to it; nothing here writes to values.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
+
+
+def as_float(values: Tensor) -> Tensor:
+    """Stored values as float32, or as float64 where float32 would lose whole numbers."""
+    wide = values.dtype in (torch.float64, torch.int32, torch.int64)
+    return values.to(torch.float64 if wide else torch.float32)

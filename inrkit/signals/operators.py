@@ -18,8 +18,8 @@ from torch import Tensor
 from inrkit.errors import ConfigError
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
-from inrkit.selectors.draws.quasirandom import QuasiRandom
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.neighbourhood import Neighbourhood
+from inrkit.signals.signal import Signal
 
 OPERATORS: Registry[FitnessOperator] = Registry("operator", "inrkit.operators")
 
@@ -33,17 +33,22 @@ class FitnessOperator(ABC):
 
     Args:
         options: an instance of the subclass's `Options`.
-        dataset: the signal.
+        signal: whose fields it acts on.
+
+    Attributes:
+        neighbourhood: where the signal's coordinates lie.
     """
 
     Options: ClassVar[type]
 
-    def __init__(self, options: Any, dataset: CoordinateDataset) -> None:
+    def __init__(self, options: Any, signal: Signal) -> None:
         self.options = options
-        self.dataset = dataset
+        self._signal = signal
+        self.neighbourhood = Neighbourhood(signal.dataset)
 
     def rebuild(self) -> None:
-        """Follow the dataset to its new points; a lattice stays where it is."""
+        """Follow the signal to its new points; a lattice stays where it is."""
+        self.neighbourhood = Neighbourhood(self._signal.dataset)
 
     @abstractmethod
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,15 +92,11 @@ class FitnessOperator(ABC):
     @property
     def layout(self) -> tuple[int, ...]:
         """The lattice over which `placed` lays the coordinates out: their own, or a line."""
-        return self.dataset.grid_shape or (len(self.dataset),)
+        return self.neighbourhood.lattice or (len(self._signal),)
 
     def placed(self, cells: Tensor) -> Tensor:
         """(k,) indices of the coordinates in (k,) `cells` of the layout, where neighbours lie close to each other."""
         return cells
-
-    def sequence(self, generator: torch.Generator) -> QuasiRandom:
-        """A quasi-random sequence of the coordinates, even over the layout."""
-        return QuasiRandom(self.layout, generator, self.placed)
 
     def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
         """(k,) entries at `indices` of Lᵀ applied to the field that is `values` at `indices` and zero elsewhere.
@@ -123,13 +124,12 @@ class FitnessOperator(ABC):
             (N,) float32 ≥ 0, of the channel-weighted targets; zero where there are no neighbours.
         """
         strengths = []
-        weights = self.dataset.channel_weights
-        for part in torch.arange(len(self.dataset), device=self.dataset.device).split(_ROWS):
+        for part in torch.arange(len(self._signal), device=self._signal.device).split(_ROWS):
             columns, entries = self.rows(part)
-            own = self.dataset.targets(part) @ weights
+            own = self._signal.reduced(part)
             square = torch.zeros_like(own)
             for column, entry in zip(columns.unbind(-1), entries.unbind(-1), strict=True):
-                difference = self.dataset.targets(column) @ weights - own
+                difference = self._signal.reduced(column) - own
                 square += torch.where(entry != 0, difference, 0).square_()
             strengths.append((square / 2).sqrt_())
         return torch.cat(strengths)
@@ -156,13 +156,13 @@ class LatticeLaplacian(FitnessOperator):
 
     Options = LaplacianOptions
 
-    def __init__(self, options: LaplacianOptions, dataset: CoordinateDataset) -> None:
-        super().__init__(options, dataset)
-        if dataset.grid_shape is None:
+    def __init__(self, options: LaplacianOptions, signal: Signal) -> None:
+        super().__init__(options, signal)
+        if self.neighbourhood.lattice is None:
             raise ConfigError(
                 "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
             )
-        self.shape = dataset.grid_shape
+        self.shape = self.neighbourhood.lattice
         wrong = [axis for axis in options.periodic if not 0 <= axis < len(self.shape)]
         if wrong:
             raise ConfigError(
@@ -223,19 +223,24 @@ class GraphLaplacian(FitnessOperator):
 
     Options = GraphLaplacianOptions
 
-    def __init__(self, options: GraphLaplacianOptions, dataset: CoordinateDataset) -> None:
-        super().__init__(options, dataset)
-        self.rebuild()
+    def __init__(self, options: GraphLaplacianOptions, signal: Signal) -> None:
+        super().__init__(options, signal)
+        self._connect()
 
     def rebuild(self) -> None:
-        dataset = self.dataset
-        wanted = min(self.options.neighbours, len(dataset) - 1)
+        super().rebuild()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Find every point's neighbours."""
+        tree, device = self.neighbourhood.tree, self._signal.device
+        wanted = min(self.options.neighbours, len(self._signal) - 1)
         # The nearest point is the point itself, or another one at the same place, which is as good.
-        _, near = dataset.tree.query(dataset.tree.data, k=[*range(1, wanted + 2)], workers=-1)
-        self._columns = torch.from_numpy(near).to(dataset.device, torch.int64)
+        _, near = tree.query(tree.data, k=[*range(1, wanted + 2)], workers=-1)
+        self._columns = torch.from_numpy(near).to(device, torch.int64)
         # Each leaf of the tree, and each branch, is a run of this order.
-        self._order = torch.from_numpy(dataset.tree.indices).to(dataset.device, torch.int64)
-        self._weights = torch.ones(wanted + 1, device=dataset.device)
+        self._order = torch.from_numpy(tree.indices).to(device, torch.int64)
+        self._weights = torch.ones(wanted + 1, device=device)
         self._weights[0] = -wanted
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 
 _SEGMENT = 1 << 14
 """Longest stretch of an axis that one spectrum is taken of; a longer axis is cut into such stretches."""
@@ -17,26 +17,26 @@ _AT_A_TIME = 1 << 20
 """Values that are gathered at a time."""
 
 
-def spectral_edges(dataset: CoordinateDataset, share: float) -> tuple[float, ...] | None:
+def spectral_edges(signal: Signal, share: float) -> tuple[float, ...] | None:
     """The angular frequency along each axis below which a share of the signal's energy lies.
 
     Args:
-        dataset: the signal; its channels count as `channel_weights` says.
+        signal: its channels count as its dataset's `channel_weights` say.
         share: of the energy, its mean aside; in (0, 1).
 
     Returns:
         D numbers, in radians a unit of coordinate, where an axis has two units: 0 along an axis where the signal is
         constant; π·n/2 at most, for an axis of n cells. None for free points.
     """
-    if dataset.grid_shape is None:
+    if signal.dataset.grid_shape is None:
         return None
     return tuple(
-        _edge(energy_spectrum(dataset, axis), share) * math.pi * length / 2
-        for axis, length in enumerate(dataset.grid_shape)
+        _edge(energy_spectrum(signal, axis), share) * math.pi * length / 2
+        for axis, length in enumerate(signal.dataset.grid_shape)
     )
 
 
-def energy_spectrum(dataset: CoordinateDataset, axis: int) -> Tensor:
+def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     """Energy of a lattice along one axis at F frequencies from 0 to half a cycle a cell.
 
     The mean of the periodograms of stretches along the axis, each less its mean and under a Hann window (Welch's
@@ -45,6 +45,7 @@ def energy_spectrum(dataset: CoordinateDataset, axis: int) -> Tensor:
     Returns:
         (F,) float64.
     """
+    dataset = signal.dataset
     shape = dataset.grid_shape or (len(dataset),)
     length = shape[axis]
     size = min(length, _SEGMENT)
@@ -66,7 +67,7 @@ def energy_spectrum(dataset: CoordinateDataset, axis: int) -> Tensor:
     total = torch.zeros(size // 2 + 1, dtype=torch.float64)
     for begin in first.split(max(1, _AT_A_TIME // (size * dataset.channels))):
         indices = begin[:, None] + torch.arange(size) * stride
-        values = dataset.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
+        values = signal.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
         values = values.view(-1, size)
         values = (values - values.mean(dim=1, keepdim=True)) * window
         total += torch.fft.rfft(values).abs().square().sum(dim=0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,29 @@ from torch import Tensor
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 
-if TYPE_CHECKING:
-    from inrkit.signals.dataset import CoordinateDataset
-
 TRANSFORMS: Registry[ValueTransform] = Registry("transform", "inrkit.transforms")
 
-_SCAN = 1 << 20
-"""Numbers that are read at a time where all of a signal is looked at."""
+
+class StoredValues(Protocol):
+    """What a transform may know of the values that it is fitted to; a CoordinateDataset is one."""
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest value present."""
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value that the dtype can hold; None for real numbers."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values in their file."""
+
+    def chunks(self) -> Iterable[Tensor]:
+        """All values in order, (k, C) float64, some at a time."""
+
+    def sample(self, count: int) -> Tensor:
+        """(n,) float64: all values, or about `count` of them, the same each time."""
 
 
 @TRANSFORMS.base
@@ -36,8 +52,8 @@ class ValueTransform(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, options: Any, dataset: CoordinateDataset) -> ValueTransform:
-        """Choose the map's constants from the dataset's values and dtype."""
+    def fit(cls, options: Any, values: StoredValues) -> ValueTransform:
+        """Choose the map's constants from the values and their dtype."""
 
     @classmethod
     @abstractmethod
@@ -81,12 +97,12 @@ class MinMax(ValueTransform):
         self._scale = (high - low) / 2 or 1.0
 
     @classmethod
-    def fit(cls, options: MinMaxOptions, dataset: CoordinateDataset) -> MinMax:
-        full = dataset.value_range
-        eight_bit = full is not None and dataset.values.dtype.itemsize == 1
+    def fit(cls, options: MinMaxOptions, values: StoredValues) -> MinMax:
+        full = values.value_range
+        eight_bit = full is not None and values.dtype.itemsize == 1
         if full is not None and (options.range == "full" or (options.range == "auto" and eight_bit)):
             return cls(*full)
-        return cls(*dataset.extent)
+        return cls(*values.extent)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> MinMax:
@@ -114,7 +130,7 @@ class Identity(ValueTransform):
     Options = IdentityOptions
 
     @classmethod
-    def fit(cls, options: IdentityOptions, dataset: CoordinateDataset) -> Identity:
+    def fit(cls, options: IdentityOptions, values: StoredValues) -> Identity:
         return cls()
 
     @classmethod
@@ -155,15 +171,15 @@ class ZScore(ValueTransform):
         self._scale = deviation or 1.0
 
     @classmethod
-    def fit(cls, options: ZScoreOptions, dataset: CoordinateDataset) -> ZScore:
-        low, high = dataset.extent
+    def fit(cls, options: ZScoreOptions, values: StoredValues) -> ZScore:
+        low, high = values.extent
         # Sums about the middle lose nothing to a large offset.
-        middle, total, squared = (low + high) / 2, 0.0, 0.0
-        for values in _chunks(dataset):
-            centred = values - middle
+        middle, total, squared, count = (low + high) / 2, 0.0, 0.0, 0
+        for chunk in values.chunks():
+            centred = chunk - middle
             total += float(centred.sum())
             squared += float(centred.square().sum())
-        count = len(dataset) * dataset.channels
+            count += chunk.numel()
         mean = total / count
         return cls(middle + mean, math.sqrt(max(0.0, squared / count - mean**2)))
 
@@ -217,11 +233,11 @@ class SymmetricPower(ValueTransform):
         self._span = (high - low) + below + above
 
     @classmethod
-    def fit(cls, options: SymmetricPowerOptions, dataset: CoordinateDataset) -> SymmetricPower:
-        low, high = dataset.extent
+    def fit(cls, options: SymmetricPowerOptions, values: StoredValues) -> SymmetricPower:
+        low, high = values.extent
         if low == high:
             return cls(low, high, 1.0, 0.5, 0.5)
-        below = _Shares(dataset)
+        below = _Shares(values)
         power = _symmetric_power(below, options)
         lower = options.margin * below(options.edge)
         upper = options.margin * (1 - below(1 - options.edge))
@@ -256,14 +272,14 @@ class _Shares:
     """The share of a signal's values that lie below a place in its range.
 
     Args:
-        dataset: whose values are not all the same.
+        values: not all the same.
     """
 
-    def __init__(self, dataset: CoordinateDataset) -> None:
-        low, high = dataset.extent
+    def __init__(self, values: StoredValues) -> None:
+        low, high = values.extent
         counts = torch.zeros(_BINS, dtype=torch.float64)
-        for values in _chunks(dataset):
-            counts += torch.histc((values - low) / (high - low), _BINS, 0, 1).cpu()
+        for chunk in values.chunks():
+            counts += torch.histc((chunk - low) / (high - low), _BINS, 0, 1).cpu()
         self._below = torch.cat([torch.zeros(1, dtype=torch.float64), counts.cumsum(0) / counts.sum()])
 
     def __call__(self, place: float) -> float:
@@ -323,14 +339,14 @@ class BoxCox(ValueTransform):
         self._center, self._scale = (first + last) / 2, (last - first) / 2
 
     @classmethod
-    def fit(cls, options: BoxCoxOptions, dataset: CoordinateDataset) -> BoxCox:
+    def fit(cls, options: BoxCoxOptions, values: StoredValues) -> BoxCox:
         from scipy import optimize, stats
 
-        low, high = dataset.extent
-        values = _sample(dataset)
-        if values.min() == values.max():
+        low, high = values.extent
+        sample = values.sample(_SAMPLED).cpu().numpy()
+        if sample.min() == sample.max():
             return cls(low, high, 1.0)
-        shifted = (values - low) / (high - low) + _SHIFT
+        shifted = (sample - low) / (high - low) + _SHIFT
         found = optimize.minimize_scalar(
             lambda exponent: -stats.boxcox_llf(exponent, shifted), bounds=_EXPONENTS, method="bounded"
         )
@@ -366,26 +382,3 @@ _EXPONENTS = (-2.0, 3.0)
 """Where λ is sought: from x = 0.1 to 1.1 the inverse is nowhere steeper than about 70, see `_STEEPEST`."""
 _SAMPLED = 1 << 17
 """Numbers that λ is fitted to."""
-
-
-def _chunks(dataset: CoordinateDataset) -> Iterator[Tensor]:
-    """All stored values, in float64, some at a time."""
-    rows = max(1, _SCAN // dataset.channels)
-    for start in range(0, len(dataset), rows):
-        yield dataset.stored(slice(start, start + rows)).to(torch.float64)
-
-
-def _sample(dataset: CoordinateDataset) -> np.ndarray:
-    """(n,) float64 stored values: all of them, or of a fixed random choice of coordinates."""
-    rows = max(1, _SAMPLED // dataset.channels)
-    chosen: Tensor | slice = slice(0, len(dataset))
-    if len(dataset) > rows:
-        drawn = torch.randint(len(dataset), (rows,), generator=torch.Generator().manual_seed(0))
-        chosen = drawn.sort().values.to(dataset.device)  # in the order in which a memory map is read fastest
-    return dataset.stored(chosen).to(torch.float64).cpu().numpy().reshape(-1)
-
-
-def as_float(values: Tensor) -> Tensor:
-    """Stored values as float32, or as float64 where float32 would lose whole numbers."""
-    wide = values.dtype in (torch.float64, torch.int32, torch.int64)
-    return values.to(torch.float64 if wide else torch.float32)

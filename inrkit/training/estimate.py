@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
@@ -12,7 +13,8 @@ import torch
 
 from inrkit.device import resident_bytes
 from inrkit.selectors.progress import Progress
-from inrkit.training.loop import Trainer
+from inrkit.training.member import Member
+from inrkit.training.randomness import caller_undisturbed
 
 _SAMPLE = 10_000
 """How many of a long training's steps stand for all of them."""
@@ -31,13 +33,13 @@ class Estimate:
     memory: int
 
 
-def estimate(trainer: Trainer) -> Estimate:
+def estimate(member: Member) -> Estimate:
     """Time a chunk forwards and backwards, count the bytes that it keeps, and scale both to the whole training.
 
-    The network's gradients are cleared afterwards; nothing else changes.
+    Nothing of the training changes: what runs is a copy of the network.
     """
-    dataset, network = trainer.dataset, trainer.network
-    chunk = slice(0, min(trainer.chunk, len(dataset)))
+    signal, dataset, network = member.signal, member.signal.dataset, copy.deepcopy(member.network)
+    chunk = slice(0, min(member.chunk, len(dataset)))
     size = chunk.stop
     kept = 0
 
@@ -47,33 +49,33 @@ def estimate(trainer: Trainer) -> Estimate:
         return tensor
 
     def step() -> None:
-        (network(dataset.inputs(chunk)) - dataset.targets(chunk)).square().mean().backward()
+        (network(signal.inputs(chunk)) - signal.targets(chunk)).square().mean().backward()
 
-    with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        step()
-    each = min(_seconds(step, dataset.device) for _ in range(5)) / size
-    network.zero_grad()
+    with caller_undisturbed(dataset.device):
+        with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
+            step()
+        each = min(_seconds(step, dataset.device) for _ in range(5)) / size
 
-    steps = range(trainer.step + 1, trainer.steps + 1)
+    steps = range(member.step + 1, member.steps + 1)
     sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)
-    left = [Progress(step, trainer.steps) for step in sampled]
+    left = [Progress(step, member.steps) for step in sampled]
     trained = 0.0
     for progress in left:
-        selected = trainer.selector.size(progress)
-        twice = selected > trainer.chunk and trainer.objective.couples(progress)
-        trained += selected * (4 / 3 if twice else 1) + trainer.selector.surveyed(progress) / 3
+        selected = member.selector.size(progress)
+        twice = selected > member.chunk and member.objective.couples(progress)
+        trained += selected * (4 / 3 if twice else 1) + member.selector.surveyed(progress) / 3
     pace = each * trained / max(1, len(left))
     count = len(steps)
-    if trainer.budget is not None:
-        count = math.ceil(max(0.0, trainer.budget - trainer.seconds["train"]) / (pace or 1.0))
-    evaluations = math.ceil(count / trainer.evaluate_every)
-    evaluated = min(len(dataset), trainer.evaluate_most or len(dataset))
+    if member.budget is not None:
+        count = math.ceil(max(0.0, member.budget - member.seconds["train"]) / (pace or 1.0))
+    evaluations = math.ceil(count / member.evaluate_every)
+    evaluated = min(len(dataset), member.evaluate_most or len(dataset))
     seconds = pace * count + each * evaluations * evaluated / 3
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    numbers = trainer.selector.cached_numbers + trainer.objective.cached_numbers
-    first = [Progress(step, trainer.steps) for step in steps[:1]]
-    asked = [max(trainer.selector.size(progress), trainer.selector.surveyed(progress)) for progress in first]
+    numbers = member.selector.cached_numbers + member.objective.cached_numbers
+    first = [Progress(step, member.steps) for step in steps[:1]]
+    asked = [max(member.selector.size(progress), member.selector.surveyed(progress)) for progress in first]
     largest = min(len(dataset), max(asked, default=0))
     transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
     memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient

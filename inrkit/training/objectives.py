@@ -126,7 +126,7 @@ class CrossFrequencySupervision(MeanSquaredError):
 
     def coupling(self, progress: Progress, selection: Selection, residual: Tensor) -> Tensor:
         factor = 2 * self.options.weight / len(residual)
-        if selection.indices is None:
+        if selection.whole:
             return self.operator.adjoint(self.operator.response(residual)).mul_(factor)
         indices = selection.indices
         kept = self._residual[indices]
@@ -138,7 +138,7 @@ class CrossFrequencySupervision(MeanSquaredError):
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
         if not self.couples(progress):
             self._residual = self._scratch = self._residual[:0].clone()
-        elif selection.indices is None:
+        elif selection.whole:
             self._residual.copy_(errors.residual)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from inrkit.training.randomness import caller_undisturbed
 
 _MOST_VERSIONS = 1 << 16
 """Compiled versions of a class's `forward`: torch counts those of all its networks together, and refuses a ninth."""
@@ -26,12 +29,26 @@ class Compiled:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        for limit in ("recompile_limit", "accumulated_recompile_limit"):
-            setattr(torch._dynamo.config, limit, max(_MOST_VERSIONS, getattr(torch._dynamo.config, limit)))
-        _trust_processor()
         self._network = network
         self._callable: Callable[[Tensor], Tensor] = torch.compile(network, fullgraph=True)
         self._proven = False
+
+    @contextlib.contextmanager
+    def settings(self) -> Iterator[None]:
+        """What torch must be told while the network runs, since it may compile then; put back afterwards."""
+        from torch._inductor import config as inductor
+
+        limits = torch._dynamo.config
+        before = limits.recompile_limit, limits.accumulated_recompile_limit, inductor.cpp.vec_isa_ok
+        limits.recompile_limit = limits.accumulated_recompile_limit = _MOST_VERSIONS
+        if before[2] is None and platform.machine() in ("x86_64", "AMD64"):
+            # Use the vector instructions that the processor lists, without trying each out in a new process. The trials
+            # take a second of every process; a compiler that is recent enough for torch's headers knows them all.
+            inductor.cpp.vec_isa_ok = True
+        try:
+            yield
+        finally:
+            limits.recompile_limit, limits.accumulated_recompile_limit, inductor.cpp.vec_isa_ok = before
 
     def __call__(self, inputs: Tensor) -> Tensor:
         if len(inputs) < _FEWEST:
@@ -46,7 +63,7 @@ class Compiled:
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         kept = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
         # Whether a training was resumed must not show: nothing that this pass draws or counts may remain.
-        with torch.random.fork_rng(devices=[]):
+        with caller_undisturbed(inputs.device):
             try:
                 with torch.enable_grad(), warnings.catch_warnings():
                     # Some of what torch imports in order to compile, other parts of torch have deprecated.
@@ -61,14 +78,3 @@ class Compiled:
             for buffer, before in kept:
                 buffer.copy_(before)
         self._proven = True
-
-
-def _trust_processor() -> None:
-    """Let torch use the vector instructions that an x86 processor lists, without trying each out in a new process.
-
-    The trials take a second of every process. A compiler that is recent enough for torch's headers knows them all.
-    """
-    from torch._inductor import config
-
-    if config.cpp.vec_isa_ok is None and platform.machine() in ("x86_64", "AMD64"):
-        config.cpp.vec_isa_ok = True

@@ -1,0 +1,166 @@
+"""The errors and gradients of one member, computed chunk by chunk."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from inrkit.selectors import Errors, Selection, Survey
+from inrkit.selectors.progress import Progress
+from inrkit.signals.signal import Signal
+from inrkit.training.member import Member
+from inrkit.training.turn import Turn
+
+Gradients = Callable[[Member, Progress, Selection], tuple[Tensor, Errors]]
+"""What does as `backpropagate`."""
+
+
+def step(turn: Turn, known: tuple[Tensor, Errors] | None = None, compute: Gradients | None = None) -> None:
+    """Step a member's optimizer, which evaluates the loss once, or as often as a line search wants.
+
+    Args:
+        turn: whose selection is trained on; it is given the loss and the errors from before the update.
+        known: these two, if the parameters hold the gradients already.
+        compute: finds the gradients; `backpropagate`, if not given.
+    """
+    member, compute = turn.member, compute or backpropagate
+    seen: list[Errors] = []
+
+    def closure() -> Tensor:
+        if known is not None and not seen:
+            loss, errors = known
+        else:
+            member.optimizer.zero_grad()
+            loss, errors = compute(member, turn.progress, turn.selection)
+        if not seen:  # what counts is from before the update
+            seen.append(errors)
+        return loss
+
+    member.optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a Tensor too
+    turn.errors = seen[0]
+
+
+def backpropagate(member: Member, progress: Progress, selection: Selection) -> tuple[Tensor, Errors]:
+    """Add the gradient of the objective on the selection to the parameters' gradients.
+
+    Chunks are forgotten one by one. A term that links coordinates needs the residuals of all of them first:
+    those of a single chunk are at hand, several chunks pass through the network once more beforehand.
+
+    Returns:
+        The objective, a number, where its linking term is known by its gradient alone without that term; and the
+        errors of the selection.
+    """
+    signal, objective, dataset = member.signal, member.objective, member.signal.dataset
+    chunks = selection.indices.split(member.chunk)
+    count = len(selection.indices)
+    couples = objective.couples(progress)
+    coupling = None
+    if couples and len(chunks) > 1:
+        with torch.no_grad():
+            residuals = [_residual(member, chunk) @ dataset.channel_weights for chunk in chunks]
+        coupling = objective.coupling(progress, selection, torch.cat(residuals))
+    squared = torch.empty(count, device=signal.device)
+    weighted = torch.empty(count, device=signal.device)
+    total = torch.zeros((), dtype=torch.float64, device=signal.device)
+    slopes = []
+    start = 0
+    for chunk in chunks:
+        coordinates = dataset.coordinates(chunk).requires_grad_() if member.selector.needs_slope else None
+        residual = _residual(member, chunk, coordinates)
+        span = slice(start, start + len(chunk))
+        live = residual @ dataset.channel_weights
+        weighted[span] = live.detach()
+        squared[span] = residual.detach().square().mean(dim=-1)
+        pointwise = objective.pointwise(residual)
+        weights = dataset.weights_of(chunk)
+        if weights is not None:
+            pointwise, squared[span] = pointwise * weights, squared[span] * weights
+        factors = factors_of(member, progress, selection, span, Errors(squared[span], weighted[span]))
+        if factors is not None:
+            pointwise = pointwise * factors
+        loss = pointwise.sum() / count
+        total += loss.detach()
+        if couples:
+            if coupling is None:
+                coupling = objective.coupling(progress, selection, weighted)
+            loss = loss + (coupling[span] * live).sum()
+        loss.backward()
+        if coordinates is not None:
+            slopes.append(slope_of(coordinates.grad, count, factors))
+        start = span.stop
+    return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None)
+
+
+def measure(member: Member, survey: Survey) -> Errors:
+    """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
+    dataset = member.signal.dataset
+    squared, weighted = [], []
+    parameters = {name: value for name, value in member.network.named_parameters() if value.requires_grad}
+    direction = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    chunks = survey.indices.split(member.chunk)
+    for chunk in chunks:
+        with torch.set_grad_enabled(survey.influence):
+            residual = _residual(member, chunk)
+        weights = dataset.weights_of(chunk)
+        if survey.influence:
+            square = residual.square() if weights is None else residual.square() * weights[:, None]
+            half = square.sum() / 2
+            parts = torch.autograd.grad(half, list(parameters.values()), allow_unused=True)
+            for total, part in zip(direction.values(), parts, strict=True):
+                if part is not None:
+                    total += part
+        residual = residual.detach()
+        mean = residual.square().mean(dim=-1)
+        squared.append(mean if weights is None else mean * weights)
+        weighted.append(residual @ dataset.channel_weights)
+    influence = [_change_along(member, chunk, direction) for chunk in chunks] if survey.influence else []
+    return Errors(torch.cat(squared), torch.cat(weighted), influence=torch.cat(influence) if influence else None)
+
+
+def factors_of(member: Member, progress: Progress, selection: Selection, span: slice, errors: Errors) -> Tensor | None:
+    """(k,) factors of the selector on the losses of a span of the selection, with its errors; None for 1 each."""
+    factors = member.selector.weigh(progress, errors)
+    if selection.weights is None:
+        return factors
+    given = selection.weights[span]
+    return given if factors is None else given * factors
+
+
+def linear_targets(signal: Signal, indices: Tensor, coordinates: Tensor) -> Tensor:
+    """(k, C) targets of `indices` as functions of their (k, D) live coordinates, around which they are linear."""
+    offset = coordinates - coordinates.detach()  # zero, with a gradient
+    return signal.targets(indices) + (signal.slopes(indices) @ offset[:, :, None])[:, :, 0]
+
+
+def slope_of(gradient: Tensor | None, count: int, factors: Tensor | None) -> Tensor:
+    """(k, D) `Errors.slope` from the gradient of a mean over `count` losses, some of them multiplied by factors."""
+    assert gradient is not None
+    slope = gradient.detach() * count
+    return slope if factors is None else slope / factors[:, None]
+
+
+def _residual(member: Member, chunk: Tensor, coordinates: Tensor | None = None) -> Tensor:
+    """(k, C) F(x_i) − y_i; of live coordinates if they are given, around which y is linear."""
+    signal = member.signal
+    if coordinates is None:
+        return member.forward(signal.inputs(chunk)) - signal.targets(chunk)
+    return member.network(signal.embedding(coordinates)) - linear_targets(signal, chunk, coordinates)
+
+
+def _change_along(member: Member, chunk: Tensor, direction: dict[str, Tensor]) -> Tensor:
+    """(k,) norms of the derivative of the predictions along a direction of the parameters."""
+    network, inputs = member.network, member.signal.inputs(chunk)
+    parameters = {name: value.detach() for name, value in network.named_parameters() if name in direction}
+
+    def predict(values: dict[str, Tensor]) -> Tensor:
+        predicted: Tensor = torch.func.functional_call(network, values, (inputs,))
+        return predicted
+
+    with torch.no_grad(), warnings.catch_warnings():
+        # The first derivative of this kind makes torch script some of its own functions.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        change: Tensor = torch.func.jvp(predict, (parameters,), (direction,))[1]
+    return change.norm(dim=-1)

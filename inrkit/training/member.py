@@ -1,0 +1,231 @@
+"""Member: one network in training, with all that its training needs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrkit.errors import RunError
+from inrkit.evaluation.evaluate import evaluate
+from inrkit.networks import Network
+from inrkit.selectors import Errors, Selector
+from inrkit.selectors.progress import Progress
+from inrkit.signals.signal import Signal
+from inrkit.training.learning_rates import LearningRateSchedule
+from inrkit.training.listener import Listener
+from inrkit.training.objectives import Objective
+from inrkit.training.randomness import seeded_states
+
+
+class Member:
+    """One network in training: its signal, selector, objective, optimizer, schedule and random state.
+
+    Args:
+        signal: what it learns, on the network's device.
+        network: on its device.
+        selector: decides which coordinates train at a step.
+        objective: the loss.
+        optimizer: over the network's parameters.
+        schedule: factor on the optimizer's learning rates.
+        steps: T.
+        budget: seconds of training after which it ends, in place of the T steps, so that schedules follow the clock;
+            None for no such limit.
+        chunk: how many coordinates pass through the network at a time; bounds the memory of activations.
+        metrics: names of the metrics of an evaluation.
+        evaluate_every: steps between evaluations; the last step is always evaluated.
+        evaluate_most: coordinates of an evaluation, where crops stand for a larger signal; None for no limit.
+        listeners: who hears of it.
+
+    Attributes:
+        forward: the network as training calls it; a compiled one may take its place. Evaluations, and derivatives with
+            respect to coordinates or along directions of the parameters, go through `network` as it is.
+        step: how many steps are done.
+        seconds: spent on "train", evaluations aside; on "selection", a part of that; and on "evaluation".
+        random: states of torch's own generators between two steps.
+        base_rates: learning rates of the optimizer's groups before the schedule's factor.
+        failure: the error that ended its training; None for none.
+        unscheduled: the step of an evaluation that was made only because the training was stopped there.
+    """
+
+    def __init__(
+        self,
+        signal: Signal,
+        network: Network,
+        selector: Selector,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: LearningRateSchedule,
+        *,
+        steps: int,
+        budget: float | None = None,
+        chunk: int,
+        metrics: list[str],
+        evaluate_every: int,
+        evaluate_most: int | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.signal = signal
+        self.network = network
+        self.selector = selector
+        self.objective = objective
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.steps = steps
+        self.budget = budget
+        self.chunk = chunk
+        self.metrics = metrics
+        self.evaluate_every = evaluate_every
+        self.evaluate_most = evaluate_most
+        self.listeners = listeners
+        self.forward: Callable[[Tensor], Tensor] = network
+        self.step = 0
+        self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
+        self.random = seeded_states(selector.generator.initial_seed(), signal.device)
+        self.failure: Exception | None = None
+        self.unscheduled: int | None = None
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._stopping = False
+        self._first = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.signal.device
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has that are trained or could be."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has come to its end."""
+        if self.budget is None:
+            return self.step >= self.steps
+        return self.seconds["train"] >= self.budget
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is to follow: training is finished, was stopped, or failed."""
+        return self.finished or self._stopping or self.failure is not None
+
+    def stop(self) -> None:
+        """Make the present step the last one, until training is started again."""
+        self._stopping = True
+
+    def start(self) -> None:
+        """Tell the listeners that training starts, or goes on."""
+        self._stopping, self.failure = False, None
+        for listener in self.listeners:
+            listener.on_start(self)
+
+    def begin(self) -> Progress:
+        """Begin a step: draw new points, if it is time, and set the learning rates.
+
+        Returns:
+            Where training stands before the step.
+        """
+        if self.step == 1:
+            self._first = self.seconds["train"]
+        progress = self._progress()
+        self._advance()
+        factor = self.schedule.factor(progress.before, 1 / progress.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        return progress
+
+    def report(self, errors: Errors) -> None:
+        """After a step, with its errors: evaluate, if it is time, and tell the listeners.
+
+        Raises:
+            RunError: the training diverged.
+        """
+        evaluated = self.step % self.evaluate_every == 0 or self.finished
+        if evaluated:
+            self._evaluate(errors)
+        for listener in self.listeners:
+            listener.on_step(self, len(errors.squared))
+        if self._stopping and not evaluated:
+            self.unscheduled = self.step
+            self._evaluate(errors)
+
+    def end(self) -> None:
+        """Tell the listeners that training has ended."""
+        for listener in self.listeners:
+            listener.on_end(self)
+
+    def now(self) -> float:
+        """Seconds on a clock, when all that the device was given to do is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # or the work of one part would be charged to another
+        return time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, in plain containers and tensors."""
+        return {
+            "step": self.step,
+            "seconds": dict(self.seconds),
+            "first": self._first,
+            "device": self.device.type,
+            "random": self.random,
+            "unscheduled": self.unscheduled,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "selector": self.selector.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.selector.load_state_dict(state["selector"])
+        self.objective.load_state_dict(state["objective"])
+        self.step = state["step"]
+        random = state["random"]
+        # Version 0.1.0 kept the state of the CPU's generator alone.
+        self.random = {**self.random, "cpu": random} if isinstance(random, Tensor) else random
+        self.unscheduled = state.get("unscheduled")
+        if self.signal.dataset.resample_every and self.step:
+            self.signal.dataset.advance((self.step - 1) // self.signal.dataset.resample_every)
+            self.selector.operator.rebuild()
+        self.seconds = dict(state["seconds"])
+        self._first = state["first"]
+
+    def _progress(self) -> Progress:
+        if self.budget is None:
+            return Progress(self.step + 1, self.steps)
+        # The first step, which may compile the network, is a poor measure of the others and no share of the schedules.
+        spent = (self.seconds["train"] - self._first) / (self.budget - self._first)
+        expected = math.ceil(self.step / spent) if self.step and spent else self.steps
+        return Progress(self.step + 1, max(self.step + 1, expected), spent)
+
+    def _advance(self) -> None:
+        """Where points are drawn anew during training, draw them when it is time."""
+        dataset = self.signal.dataset
+        if not dataset.resample_every:
+            return
+        number = self.step // dataset.resample_every
+        if number != dataset.round:
+            dataset.advance(number)
+            self.selector.operator.rebuild()
+            self.selector.restart()
+
+    def _evaluate(self, errors: Errors) -> None:
+        if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
+            raise self._diverged()
+        start = self.now()
+        values = evaluate(self.network, self.signal, self.metrics, self.chunk, self.evaluate_most)
+        self.seconds["evaluation"] += self.now() - start
+        if any(math.isnan(value) for value in values.values()):
+            raise self._diverged()  # by the last update, after the errors were found finite
+        row = {"step": self.step, "seconds": self.seconds["train"], **values}
+        for listener in self.listeners:
+            listener.on_evaluation(self, row)
+
+    def _diverged(self) -> RunError:
+        return RunError(f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr")

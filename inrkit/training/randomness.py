@@ -1,0 +1,53 @@
+"""torch's own random generators, which networks that draw while they run use, dropout for one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators that a computation on `device` may draw from: the CPU's, and the device's own."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Bring the generators to what `random_states` gave. A state of a kind of device that is not in use is left out."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
+    """The states of generators that were seeded with `seed`."""
+    states = {"cpu": torch.Generator().manual_seed(seed).get_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.Generator(device).manual_seed(seed).get_state()
+    return states
+
+
+@contextlib.contextmanager
+def caller_undisturbed(device: torch.device) -> Iterator[None]:
+    """Leave the generators as they were, whatever is drawn inside."""
+    before = random_states(device)
+    try:
+        yield
+    finally:
+        set_random_states(before, device)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the CPU's generator for what is drawn inside, a network's parameters for one; leave it as it was."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)

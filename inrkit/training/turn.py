@@ -1,0 +1,81 @@
+"""Turn: what one member does at one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from inrkit.selectors import Errors, Selection, Survey
+from inrkit.selectors.progress import Progress
+from inrkit.training.member import Member
+
+
+class Turn:
+    """One step of one member, from what it asks to what it learns.
+
+    Args:
+        member: whose turn it is.
+
+    Attributes:
+        progress: where training stands before the step.
+        survey: what the selector wants to know first; None for nothing.
+        surveyed: the errors of the survey.
+        selection: the k coordinates that train.
+        loss: the objective on them, a number, from before the update.
+        errors: what was missed at them, from before the update.
+    """
+
+    progress: Progress
+    survey: Survey | None
+    surveyed: Errors
+    selection: Selection
+    loss: Tensor
+    errors: Errors
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    def begin(self) -> None:
+        """Begin the step."""
+        self.progress = self.member.begin()
+
+    def ask(self) -> None:
+        """Ask the selector what it wants to know."""
+        self.survey = self.member.selector.survey(self.progress)
+
+    def select(self) -> None:
+        """Let the selector learn what it asked for, and choose the coordinates."""
+        if self.survey is not None:
+            self.member.selector.learn(self.progress, self.survey, self.surveyed)
+        self.selection = self.member.selector.select(self.progress)
+
+    def observe(self) -> None:
+        """Let the selector learn the errors."""
+        self.member.selector.observe(self.progress, self.selection, self.errors)
+
+    def conclude(self) -> None:
+        """Let the objective learn the errors, and count the step."""
+        self.member.objective.observe(self.progress, self.selection, self.errors)
+        self.member.step += 1
+
+    def report(self) -> None:
+        """Evaluate the member, if it is time, and tell its listeners."""
+        self.member.report(self.errors)
+
+
+def each(turns: Sequence[Turn], action: Callable[[Turn], None]) -> list[Turn]:
+    """Do something with the turn of every member that has not failed.
+
+    A member for which it raises has failed, and is left out from then on; the others go on.
+
+    Returns:
+        The turns of those that have not failed.
+    """
+    for turn in turns:
+        if turn.member.failure is None:
+            try:
+                action(turn)
+            except Exception as error:
+                turn.member.failure = error
+    return [turn for turn in turns if turn.member.failure is None]
