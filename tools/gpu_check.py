@@ -25,7 +25,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 import inrkit
-from inrkit import CoordinateDataset, Errors, Listener, Progress, Trainer
+from inrkit import CoordinateDataset, Errors, Listener, Member, Progress, Trainer
 from inrkit.config import Config, resolve
 from inrkit.device import describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
@@ -34,6 +34,7 @@ from inrkit.plugins.options import field_names
 from inrkit.runs.benchmark import benchmark, float32_products
 from inrkit.runs.build import build, read_signal
 from inrkit.runs.run import versions
+from inrkit.signals.signal import Signal
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_features": 16, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}
@@ -149,26 +150,18 @@ def check_losses(bench: Bench) -> dict[str, Any]:
     apart = {}
     for network, objective in cases:
         config = bench.config(signal, network, objective)
-        dataset = read_signal(config)
+        read = read_signal(config)
         with float32_products("highest"):
-            here, there = (_losses(config, dataset, device) for device in (CPU, bench.device))
+            here, there = (_losses(config, read, device) for device in (CPU, bench.device))
         name = f"{network}, {objective}"
         apart[name] = max(abs(one - other) / one for one, other in zip(here, there, strict=True))
         require(apart[name] < 1e-4, f"{name}: losses {here} on the CPU and {there} on {bench.device}")
     return {"largest_relative_difference": apart}
 
 
-def _losses(config: Config, dataset: CoordinateDataset, device: torch.device) -> list[float]:
-    trainer, _ = build(config, dataset, device, "float32")
-    losses = []
-    for _ in range(config.train.steps):
-        progress = trainer.begin()
-        selection = trainer.selector.select(progress)
-        errors = trainer.update(progress, selection)
-        trainer.objective.observe(progress, selection, errors)
-        trainer.step += 1
-        losses.append(float(errors.squared.mean()))
-    return losses
+def _losses(config: Config, read: Signal, device: torch.device) -> list[float]:
+    member = build(config, read, device, "float32")
+    return [float(turn.errors.squared.mean()) for (turn,) in Trainer([member])]
 
 
 def check_selections(bench: Bench) -> dict[str, Any]:
@@ -199,17 +192,17 @@ def _selections(name: str, options: dict[str, Any], dataset: CoordinateDataset, 
     """The indices of 60 steps, on the CPU."""
     plugin, count, steps = inrkit.SELECTORS.get(name), len(dataset), 60
     operators = inrkit.OPERATORS.get("laplacian")
-    selector = plugin(plugin.Options(**options), count, operators(operators.Options(), dataset.to(device)), 0, device)
-    everything = torch.arange(count, device=device)
+    selector = plugin(
+        plugin.Options(**options), count, operators(operators.Options(), Signal(dataset.to(device))), 0, device
+    )
     taken = []
     for step in range(1, steps + 1):
         progress = Progress(step, steps)
         survey = selector.survey(progress)
         if survey is not None:
-            asked = everything if survey.indices is None else survey.indices
-            selector.learn(progress, survey, _errors(asked, count))
+            selector.learn(progress, survey, _errors(survey.indices, count))
         selection = selector.select(progress)
-        indices = everything if selection.indices is None else selection.indices
+        indices = selection.indices
         selector.observe(progress, selection, _errors(indices, count))
         taken.append(indices.cpu())
     return taken
@@ -227,9 +220,9 @@ class Stop(Listener):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, trainer: Trainer, selected: int) -> None:
-        if trainer.step == self.step:
-            trainer.stop()
+    def on_step(self, member: Member, selected: int) -> None:
+        if member.step == self.step:
+            member.stop()
 
 
 def check_resume(bench: Bench) -> dict[str, Any]:
@@ -255,10 +248,9 @@ def check_evaluation(bench: Bench) -> dict[str, Any]:
     """A field that is read back on the device has the metrics that its fit told."""
     run = bench.fit(bench.small_picture(), "evaluated", steps=20, selector="uniform")
     field = inrkit.load(run.folder, device=bench.device)
-    dataset = read_signal(run.config)
-    dataset.transform, dataset.embedding = field.transform, field.embedding
+    read = Signal(read_signal(run.config).dataset, field.transform, field.embedding)
     names = run.config.general.metrics
-    found = evaluate(field.network, dataset.to(bench.device), names, default_chunk(bench.device))
+    found = evaluate(field.network, read.to(bench.device), names, default_chunk(bench.device))
     apart = {name: abs(value - run.metrics[name]) for name, value in found.items()}
     require(max(apart.values()) < 1e-3, f"the fit told {run.metrics}, and an evaluation {found}")
     return {"difference": apart}

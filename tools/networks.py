@@ -18,6 +18,7 @@ from PIL import Image
 
 from inrkit import NETWORKS, CoordinateDataset
 from inrkit.networks import Network
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import MinMax, MinMaxOptions
 
 RATES = {
@@ -62,7 +63,7 @@ def main() -> None:
         compare(signal, arguments.only, arguments.steps, arguments.trial)
 
 
-def compare(signal: CoordinateDataset, names: list[str], steps: int, trial: int) -> None:
+def compare(signal: Signal, names: list[str], steps: int, trial: int) -> None:
     print("| network | parameters | rate | PSNR, dB | seconds | dB at each rate tried |\n|---|---|---|---|---|---|")
     for name in names:
         tried = {rate: fit(name, signal, rate, trial)[0] for rate in (RATES[name] * by for by in (0.25, 1, 4))}
@@ -73,7 +74,7 @@ def compare(signal: CoordinateDataset, names: list[str], steps: int, trial: int)
         print(f"| {name} | {count:,} | {best:g} | {psnr:.2f} | {seconds:.0f} | {rates} |", flush=True)
 
 
-def compare_first(still: CoordinateDataset, sound: CoordinateDataset, names: list[str], steps: int) -> None:
+def compare_first(still: Signal, sound: Signal, names: list[str], steps: int) -> None:
     print("| network | option | picture, published | from the picture | chirp, published | from the chirp |")
     print("|---|---|---|---|---|---|")
     for name in names:
@@ -85,14 +86,14 @@ def compare_first(still: CoordinateDataset, sound: CoordinateDataset, names: lis
         print(f"| {name} | `{FIRST[name]}` | {' | '.join(cells)} |", flush=True)
 
 
-def fit(name: str, signal: CoordinateDataset, rate: float, steps: int, **given: float) -> tuple[float, float, Network]:
+def fit(name: str, signal: Signal, rate: float, steps: int, **given: float) -> tuple[float, float, Network]:
     """PSNR in dB over the range of the network's values, processor seconds of the steps, and the network."""
     plugin = NETWORKS.get(name)
     torch.manual_seed(0)
     options = plugin.fitted(plugin.Options(**given), signal)
-    network = plugin(options, signal.dimensions, signal.channels)
+    network = plugin(options, signal.dataset.dimensions, signal.dataset.channels)
     whole = slice(0, len(signal))
-    coordinates, targets = signal.coordinates(whole), signal.targets(whole)
+    coordinates, targets = signal.inputs(whole), signal.targets(whole)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     start = time.process_time()
@@ -108,7 +109,7 @@ def fit(name: str, signal: CoordinateDataset, rate: float, steps: int, **given: 
     return 10 * math.log10(4 / error) if math.isfinite(error) else math.nan, seconds, network
 
 
-def picture(path: Path | None, side: int) -> CoordinateDataset:
+def picture(path: Path | None, side: int) -> Signal:
     if path is None:
         from skimage.data import astronaut
 
@@ -119,16 +120,15 @@ def picture(path: Path | None, side: int) -> CoordinateDataset:
     return with_range(CoordinateDataset(values))
 
 
-def chirp() -> CoordinateDataset:
+def chirp() -> Signal:
     """A quarter of a second at 8 kHz whose tone rises from 50 to 1500 Hz."""
     seconds = np.arange(2000) / 8000
     phase = 2 * np.pi * (50 * seconds + (1500 - 50) * 2 * seconds**2)
     return with_range(CoordinateDataset(np.sin(phase).astype(np.float32)[:, None]))
 
 
-def with_range(signal: CoordinateDataset) -> CoordinateDataset:
-    signal.transform = MinMax.fit(MinMaxOptions(), signal)
-    return signal
+def with_range(dataset: CoordinateDataset) -> Signal:
+    return Signal(dataset, MinMax.fit(MinMaxOptions(), dataset))
 
 
 if __name__ == "__main__":

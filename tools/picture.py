@@ -19,12 +19,12 @@ SIZE = 32
 class Watch(inrkit.Listener):
     """Keeps how often each coordinate survived."""
 
-    def on_start(self, trainer: inrkit.Trainer) -> None:
-        self.counts = torch.zeros(len(trainer.dataset))
+    def on_start(self, member: inrkit.Member) -> None:
+        self.counts = torch.zeros(len(member.signal))
         self.times = 0
 
-    def on_step(self, trainer: inrkit.Trainer, selected: int) -> None:
-        ranking = trainer.selector.state_dict()["ranking"]
+    def on_step(self, member: inrkit.Member, selected: int) -> None:
+        ranking = member.selector.state_dict()["ranking"]
         self.counts[ranking] += 1
         self.times += 1
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inrkit import Listener, Trainer
+from inrkit import Listener, Member, Trainer
 from inrkit.config import resolve
 from inrkit.device import choose_device, choose_precision
 from inrkit.runs.build import build, read_signal
@@ -145,18 +145,18 @@ class Enough(Exception):
 class Turns(Listener):
     """Takes a step for each line that comes in, and tells its cost."""
 
-    def on_start(self, trainer: Trainer) -> None:
-        self._wait(trainer)
+    def on_start(self, member: Member) -> None:
+        self._wait(member)
 
-    def on_step(self, trainer: Trainer, selected: int) -> None:
-        seconds, selection = trainer.now() - self._start, trainer.seconds["selection"] - self._selection
+    def on_step(self, member: Member, selected: int) -> None:
+        seconds, selection = member.now() - self._start, member.seconds["selection"] - self._selection
         print(json.dumps({"seconds": seconds, "selection": selection, "selected": selected}), flush=True)
-        self._wait(trainer)
+        self._wait(member)
 
-    def _wait(self, trainer: Trainer) -> None:
+    def _wait(self, member: Member) -> None:
         if sys.stdin.readline() != "step\n":
             raise Enough
-        self._start, self._selection = trainer.now(), trainer.seconds["selection"]
+        self._start, self._selection = member.now(), member.seconds["selection"]
 
 
 def measure(path: Path, selector: str, k: int, device: str) -> None:
@@ -171,10 +171,10 @@ def measure(path: Path, selector: str, k: int, device: str) -> None:
         "metrics": ["psnr"],
     }
     config = resolve([layer])
-    trainer, _ = build(config, read_signal(config), chosen, choose_precision(config.train.precision, chosen))
-    trainer.listeners = [Turns()]
+    member = build(config, read_signal(config), chosen, choose_precision(config.train.precision, chosen))
+    member.listeners = [Turns()]
     try:
-        trainer.run()
+        Trainer([member]).run()
     except Enough:
         print(json.dumps({"peak": peak()}), flush=True)
 

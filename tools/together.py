@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from inrkit import Listener, Run, Trainer
+from inrkit import Listener, Member, Run
 from inrkit.config import Config, resolve
 from inrkit.runs.execute import execute, execute_together
 
@@ -85,12 +85,12 @@ class Stopwatch(Listener):
         self.seconds = self.started = 0.0
         self.under_way = 0
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, member: Member) -> None:
         if self.under_way == 0:
             self.started = time.process_time()
         self.under_way += 1
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, member: Member) -> None:
         self.under_way -= 1
         if self.under_way == 0:
             self.seconds += time.process_time() - self.started

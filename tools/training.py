@@ -20,7 +20,7 @@ from skimage.data import astronaut
 from skimage.transform import resize
 
 import inrkit
-from inrkit import OPTIMIZERS, TRANSFORMS, Listener, Trainer
+from inrkit import OPTIMIZERS, TRANSFORMS, Listener, Member
 
 RATES = {
     "adam": (3e-4, 1e-3, 3e-3),
@@ -38,16 +38,16 @@ class Evaluations(Listener):
     """Counts how often the whole signal passes forwards and backwards through the network."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0.0
 
-    def on_start(self, trainer: Trainer) -> None:
-        backpropagate = trainer.backpropagate
+    def on_start(self, member: Member) -> None:
+        forward = member.forward
 
-        def counting(*arguments: Any) -> Any:
-            self.count += 1
-            return backpropagate(*arguments)
+        def counting(coordinates: torch.Tensor) -> torch.Tensor:
+            self.count += torch.is_grad_enabled() * len(coordinates) / len(member.signal)
+            return forward(coordinates)
 
-        trainer.backpropagate = counting  # type: ignore[method-assign]
+        member.forward = counting
 
 
 def fit(picture: Path, out: Path, steps: int, **options: Any) -> tuple[float, int]:
@@ -67,7 +67,7 @@ def fit(picture: Path, out: Path, steps: int, **options: Any) -> tuple[float, in
         listeners=[evaluations],
         **options,
     )
-    return run.metrics["psnr"], evaluations.count
+    return run.metrics["psnr"], round(evaluations.count)
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.registry import Registry
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 
 
 @NETWORKS.base
-class Network(nn.Module, ABC):
+class Network(nn.Module, metaclass=PluginType):
     """Maps (…, D) float32 inputs, coordinates in [−1, 1]^D, to (…, C) float32 values in the network's range.
 
     A subclass names its options in `Options`. Its parameters are drawn from torch's default generator, which is

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.selectors.draws.quasirandom import QuasiRandom
@@ -71,7 +72,7 @@ class Errors:
 
 
 @SELECTORS.base
-class Selector(ABC):
+class Selector(metaclass=PluginType):
     """Decides which coordinates train the network at a step; knows no modality.
 
     Args:

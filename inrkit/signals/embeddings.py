@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inrkit.errors import ConfigError
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 
@@ -18,7 +19,7 @@ EMBEDDINGS: Registry[Embedding] = Registry("embedding", "inrkit.embeddings")
 
 
 @EMBEDDINGS.base
-class Embedding(ABC):
+class Embedding(metaclass=PluginType):
     """Maps (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
 
     Args:

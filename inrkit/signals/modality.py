@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from inrkit.errors import ConfigError
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.registry import Registry, entry_points
 from inrkit.signals.dataset import CoordinateDataset
 
@@ -24,7 +25,7 @@ SUFFIX_GROUP = "inrkit.suffixes"
 
 
 @MODALITIES.base
-class Modality(ABC):
+class Modality(metaclass=PluginType):
     """Reads a kind of file into a CoordinateDataset and writes reconstructions back.
 
     Args:

@@ -8,7 +8,7 @@ subset. An operator acts on one number a coordinate; a signal's channels are red
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inrkit.errors import ConfigError
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.signals.neighbourhood import Neighbourhood
@@ -28,7 +29,7 @@ _ROWS = 1 << 20
 
 
 @OPERATORS.base
-class FitnessOperator(ABC):
+class FitnessOperator(metaclass=PluginType):
     """A sparse linear map L on fields over the N coordinates of a signal, and what else its neighbourhoods tell.
 
     Args:

@@ -236,7 +236,8 @@ class SymmetricPower(ValueTransform):
     def fit(cls, options: SymmetricPowerOptions, values: StoredValues) -> SymmetricPower:
         low, high = values.extent
         if low == high:
-            return cls(low, high, 1.0, 0.5, 0.5)
+            margin = 0.5 * (min(1.0, abs(low)) or 1.0)  # rounding would swallow a tiny value in a range of 1
+            return cls(low, high, 1.0, margin, margin)
         below = _Shares(values)
         power = _symmetric_power(below, options)
         lower = options.margin * below(options.edge)

@@ -6,10 +6,11 @@ They are functions of the share of training done, so that they hold for a budget
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 
@@ -17,7 +18,7 @@ SCHEDULES: Registry[LearningRateSchedule] = Registry("schedule", "inrkit.schedul
 
 
 @SCHEDULES.base
-class LearningRateSchedule(ABC):
+class LearningRateSchedule(metaclass=PluginType):
     """A factor on the learning rate, in (0, 1], as a function of the share of training done."""
 
     Options: ClassVar[type]

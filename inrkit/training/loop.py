@@ -43,6 +43,8 @@ class Trainer:
     def __iter__(self) -> Iterator[list[Turn]]:
         """Train, and tell of every step: the turns that members took in it."""
         every = [Turn(member) for member in self.members]
+        for member in self.members:
+            member.failure = None
         each(every, lambda turn: turn.member.start())
         self._raise_alone()
         try:

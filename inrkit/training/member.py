@@ -119,7 +119,7 @@ class Member:
 
     def start(self) -> None:
         """Tell the listeners that training starts, or goes on."""
-        self._stopping, self.failure = False, None
+        self._stopping = False
         for listener in self.listeners:
             listener.on_start(self)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.selectors import Errors, Selection
@@ -20,7 +21,7 @@ OBJECTIVES: Registry[Objective] = Registry("objective", "inrkit.objectives")
 
 
 @OBJECTIVES.base
-class Objective(ABC):
+class Objective(metaclass=PluginType):
     """A mean over the selected coordinates, and possibly a term that links coordinates with each other.
 
     Coordinates pass through the network in chunks. A term that is a sum over coordinates needs nothing more; one

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from inrkit import OPERATORS, SELECTORS, CoordinateDataset, Errors, Listener, Progress, fit
 from inrkit.plugins.options import field_names
 from inrkit.selectors.schedules import RATIO_SCHEDULES
+from inrkit.signals.signal import Signal
 
 ERRORS = {
     "zero": lambda random: torch.zeros_like(random),
@@ -39,7 +40,7 @@ def signal(kind, count, constant):
 def make(name, dataset, operator, wanted):
     plugin, kind = SELECTORS.get(name), OPERATORS.get(operator)
     options = plugin.Options(**{key: value for key, value in wanted.items() if key in field_names(plugin.Options)})
-    return plugin(options, len(dataset), kind(kind.Options(), dataset), 0, torch.device("cpu"))
+    return plugin(options, len(dataset), kind(kind.Options(), Signal(dataset)), 0, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", SELECTORS.names())
@@ -62,7 +63,7 @@ def test_exactly_as_many_distinct_coordinates_as_promised(
     generator = torch.Generator().manual_seed(count)
 
     def errors(indices, slope=False, influence=False):
-        size = count if indices is None else len(indices)
+        size = len(indices)
         squared = ERRORS[kind](torch.rand(size, generator=generator))
         inclined = torch.randn(size, dataset.dimensions, generator=generator) * squared[:, None]
         return Errors(squared, squared.sqrt(), inclined if slope else None, squared if influence else None)
@@ -77,7 +78,7 @@ def test_exactly_as_many_distinct_coordinates_as_promised(
         if survey is not None:
             selector.learn(progress, survey, errors(survey.indices, influence=survey.influence))
         selection = selector.select(progress)
-        indices = torch.arange(count) if selection.indices is None else selection.indices
+        indices = selection.indices
         assert indices.dtype == torch.int64
         assert len(indices) == promised
         assert len(indices.unique()) == len(indices)
@@ -105,12 +106,12 @@ def test_every_coordinate_that_can_matter_is_reached(name):
         progress = Progress(step, 300)
         survey = selector.survey(progress)
         if survey is not None:
-            size = 50 if survey.indices is None else len(survey.indices)
+            size = len(survey.indices)
             squared = torch.rand(size, generator=random)
             selector.learn(progress, survey, Errors(squared, squared.sqrt(), influence=squared))
         selection = selector.select(progress)
-        seen[slice(None) if selection.indices is None else selection.indices] = True
-        squared = torch.rand(50 if selection.indices is None else len(selection.indices), generator=random)
+        seen[selection.indices] = True
+        squared = torch.rand(len(selection.indices), generator=random)
         slope = squared[:, None] - 0.5 if selector.needs_slope else None
         selector.observe(progress, selection, Errors(squared, squared.sqrt(), slope))
     assert seen.all()

@@ -104,8 +104,8 @@ def test_finding_out_draws_nothing_and_counts_nothing(gradients):
 def test_long_trainings_compile_and_short_ones_do_not(tmp_path, steps, compiled):
     np.save(tmp_path / "a.npy", np.zeros((64, 64, 3), np.uint8))
     config = resolve([{"data": {"path": str(tmp_path / "a.npy")}, "train": {"steps": steps}}])
-    trainer, _ = build(config, read_signal(config), torch.device("cpu"), "float32")
-    assert isinstance(trainer.forward, Compiled) == compiled
+    member = build(config, read_signal(config), torch.device("cpu"), "float32")
+    assert isinstance(member.forward, Compiled) == compiled
 
 
 @pytest.mark.parametrize("given", [None, False])
@@ -114,5 +114,6 @@ def test_vector_instructions_are_trusted_unless_someone_decided(monkeypatch, giv
 
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     with config.patch({"cpp.vec_isa_ok": given}):
-        Compiled(siren())
-        assert config.cpp.vec_isa_ok is (True if given is None else given)
+        with Compiled(siren()).settings():
+            assert config.cpp.vec_isa_ok is (True if given is None else given)
+        assert config.cpp.vec_isa_ok is given

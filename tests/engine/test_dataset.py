@@ -92,12 +92,6 @@ def test_a_constant_signal_survives_its_transform(value):
     assert torch.equal(transform.decode(encoded), dataset.stored(slice(0, 9)))
 
 
-def test_targets_span_the_network_range():
-    dataset = CoordinateDataset(np.array([[[0], [51], [255]]], np.uint8))
-    dataset.transform = MinMax.fit(MinMaxOptions(), dataset)
-    torch.testing.assert_close(dataset.targets(slice(0, 3))[:, 0], torch.tensor([-1.0, -0.6, 1.0]))
-
-
 def test_weights_spread_over_the_lattice_with_mean_one():
     dataset = CoordinateDataset(np.zeros((3, 4, 1)), weights=np.array([[1.0], [2.0], [3.0]]))
     expected = np.repeat([0.5, 1.0, 1.5], 4)
@@ -122,35 +116,3 @@ def test_points_are_drawn_anew_round_by_round():
     dataset.advance(3)
     np.testing.assert_allclose(dataset.coordinates(slice(0, 5)).numpy(), resample(3)[0].astype(np.float32))
     assert dataset.stored(slice(0, 5)).unique().tolist() == [3.0]
-
-
-@pytest.mark.parametrize("shape", [(7,), (1,), (4, 5), (3, 1, 4)])
-def test_the_coordinate_nearest_to_a_coordinate_is_itself(shape):
-    lattice = CoordinateDataset(np.zeros((*shape, 1)))
-    everyone = torch.arange(len(lattice))
-    assert torch.equal(lattice.nearest(lattice.coordinates(everyone)), everyone)
-    spread = torch.tensor(lattice.spacing)
-    assert torch.equal(lattice.nearest(lattice.coordinates(everyone) + 0.4 * spread), everyone)
-    free = CoordinateDataset(np.zeros((len(lattice), 1)), points=lattice.coordinates(everyone).numpy())
-    assert torch.equal(free.nearest(free.coordinates(everyone)), everyone)
-
-
-def test_positions_outside_count_as_on_the_edge():
-    dataset = CoordinateDataset(np.zeros((4, 5, 1)))
-    assert dataset.nearest(torch.tensor([[-9.0, -9.0], [9.0, 0.0], [1.0, 1.0]])).tolist() == [0, 17, 19]
-
-
-def test_slopes_of_a_linear_signal_are_its_coefficients():
-    dataset = CoordinateDataset(np.zeros((4, 5, 3, 1)))
-    at = dataset.coordinates(slice(0, 60)).numpy()
-    values = np.stack([at @ [2.0, -1.0, 0.5], at @ [0.0, 3.0, 1.0]], axis=-1).astype(np.float32)
-    dataset = CoordinateDataset(values.reshape(4, 5, 3, 2))
-    expected = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]]).expand(60, 2, 3)
-    torch.testing.assert_close(dataset.slopes(slice(0, 60)), expected)
-    assert dataset.slopes(torch.tensor([59])).shape == (1, 2, 3)
-
-
-def test_slopes_vanish_where_nothing_tells_them():
-    assert CoordinateDataset(np.ones((1, 3))).slopes(slice(0, 1)).tolist() == [[[0.0]] * 3]
-    free = CoordinateDataset(np.arange(4.0)[:, None], points=np.zeros((4, 2)))
-    assert not free.slopes(slice(0, 4)).any()

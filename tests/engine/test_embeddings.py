@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 import torch
 
-from inrkit import EMBEDDINGS, ConfigError, CoordinateDataset
+from inrkit import EMBEDDINGS, ConfigError
 from inrkit.signals.embeddings import Periodic, PeriodicOptions
 
 
@@ -22,10 +21,3 @@ def test_an_embedding_gives_as_many_features_as_it_says(name):
 def test_an_axis_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="axis 2; the signal has axes 0 to 1"):
         Periodic(PeriodicOptions(axes=[2]), 2)
-
-
-def test_a_dataset_gives_embedded_inputs():
-    dataset = CoordinateDataset(np.zeros((3, 4, 1)))
-    assert torch.equal(dataset.inputs(slice(0, 12)), dataset.coordinates(slice(0, 12)))
-    dataset.embedding = Periodic(PeriodicOptions(axes=[0, 1]), 2)
-    assert torch.equal(dataset.inputs(slice(0, 12)), dataset.embedding(dataset.coordinates(slice(0, 12))))

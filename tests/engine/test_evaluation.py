@@ -10,6 +10,7 @@ from torch import nn
 import inrkit
 from inrkit import CoordinateDataset
 from inrkit.evaluation.evaluate import Crops, evaluate
+from inrkit.signals.signal import Signal
 
 
 class Linear(nn.Module):
@@ -51,8 +52,8 @@ def test_metrics_of_crops_are_those_of_a_signal_made_of_them():
     made = CoordinateDataset(dataset.values[inside].numpy().reshape(*crops.shape, 1))
     made.weights = dataset.weights_of(inside).view(crops.shape)
     made.extent = dataset.extent
-    found = evaluate(Linear(), dataset, ["psnr", "ssim"], 1000, most=1 << 16)
-    assert found == pytest.approx(evaluate(Linear(), made, ["psnr", "ssim"], 1000))
+    found = evaluate(Linear(), Signal(dataset), ["psnr", "ssim"], 1000, most=1 << 16)
+    assert found == pytest.approx(evaluate(Linear(), Signal(made), ["psnr", "ssim"], 1000))
     assert set(found) == {"psnr", "ssim"}
 
 
@@ -63,14 +64,14 @@ def test_crops_are_predicted_where_they_lie_and_nothing_else_is(free):
     values = 0.25 + 0.5 * points.sum(axis=1, keepdims=True)
     dataset = CoordinateDataset(values, points=points) if free else CoordinateDataset(values.reshape(200, 300, 1))
     network = Linear(0.5)
-    assert evaluate(network, dataset, ["psnr"], 1000, most=5000)["psnr"] > 120
+    assert evaluate(network, Signal(dataset), ["psnr"], 1000, most=5000)["psnr"] > 120
     assert 4000 < network.asked <= 5000
 
 
 def test_crops_tell_what_the_whole_would():
     dataset = CoordinateDataset(noise(700, 900))
-    found = evaluate(Linear(0.3), dataset, ["psnr", "ssim"], 10_000, most=1 << 17)
-    whole = evaluate(Linear(0.3), dataset, ["psnr", "ssim"], 10_000)
+    found = evaluate(Linear(0.3), Signal(dataset), ["psnr", "ssim"], 10_000, most=1 << 17)
+    whole = evaluate(Linear(0.3), Signal(dataset), ["psnr", "ssim"], 10_000)
     assert found["psnr"] == pytest.approx(whole["psnr"], abs=0.1)
     assert found["ssim"] == pytest.approx(whole["ssim"], abs=0.01)
 
@@ -85,20 +86,20 @@ def test_an_error_that_is_everywhere_the_same_reads_the_same_whatever_weights_cr
         def forward(self, coordinates):
             return torch.full((len(coordinates), 1), 0.5)
 
-    assert evaluate(Half(), dataset, ["psnr"], 10_000)["psnr"] == pytest.approx(level)
-    assert evaluate(Half(), dataset, ["psnr"], 10_000, most=5000)["psnr"] == pytest.approx(level)
+    assert evaluate(Half(), Signal(dataset), ["psnr"], 10_000)["psnr"] == pytest.approx(level)
+    assert evaluate(Half(), Signal(dataset), ["psnr"], 10_000, most=5000)["psnr"] == pytest.approx(level)
 
 
 def test_a_signal_that_is_small_enough_is_evaluated_whole():
     dataset = CoordinateDataset(noise(60, 70))
-    whole = evaluate(Linear(0.3), dataset, ["psnr", "ssim"], 1000)
-    assert evaluate(Linear(0.3), dataset, ["psnr", "ssim"], 1000, most=60 * 70) == whole
+    whole = evaluate(Linear(0.3), Signal(dataset), ["psnr", "ssim"], 1000)
+    assert evaluate(Linear(0.3), Signal(dataset), ["psnr", "ssim"], 1000, most=60 * 70) == whole
     assert math.isfinite(whole["psnr"])
 
 
 def test_a_metric_that_a_large_signal_has_not_does_not_return_for_its_crops():
     dataset = CoordinateDataset(np.zeros((1100, 1000, 1), np.uint8))
-    assert set(evaluate(Linear(), dataset, ["psnr", "ms_ssim"], 10_000, most=1 << 17)) == {"psnr"}
+    assert set(evaluate(Linear(), Signal(dataset), ["psnr", "ms_ssim"], 10_000, most=1 << 17)) == {"psnr"}
 
 
 def test_a_signal_larger_than_the_sample_is_evaluated_on_crops_and_not_rendered_if_too_large(tmp_path):

@@ -16,10 +16,11 @@ from inrkit.selectors import Errors, Selection
 from inrkit.selectors.evos import Evos, EvosOptions, crossover
 from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio
 from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.signal import Signal
 
 
 def make(count: int, **options) -> Evos:
-    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((count, 1))))
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(np.zeros((count, 1)))))
     return Evos(EvosOptions(**options), count, operator, 0, torch.device("cpu"))
 
 
@@ -30,7 +31,7 @@ def errors_of(count: int, seed: int = 0) -> Errors:
 
 def key_step(selector: Evos, errors: Errors, progress: Progress) -> None:
     selection = selector.select(progress)
-    assert selection.indices is None
+    assert selection.whole
     selector.observe(progress, selection, errors)
 
 
@@ -186,7 +187,7 @@ def test_every_selection_is_distinct_and_of_the_size_it_promises(count, share, s
     for step in range(1, steps + 1):
         progress = Progress(step, steps)
         selection = selector.select(progress)
-        if selection.indices is None:
+        if selection.whole:
             assert selector.size(progress) == count
             selector.observe(progress, selection, errors_of(count, step))
         else:
@@ -257,7 +258,7 @@ class TestWhereThePublishedCodeMisbehaves:
         errors = errors_of(30)
         errors = Errors(errors.squared, errors.residual)
         selector = make(30)
-        selector.observe(Progress(1, 10), Selection(None), errors)
+        selector.observe(Progress(1, 10), selector.everything(), errors)
         assert not selector.state_dict()["fitness"].requires_grad
 
 
@@ -266,7 +267,7 @@ SIDE = 32
 
 def make_rolling(**options) -> Evos:
     """EVOS on 32×32 coordinates, of which a key step visits 200 unless told otherwise."""
-    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((SIDE, SIDE, 1))))
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(np.zeros((SIDE, SIDE, 1)))))
     given = {
         "ratio": 0.05,
         "interval": "fixed",
@@ -282,7 +283,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
     def step(self, selector, step, residual, steps=10**6):
         progress = Progress(step, steps)
         selection = selector.select(progress)
-        indices = torch.arange(len(residual)) if selection.indices is None else selection.indices
+        indices = selection.indices
         assert len(indices.unique()) == len(indices) == selector.size(progress)
         selector.observe(progress, selection, Errors(residual[indices].square(), residual[indices]))
         return selection.indices
@@ -298,11 +299,11 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
         for options in ({"key_share": 0.6}, {"key_whole": SIDE * SIDE}):
             selector = make_rolling(**options)
             assert selector.visits_whole
-            assert selector.select(Progress(1, 100)).indices is None
+            assert selector.select(Progress(1, 100)).whole
 
     @pytest.mark.parametrize("count", [512 * 512, 1 << 30])
     def test_the_presets_key_steps_visit_everything_however_large_it_is(self, count):
-        operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((1, 1))))
+        operator = LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(np.zeros((1, 1)))))
         published = EvosOptions(ratio=0.5)
         image = EvosOptions(ratio=0.15, least=8192, interval="fixed", interval_start=100)
         for options in (published, image):
@@ -346,7 +347,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
         residual = torch.randn(SIDE * SIDE)
         parts = [self.step(selector, step, residual, 400) for step in range(1, 401, 1)][::40]
         assert len(parts[0]) == 200
-        assert parts[-1] is None
+        assert len(parts[-1]) == SIDE * SIDE
 
     def test_resumed_run_equals_uninterrupted_run(self):
         residual = torch.randn(SIDE * SIDE)
@@ -362,7 +363,9 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
 
     def test_free_points_are_visited_with_their_neighbours(self):
         points = np.random.default_rng(0).uniform(-1, 1, (6000, 2))
-        operator = GraphLaplacian(GraphLaplacianOptions(), CoordinateDataset(np.zeros((6000, 1)), points=points))
+        operator = GraphLaplacian(
+            GraphLaplacianOptions(), Signal(CoordinateDataset(np.zeros((6000, 1)), points=points))
+        )
         options = EvosOptions(ratio=0.01, key_whole=1000, key_share=0.5)
         visited = Evos(options, 6000, operator, 0, torch.device("cpu")).select(Progress(1, 100)).indices
         assert len(visited) == 0.5 * 99 * 60 // 1
@@ -373,7 +376,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
         side, k = 1 << 15, 2048
         np.lib.format.open_memmap(tmp_path / "huge.npy", "w+", np.uint8, (side, side, 1))  # a hole takes no space
         dataset = CoordinateDataset(np.load(tmp_path / "huge.npy", mmap_mode="c"))
-        operator = LatticeLaplacian(LaplacianOptions(), dataset)
+        operator = LatticeLaplacian(LaplacianOptions(), Signal(dataset))
         options = EvosOptions(ratio=1e-9, least=k)
         selector = Evos(options, len(dataset), operator, 0, torch.device("cpu"))
         assert 4 * selector.cached_numbers * len(dataset) < 1 << 20

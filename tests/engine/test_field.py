@@ -12,7 +12,9 @@ from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, l
 from inrkit.config import resolve
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.runs.build import field_of
 from inrkit.signals.lattice import cell_affine, lattice_coordinates
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import MinMax
 
 SHAPE = (12, 9)
@@ -22,10 +24,8 @@ SHAPE = (12, 9)
 def field() -> Field:
     torch.manual_seed(0)
     network = Siren(SirenOptions(hidden_features=8, hidden_layers=1), 2, 3)
-    dataset = CoordinateDataset(
-        np.zeros((*SHAPE, 3), np.uint8), affine=cell_affine(SHAPE), transform=MinMax(0, 255), metadata={"a": [1]}
-    )
-    return Field.of(resolve([{"data": {"path": "photo.png"}}]), network, dataset)
+    dataset = CoordinateDataset(np.zeros((*SHAPE, 3), np.uint8), affine=cell_affine(SHAPE), metadata={"a": [1]})
+    return field_of(resolve([{"data": {"path": "photo.png"}}]), network, Signal(dataset, MinMax(0, 255)))
 
 
 def test_a_loaded_field_is_the_saved_one(field, tmp_path):

@@ -16,6 +16,7 @@ from inrkit.networks.hash_grid import HashGrid, HashGridOptions, level_resolutio
 from inrkit.networks.wire import gabor
 from inrkit.plugins.options import parse
 from inrkit.signals.embeddings import Periodic, PeriodicOptions
+from inrkit.signals.signal import Signal
 
 # torch itself uses torch.jit where it loads what forward-mode differentiation needs.
 forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -433,7 +434,7 @@ def test_a_place_outside_counts_as_the_nearest_inside():
 def tone(cycles, count=4096):
     """A sine of so many cycles over the extent."""
     values = np.sin(2 * np.pi * cycles * np.arange(count) / count).astype(np.float32)
-    return CoordinateDataset(values[:, None])
+    return Signal(CoordinateDataset(values[:, None]))
 
 
 @pytest.mark.parametrize(("name", "option"), SPECTRAL.items())
@@ -455,10 +456,9 @@ def test_zero_follows_the_signals_spectrum(name, option):
 def test_zero_is_the_published_value_without_a_lattice(name, option):
     plugin = NETWORKS.get(name)
     options, published = plugin.Options(**{option: 0}), getattr(plugin.Options(), option)
-    free = CoordinateDataset(np.random.default_rng(0).random((50, 1)), points=np.zeros((50, 2)))
+    free = Signal(CoordinateDataset(np.random.default_rng(0).random((50, 1)), points=np.zeros((50, 2))))
     assert getattr(plugin.fitted(options, free), option) == published
-    embedded = tone(800)
-    embedded.embedding = Periodic(PeriodicOptions(axes=[0]), 1)
+    embedded = Signal(tone(800).dataset, embedding=Periodic(PeriodicOptions(axes=[0]), 1))
     assert getattr(plugin.fitted(options, embedded), option) == published
 
 
@@ -482,16 +482,16 @@ def test_a_given_number_is_kept(name):
 @pytest.mark.parametrize(("length", "octaves"), [(1, 1), (2, 2), (128, 8), (512, 10), (4096, 13)])
 def test_octaves_stop_below_what_the_lattice_can_show(length, octaves):
     plugin = NETWORKS.get("pe-mlp")
-    signal = CoordinateDataset(np.zeros((1, length, 1), dtype=np.float32))
+    signal = Signal(CoordinateDataset(np.zeros((1, length, 1), dtype=np.float32)))
     assert plugin.fitted(plugin.Options(octaves=0), signal).octaves == octaves
     assert 2 ** (octaves - 1) <= math.pi * length / 2 < 2**octaves
 
 
 def test_the_lattice_gives_bacon_its_bandwidth_and_the_hash_grid_its_finest_level():
-    signal = CoordinateDataset(np.zeros((40, 100, 1), dtype=np.float32))
+    signal = Signal(CoordinateDataset(np.zeros((40, 100, 1), dtype=np.float32)))
     assert Bacon.fitted(BaconOptions(), signal).bandwidth == [20, 50]
     assert HashGrid.fitted(HashGridOptions(), signal).finest_resolution == 100
-    free = CoordinateDataset(np.zeros((5, 1)), points=np.zeros((5, 2)))
+    free = Signal(CoordinateDataset(np.zeros((5, 1)), points=np.zeros((5, 2))))
     assert Bacon.fitted(BaconOptions(), free).bandwidth == [64]
     assert HashGrid.fitted(HashGridOptions(), free).finest_resolution == 256
 
@@ -501,6 +501,7 @@ def test_the_lattice_gives_bacon_its_bandwidth_and_the_hash_grid_its_finest_leve
 def test_the_smallest_lattices_make_a_network(name, shape):
     plugin = NETWORKS.get(name)
     zeros = {SPECTRAL[name]: 0} if name in SPECTRAL else {}
-    options = plugin.fitted(plugin.Options(hidden_features=4, **zeros), CoordinateDataset(np.zeros((*shape, 1))))
+    signal = Signal(CoordinateDataset(np.zeros((*shape, 1))))
+    options = plugin.fitted(plugin.Options(hidden_features=4, **zeros), signal)
     network = plugin(options, len(shape), 1)
     assert torch.isfinite(network(points(4, len(shape)))).all()

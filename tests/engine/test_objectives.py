@@ -5,13 +5,17 @@ import torch
 from inrkit import CoordinateDataset, Progress
 from inrkit.selectors import Errors, Selection
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.signals.signal import Signal
 from inrkit.training.objectives import CrossFrequencyOptions, CrossFrequencySupervision
 
 SHAPE, COUNT = (6, 7), 42
 
 
+EVERYTHING = Selection(torch.arange(COUNT), whole=True)
+
+
 def supervision(**options) -> CrossFrequencySupervision:
-    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((*SHAPE, 1))))
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(np.zeros((*SHAPE, 1)))))
     return CrossFrequencySupervision(CrossFrequencyOptions(**options), COUNT, operator, torch.device("cpu"))
 
 
@@ -24,14 +28,14 @@ def test_gradient_at_a_key_step_is_that_of_the_live_full_prediction():
     residual = torch.randn(COUNT, requires_grad=True)
     loss = 0.3 * plain_laplacian(residual).square().mean()
     (expected,) = torch.autograd.grad(loss, residual)
-    coupling = supervision(weight=0.3).coupling(Progress(1, 10), Selection(None), residual.detach())
+    coupling = supervision(weight=0.3).coupling(Progress(1, 10), EVERYTHING, residual.detach())
     torch.testing.assert_close(coupling, expected)
 
 
 def test_gradient_between_key_steps_replaces_the_selected_entries_of_the_cached_prediction():
     objective = supervision(weight=0.3)
     cached, target = torch.randn(2, COUNT)
-    objective.observe(Progress(1, 10), Selection(None), Errors(cached.square(), cached - target))
+    objective.observe(Progress(1, 10), EVERYTHING, Errors(cached.square(), cached - target))
     indices = torch.randperm(COUNT)[:17]
     live = torch.randn(17, requires_grad=True)
     prediction = cached.index_copy(0, indices, live)

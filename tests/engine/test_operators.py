@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from inrkit import OPERATORS, ConfigError, CoordinateDataset
-from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.operators import (
+    GraphLaplacian,
+    GraphLaplacianOptions,
+    LaplacianOptions,
+    LatticeLaplacian,
+)
+from inrkit.signals.signal import Signal
 
 SHAPES = [(9,), (1,), (5, 7), (1, 6), (4, 3, 5), (2, 3, 1, 4)]
 
@@ -25,7 +31,7 @@ def plain_laplacian(field: np.ndarray) -> np.ndarray:
 
 
 def laplacian(shape: tuple[int, ...]) -> LatticeLaplacian:
-    return LatticeLaplacian(LaplacianOptions(), CoordinateDataset(np.zeros((*shape, 1))))
+    return LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(np.zeros((*shape, 1)))))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -57,7 +63,7 @@ def test_response_of_a_subset_equals_those_entries_of_the_whole(shape):
 def test_adjoint_satisfies_its_definition(name):
     shape = (4, 5)
     dataset = CoordinateDataset(np.zeros((*shape, 1)))
-    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), dataset)
+    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), Signal(dataset))
     generator = torch.Generator().manual_seed(2)
     one, other = torch.randn(2, 20, generator=generator)
     torch.testing.assert_close(operator.response(one) @ other, one @ operator.adjoint(other))
@@ -80,14 +86,14 @@ def test_rows_taken_a_few_at_a_time_give_the_same(monkeypatch):
 def test_laplacian_of_free_points_is_refused_with_the_mend():
     dataset = CoordinateDataset(np.zeros((5, 1)), points=np.zeros((5, 3)))
     with pytest.raises(ConfigError, match="choose operator=none"):
-        LatticeLaplacian(LaplacianOptions(), dataset)
+        LatticeLaplacian(LaplacianOptions(), Signal(dataset))
 
 
 @pytest.mark.parametrize("periodic", [[0], [1], [0, 1]])
 def test_a_periodic_axis_closes_the_lattice(periodic):
     shape = (5, 6)
     dataset = CoordinateDataset(np.zeros((*shape, 1)))
-    operator = LatticeLaplacian(LaplacianOptions(periodic=periodic), dataset)
+    operator = LatticeLaplacian(LaplacianOptions(periodic=periodic), Signal(dataset))
     field = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     padded = field
     for axis in range(2):
@@ -108,20 +114,22 @@ def test_graph_laplacian_is_the_lattice_laplacian_inside_a_lattice():
     inside = np.zeros(shape, bool)
     inside[1:-1, 1:-1, 1:-1] = True
     inside = torch.from_numpy(inside.reshape(-1))
-    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=6), points)
+    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=6), Signal(points))
     torch.testing.assert_close(graph.response(field)[inside], laplacian(shape).response(field)[inside])
 
 
 def test_graph_laplacian_takes_few_points_and_equal_points():
     points = np.zeros((3, 2))
-    operator = GraphLaplacian(GraphLaplacianOptions(neighbours=6), CoordinateDataset(np.zeros((3, 1)), points=points))
+    operator = GraphLaplacian(
+        GraphLaplacianOptions(neighbours=6), Signal(CoordinateDataset(np.zeros((3, 1)), points=points))
+    )
     assert operator.response(torch.ones(3)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_edges_are_the_differences_to_the_neighbours(shape):
     values = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
-    operator = LatticeLaplacian(LaplacianOptions(), CoordinateDataset(values, channel_weights=(0.25, 0.75)))
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(CoordinateDataset(values, channel_weights=(0.25, 0.75))))
     weighted = values @ np.array([0.25, 0.75], dtype=np.float32)
     square = np.zeros(shape)
     for axis in range(len(shape)):
@@ -140,14 +148,16 @@ def test_edges_of_points_on_a_lattice_are_those_of_the_lattice():
     free = CoordinateDataset(values.reshape(-1, 1), points=points)
     inside = np.zeros(shape, bool)
     inside[1:-1, 1:-1] = True
-    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=4), free)
+    graph = GraphLaplacian(GraphLaplacianOptions(neighbours=4), Signal(free))
     mask = torch.from_numpy(inside.reshape(-1))
-    expected = LatticeLaplacian(LaplacianOptions(), lattice).edges()
+    expected = LatticeLaplacian(LaplacianOptions(), Signal(lattice)).edges()
     torch.testing.assert_close(graph.edges()[mask], expected[mask])
 
 
 def test_a_signal_without_neighbours_has_no_edges():
-    operator = OPERATORS.get("none")(OPERATORS.get("none").Options(), CoordinateDataset(np.arange(5.0)[:, None]))
+    operator = OPERATORS.get("none")(
+        OPERATORS.get("none").Options(), Signal(CoordinateDataset(np.arange(5.0)[:, None]))
+    )
     assert operator.edges().tolist() == [0] * 5
     assert not operator.neighbours(torch.arange(5))[1].any()
 
@@ -167,7 +177,7 @@ def test_response_within_everything_is_the_response():
 @pytest.mark.parametrize("name", OPERATORS.names())
 def test_response_within_a_part_takes_what_is_not_known_for_the_coordinates_own(name, monkeypatch):
     monkeypatch.setattr("inrkit.signals.operators._ROWS", 4)
-    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), CoordinateDataset(np.zeros((4, 5, 1))))
+    operator = OPERATORS.get(name)(OPERATORS.get(name).Options(), Signal(CoordinateDataset(np.zeros((4, 5, 1)))))
     generator = torch.Generator().manual_seed(0)
     field, part = torch.randn(20, generator=generator), torch.randperm(20, generator=generator)[:11]
     known = torch.zeros(20, dtype=torch.bool)
@@ -179,7 +189,7 @@ def test_response_within_a_part_takes_what_is_not_known_for_the_coordinates_own(
 
 def test_free_points_are_placed_so_that_runs_hold_neighbours():
     points = np.random.default_rng(0).uniform(-1, 1, (4096, 2))
-    operator = GraphLaplacian(GraphLaplacianOptions(), CoordinateDataset(np.zeros((4096, 1)), points=points))
+    operator = GraphLaplacian(GraphLaplacianOptions(), Signal(CoordinateDataset(np.zeros((4096, 1)), points=points)))
     assert operator.layout == (4096,)
     order = operator.placed(torch.arange(4096))
     assert sorted(order.tolist()) == list(range(4096))

@@ -8,6 +8,7 @@ from inrkit import CoordinateDataset, Progress
 from inrkit.selectors import SELECTORS
 from inrkit.selectors.draws.quasirandom import QuasiRandom
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.signals.signal import Signal
 
 
 def sequence(shape, seed=0) -> QuasiRandom:
@@ -79,7 +80,7 @@ def test_the_points_are_those_of_the_published_sequence():
 @pytest.mark.parametrize("name", ["uniform", "evos"])
 def test_selectors_go_on_along_the_sequence_where_they_stopped(name):
     picture = CoordinateDataset(np.zeros((40, 50, 1), np.uint8))
-    operator = LatticeLaplacian(LaplacianOptions(), picture)
+    operator = LatticeLaplacian(LaplacianOptions(), Signal(picture))
     plugin = SELECTORS.get(name)
     options = plugin.Options(ratio=0.1, draw="quasi-random")
 

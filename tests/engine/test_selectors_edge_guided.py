@@ -16,6 +16,7 @@ from inrkit.signals.operators import (
     NoneOptions,
     NoOperator,
 )
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import MinMax, MinMaxOptions
 
 FIRST = Progress(1, 10**6)
@@ -23,7 +24,7 @@ FIRST = Progress(1, 10**6)
 
 def make(values, points=None, operator=None, seed=0, **options) -> EdgeGuided:
     dataset = CoordinateDataset(np.asarray(values, dtype=np.float32), points=points)
-    operator = operator(dataset) if operator else LatticeLaplacian(LaplacianOptions(), dataset)
+    operator = operator(dataset) if operator else LatticeLaplacian(LaplacianOptions(), Signal(dataset))
     return EdgeGuided(EdgeGuidedOptions(**options), len(dataset), operator, seed, torch.device("cpu"))
 
 
@@ -78,14 +79,14 @@ def test_edges_move_six_to_nine_points_along_the_last_axis_anew_at_every_step():
 def test_the_threshold_is_the_published_one_for_pictures_of_8_bits(levels, edge):
     ramp = np.repeat((levels * np.arange(40, dtype=np.uint8))[None, :, None], 9, axis=0)
     dataset = CoordinateDataset(ramp)
-    dataset.transform = MinMax.fit(MinMaxOptions(range="full"), dataset)
-    strength = LatticeLaplacian(LaplacianOptions(), dataset).edges().view(9, 40)[1:-1, 1:-1]
+    signal = Signal(dataset, MinMax.fit(MinMaxOptions(range="full"), dataset))
+    strength = LatticeLaplacian(LaplacianOptions(), signal).edges().view(9, 40)[1:-1, 1:-1]
     assert bool((strength >= EdgeGuidedOptions().threshold).all()) is edge
 
 
 @pytest.mark.parametrize("how", ["a constant signal", "no neighbours"])
 def test_without_edges_all_coordinates_are_as_likely(how):
-    operator = (lambda dataset: NoOperator(NoneOptions(), dataset)) if how == "no neighbours" else None
+    operator = (lambda dataset: NoOperator(NoneOptions(), Signal(dataset))) if how == "no neighbours" else None
     values = step_at(3, 12) if how == "no neighbours" else np.full((12, 1), 0.3)
     selector = make(values, operator=operator, ratio=0.25, emphasis=0.9)
     assert_near(frequencies(selector, 3000), torch.full((12,), 0.25), 3000)
@@ -96,7 +97,7 @@ def test_edges_among_free_points_stay_where_they_are():
     selector = make(
         (points > 0).astype(np.float32),
         points=points,
-        operator=lambda dataset: GraphLaplacian(GraphLaplacianOptions(neighbours=2), dataset),
+        operator=lambda dataset: GraphLaplacian(GraphLaplacianOptions(neighbours=2), Signal(dataset)),
         ratio=2 / 50,
         emphasis=0.999,
         base=1e-9,
@@ -107,13 +108,13 @@ def test_edges_among_free_points_stay_where_they_are():
 def test_points_drawn_anew_have_new_edges():
     selector = make(step_at(5, 30), ratio=2 / 30, emphasis=0.999, base=1e-9, shift_least=0, shift_most=0)
     assert sorted(selector.select(FIRST).indices.tolist()) == [4, 5]
-    selector.operator.dataset.values = torch.from_numpy(step_at(20, 30))
+    selector.operator._signal.dataset.values = torch.from_numpy(step_at(20, 30))
     selector.restart()
     assert sorted(selector.select(FIRST).indices.tolist()) == [19, 20]
 
 
 def test_all_are_drawn_at_a_ratio_of_one():
-    assert make(step_at(5, 30), ratio=1.0).select(FIRST).indices is None
+    assert make(step_at(5, 30), ratio=1.0).select(FIRST).whole
 
 
 def test_shifts_the_wrong_way_round_are_refused():

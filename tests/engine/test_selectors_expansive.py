@@ -7,13 +7,14 @@ import torch
 from inrkit import CoordinateDataset, Progress
 from inrkit.selectors.expansive import ExpansiveOptions, ExpansiveSupervision
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
 
 FIRST = Progress(1, 10**6)
 
 
 def make(values, operator=None, seed=0, **options) -> ExpansiveSupervision:
     dataset = CoordinateDataset(np.asarray(values, dtype=np.float32))
-    operator = operator(dataset) if operator else LatticeLaplacian(LaplacianOptions(), dataset)
+    operator = operator(dataset) if operator else LatticeLaplacian(LaplacianOptions(), Signal(dataset))
     return ExpansiveSupervision(ExpansiveOptions(**options), len(dataset), operator, seed, torch.device("cpu"))
 
 
@@ -81,7 +82,7 @@ def test_anchors_drawn_at_random_survive_a_checkpoint():
 
 @pytest.mark.parametrize("how", ["a constant signal", "no neighbours"])
 def test_without_edges_all_coordinates_are_as_likely(how):
-    operator = (lambda dataset: NoOperator(NoneOptions(), dataset)) if how == "no neighbours" else None
+    operator = (lambda dataset: NoOperator(NoneOptions(), Signal(dataset))) if how == "no neighbours" else None
     selector = make(noise(20) if operator else np.ones((20, 1)), operator, ratio=0.5)
     rounds, drawn = 2000, torch.zeros(20)
     for _ in range(rounds):
@@ -110,6 +111,6 @@ def test_every_error_counts_the_same_by_default():
 def test_points_drawn_anew_have_new_anchors():
     selector = make(np.eye(30)[5][:, None], ratio=0.1, anchor=1.0)
     assert sorted(selector.select(FIRST).indices.tolist()) == [4, 5, 6]
-    selector.operator.dataset.values = torch.from_numpy(np.eye(30)[20][:, None])
+    selector.operator._signal.dataset.values = torch.from_numpy(np.eye(30)[20][:, None])
     selector.restart()
     assert sorted(selector.select(FIRST).indices.tolist()) == [19, 20, 21]

@@ -7,12 +7,13 @@ import torch
 from inrkit import CoordinateDataset, Errors, Progress
 from inrkit.selectors import NtkGuidedTeaching
 from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
 
 N, STEPS = 1000, 200
 
 
 def make(count=N, **options) -> NtkGuidedTeaching:
-    operator = NoOperator(NoneOptions(), CoordinateDataset(np.zeros((count, 1), dtype=np.float32)))
+    operator = NoOperator(NoneOptions(), Signal(CoordinateDataset(np.zeros((count, 1), dtype=np.float32))))
     return NtkGuidedTeaching(NtkGuidedTeaching.Options(**options), count, operator, 0, torch.device("cpu"))
 
 
@@ -25,7 +26,7 @@ def take(selector, step, squared, influence):
     progress = Progress(step, STEPS)
     survey = selector.survey(progress)
     if survey is not None:
-        assert survey.indices is None
+        assert torch.equal(survey.indices, torch.arange(selector.count))
         errors = Errors(squared, squared.sqrt(), influence=influence if survey.influence else None)
         selector.learn(progress, survey, errors)
     return selector.select(progress).indices, survey

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import CoordinateDataset, Progress, Trainer
+from inrkit import CoordinateDataset, Member, Progress, Trainer
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.selectors import Errors
 from inrkit.selectors.soft_mining import SoftMining, SoftMiningOptions
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
+from inrkit.training.gradients import backpropagate
 from inrkit.training.learning_rates import Constant, ConstantOptions
 from inrkit.training.objectives import MeanSquaredError, MeanSquaredErrorOptions
 from inrkit.training.optimizers.factories import OPTIMIZERS
@@ -21,7 +23,8 @@ LATE = Progress(5000, 10**6)
 
 def make(values, points=None, **options) -> SoftMining:
     dataset = CoordinateDataset(np.asarray(values, dtype=np.float32), points=points)
-    operator = LatticeLaplacian(LaplacianOptions(), dataset) if points is None else NoOperator(NoneOptions(), dataset)
+    signal = Signal(dataset)
+    operator = LatticeLaplacian(LaplacianOptions(), signal) if points is None else NoOperator(NoneOptions(), signal)
     return SoftMining(SoftMiningOptions(**options), len(dataset), operator, 0, torch.device("cpu"))
 
 
@@ -34,7 +37,7 @@ def errors_of(squared: torch.Tensor, slope: torch.Tensor) -> Errors:
 
 
 def unmoved(selector: SoftMining, squared: torch.Tensor) -> Errors:
-    return errors_of(squared, torch.zeros(len(squared), selector.operator.dataset.dimensions))
+    return errors_of(squared, torch.zeros(len(squared), selector.operator.neighbourhood.dimensions))
 
 
 class TestCorrections:
@@ -90,10 +93,10 @@ class TestWalks:
         correction = 0.2**-0.5
         change = torch.tensor([-1.0, 2.0]) * 2 * 0.01 * correction / 20  # a lattice point up, two to the right
         slope = squared[:, None] * change / torch.tensor([2 / 40, 2 / 100])
-        place = selector.operator.dataset.coordinates(selection.indices) + torch.tensor([-2 / 40, 4 / 100])
+        place = selector.operator.neighbourhood.coordinates(selection.indices) + torch.tensor([-2 / 40, 4 / 100])
         selector.observe(LATE, selection, errors_of(squared, slope))
         stayed = (place.abs() < 1).all(dim=1)
-        found = selector.operator.dataset.coordinates(selector.select(LATE).indices)
+        found = selector.operator.neighbourhood.coordinates(selector.select(LATE).indices)
         assert stayed.sum() > k / 2
         torch.testing.assert_close(found[stayed], place[stayed])
 
@@ -107,7 +110,7 @@ class TestWalks:
 
     def test_walks_end_up_where_the_errors_are_large(self):
         selector = make(flat(100_001), **{**STILL, "noise": 0.005, "step": 1e4}, ratio=0.002, softness=0.0)
-        where = selector.operator.dataset.coordinates(slice(0, 100_001))[:, 0]
+        where = selector.operator.neighbourhood.coordinates(slice(0, 100_001))[:, 0]
         squared = (0.05 + torch.exp(-((where - 0.3) ** 2) / 0.2)).square()
         slope = torch.gradient(squared, spacing=2 / 100_001)[0]
         at_start = squared[selector.select(LATE).indices].mean()
@@ -198,16 +201,17 @@ class TestWalks:
 
 
 class TestTraining:
-    def trainer(self, chunk: int) -> Trainer:
+    def member(self, chunk: int) -> Member:
         y, x = np.mgrid[0:12, 0:15]
         dataset = CoordinateDataset(np.stack([x / 8 - 1, np.sin(x * y / 20)], axis=-1).astype(np.float32))
-        operator = LatticeLaplacian(LaplacianOptions(), dataset)
+        signal = Signal(dataset)
+        operator = LatticeLaplacian(LaplacianOptions(), signal)
         torch.manual_seed(0)
         network = Siren(SirenOptions(hidden_features=16, hidden_layers=1), 2, 2)
         options = SoftMiningOptions(warmup=1)
         optimizer = OPTIMIZERS.get("adam")
-        return Trainer(
-            dataset,
+        return Member(
+            signal,
             network,
             SoftMining(options, len(dataset), operator, 0, torch.device("cpu")),
             MeanSquaredError(MeanSquaredErrorOptions(), len(dataset), operator, torch.device("cpu")),
@@ -221,24 +225,24 @@ class TestTraining:
 
     @pytest.mark.parametrize("chunk", [7, 1000])
     def test_the_gradient_is_that_of_the_corrected_loss(self, chunk):
-        trainer = self.trainer(chunk=1000)
-        trainer.run()
-        trainer.chunk = chunk
-        progress, selection = Progress(5, 10), trainer.selector.select(Progress(5, 10))
-        missed = trainer.network(trainer.dataset.inputs(selection.indices)) - trainer.dataset.targets(selection.indices)
+        member = self.member(chunk=1000)
+        Trainer([member]).run()
+        member.chunk = chunk
+        progress, selection = Progress(5, 10), member.selector.select(Progress(5, 10))
+        missed = member.network(member.signal.inputs(selection.indices)) - member.signal.targets(selection.indices)
         squared = missed.square().mean(dim=-1)
-        factors = trainer.selector.weigh(progress, errors_of(squared.detach(), None))
+        factors = member.selector.weigh(progress, errors_of(squared.detach(), None))
         assert factors.std() > 0.1
-        expected = torch.autograd.grad((factors * squared).mean(), list(trainer.network.parameters()))
-        trainer.network.zero_grad()
-        trainer.backpropagate(progress, selection)
-        for parameter, gradient in zip(trainer.network.parameters(), expected, strict=True):
+        expected = torch.autograd.grad((factors * squared).mean(), list(member.network.parameters()))
+        member.network.zero_grad()
+        backpropagate(member, progress, selection)
+        for parameter, gradient in zip(member.network.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
 
     def test_the_slope_that_walks_follow_is_that_of_the_loss_without_its_correction(self):
-        trainer = self.trainer(chunk=1000)
-        trainer.run()
-        progress, selection = Progress(5, 10), trainer.selector.select(Progress(5, 10))
-        corrected = trainer.backpropagate(progress, selection)[1].slope
-        trainer.selector.options.softness = 0.0
-        torch.testing.assert_close(trainer.backpropagate(progress, selection)[1].slope, corrected, atol=1e-5, rtol=1e-4)
+        member = self.member(chunk=1000)
+        Trainer([member]).run()
+        progress, selection = Progress(5, 10), member.selector.select(Progress(5, 10))
+        corrected = backpropagate(member, progress, selection)[1].slope
+        member.selector.options.softness = 0.0
+        torch.testing.assert_close(backpropagate(member, progress, selection)[1].slope, corrected, atol=1e-5, rtol=1e-4)

@@ -8,12 +8,13 @@ from inrkit import CoordinateDataset, Errors, Progress
 from inrkit.selectors import ImplicitNeuralTeaching
 from inrkit.selectors.teaching import MINING_SCHEDULES, largest, mines
 from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
 
 CPU = torch.device("cpu")
 
 
 def make(count=100, **options) -> ImplicitNeuralTeaching:
-    operator = NoOperator(NoneOptions(), CoordinateDataset(np.zeros((count, 1), dtype=np.float32)))
+    operator = NoOperator(NoneOptions(), Signal(CoordinateDataset(np.zeros((count, 1), dtype=np.float32))))
     return ImplicitNeuralTeaching(ImplicitNeuralTeaching.Options(**options), count, operator, 0, CPU)
 
 
@@ -22,11 +23,11 @@ def take(selector, step, steps, squared):
     progress = Progress(step, steps)
     survey = selector.survey(progress)
     if survey is not None:
-        assert survey.indices is None
+        assert torch.equal(survey.indices, torch.arange(selector.count))
         assert not survey.influence
         selector.learn(progress, survey, Errors(squared, squared.sqrt()))
     selection = selector.select(progress)
-    return (torch.arange(selector.count) if selection.indices is None else selection.indices), survey is not None
+    return selection.indices, survey is not None
 
 
 def test_takes_the_coordinates_of_largest_error_among_all():

@@ -8,6 +8,7 @@ import torch
 
 from inrkit.signals import spectrum
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import energy_spectrum, spectral_edges
 
 
@@ -17,7 +18,7 @@ def tone(length, omega):
 
 
 def dataset(values, **options):
-    return CoordinateDataset(np.asarray(values, dtype=np.float32)[..., None], **options)
+    return Signal(CoordinateDataset(np.asarray(values, dtype=np.float32)[..., None], **options))
 
 
 @pytest.mark.parametrize("omega", [30.0, 200.0, 1000.0])
@@ -45,7 +46,7 @@ def test_axes_are_measured_by_themselves_whatever_their_lengths():
 def test_spectrum_of_a_short_signal_is_its_plain_periodogram():
     values = np.random.default_rng(0).standard_normal(300)
     centred = (values - values.mean()) * np.hanning(300)
-    signal = CoordinateDataset(values[:, None])
+    signal = Signal(CoordinateDataset(values[:, None]))
     expected = np.abs(np.fft.rfft(centred)) ** 2
     np.testing.assert_allclose(energy_spectrum(signal, 0).numpy(), expected, rtol=1e-3, atol=1e-3)
 
@@ -83,4 +84,4 @@ def test_constants_have_no_frequency_and_an_offset_adds_none():
 
 
 def test_free_points_have_no_spectrum():
-    assert spectral_edges(CoordinateDataset(np.ones((5, 1)), points=np.zeros((5, 2))), 0.9) is None
+    assert spectral_edges(Signal(CoordinateDataset(np.ones((5, 1)), points=np.zeros((5, 2)))), 0.9) is None

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import NETWORKS, CoordinateDataset, Network, Progress, Selection, Survey, Trainer
+from inrkit import NETWORKS, CoordinateDataset, Member, Network, Progress, Selection, Survey
 from inrkit.plugins.options import field_names
 from inrkit.selectors import Full
 from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
+from inrkit.training.gradients import backpropagate, measure
 from inrkit.training.learning_rates import Constant, ConstantOptions
 from inrkit.training.objectives import MeanSquaredError, MeanSquaredErrorOptions
 from inrkit.training.optimizers.factories import OPTIMIZERS
@@ -32,15 +34,16 @@ def signal(weights=False, points=False):
     return CoordinateDataset(values, **more)
 
 
-def trainer_of(dataset, network="siren", chunk=1000, selector=Full) -> Trainer:
+def member_of(dataset, network="siren", chunk=1000, selector=Full) -> Member:
     plugin = NETWORKS.get(network) if isinstance(network, str) else network
     wanted = {key: value for key, value in SMALL.items() if key in field_names(plugin.Options)}
     torch.manual_seed(0)
-    module = plugin(plugin.fitted(plugin.Options(**wanted), dataset), dataset.dimensions, dataset.channels)
-    operator = NoOperator(NoneOptions(), dataset)
+    module = plugin(plugin.fitted(plugin.Options(**wanted), Signal(dataset)), dataset.dimensions, dataset.channels)
+    learned = Signal(dataset)
+    operator = NoOperator(NoneOptions(), learned)
     device = torch.device("cpu")
-    return Trainer(
-        dataset,
+    return Member(
+        learned,
         module,
         selector(selector.Options(), len(dataset), operator, 0, device),
         MeanSquaredError(MeanSquaredErrorOptions(), len(dataset), operator, device),
@@ -53,40 +56,41 @@ def trainer_of(dataset, network="siren", chunk=1000, selector=Full) -> Trainer:
     )
 
 
-def missed(trainer: Trainer, indices: torch.Tensor) -> torch.Tensor:
-    return (trainer.network(trainer.dataset.inputs(indices)) - trainer.dataset.targets(indices)).detach()
+def missed(member: Member, indices: torch.Tensor) -> torch.Tensor:
+    return (member.network(member.signal.inputs(indices)) - member.signal.targets(indices)).detach()
 
 
+ALL = torch.arange(30)
 SOME = torch.tensor([17, 3, 29, 0, 8, 21, 4])
 
 
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("points", [False, True])
 def test_surveyed_errors_are_those_of_the_present_network(weights, points):
-    trainer = trainer_of(signal(weights, points), chunk=3)
+    member = member_of(signal(weights, points), chunk=3)
     for indices in (SOME, torch.arange(30)):
-        residual = missed(trainer, indices)
+        residual = missed(member, indices)
         expected = residual.square().mean(dim=-1)
         if weights:
-            expected = expected * trainer.dataset.weights.reshape(-1)[indices]
-        errors = trainer.measure(Survey(None if len(indices) == 30 else indices))
+            expected = expected * member.signal.dataset.weights.reshape(-1)[indices]
+        errors = measure(member, Survey(indices))
         torch.testing.assert_close(errors.squared, expected)
         torch.testing.assert_close(errors.residual, residual @ torch.tensor([0.7, 0.3]))
         assert errors.influence is None
 
 
 def test_a_survey_sees_what_a_step_then_trains_on():
-    trainer = trainer_of(signal(True), chunk=7)
-    surveyed = trainer.measure(Survey(SOME))
-    _, trained = trainer.backpropagate(Progress(1, 1), Selection(SOME))
+    member = member_of(signal(True), chunk=7)
+    surveyed = measure(member, Survey(SOME))
+    _, trained = backpropagate(member, Progress(1, 1), Selection(SOME))
     torch.testing.assert_close(surveyed.squared, trained.squared)
     torch.testing.assert_close(surveyed.residual, trained.residual)
 
 
-def tangent_kernel(trainer: Trainer, indices: torch.Tensor) -> torch.Tensor:
+def tangent_kernel(member: Member, indices: torch.Tensor) -> torch.Tensor:
     """(k·C, k·C) neural tangent kernel J Jᵀ in float64, J from one backward pass for each output."""
-    network = trainer.network.double()
-    inputs = trainer.dataset.inputs(indices).double()
+    network = member.network.double()
+    inputs = member.signal.inputs(indices).double()
     outputs = network(inputs).reshape(-1)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     rows = []
@@ -100,20 +104,20 @@ def tangent_kernel(trainer: Trainer, indices: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("indices", [SOME, torch.arange(30)], ids=["some", "all"])
 def test_influence_is_the_tangent_kernel_applied_to_the_errors(indices):
-    trainer = trainer_of(signal(True), chunk=4)
-    residual = missed(trainer, indices) * trainer.dataset.weights.reshape(-1)[indices, None]
-    kernel = tangent_kernel(trainer, indices)
+    member = member_of(signal(True), chunk=4)
+    residual = missed(member, indices) * member.signal.dataset.weights.reshape(-1)[indices, None]
+    kernel = tangent_kernel(member, indices)
     expected = (kernel @ residual.double().reshape(-1)).reshape(-1, 2).norm(dim=-1).float()
-    found = trainer.measure(Survey(None if len(indices) == 30 else indices, influence=True))
+    found = measure(member, Survey(indices, influence=True))
     torch.testing.assert_close(found.influence, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.squared, trainer.measure(Survey(indices)).squared)
+    torch.testing.assert_close(found.squared, measure(member, Survey(indices)).squared)
 
 
 def test_influence_is_how_far_a_small_step_of_descent_moves_the_predictions():
-    trainer = trainer_of(signal())
-    influence = trainer.measure(Survey(SOME, influence=True)).influence
-    inputs, targets = trainer.dataset.inputs(SOME), trainer.dataset.targets(SOME)
-    network = trainer.network.double()
+    member = member_of(signal())
+    influence = measure(member, Survey(SOME, influence=True)).influence
+    inputs, targets = member.signal.inputs(SOME), member.signal.targets(SOME)
+    network = member.network.double()
     before = network(inputs.double())
     loss = (before - targets).square().sum() / 2
     rate = 1e-6
@@ -128,8 +132,8 @@ def test_influence_is_how_far_a_small_step_of_descent_moves_the_predictions():
 
 @pytest.mark.parametrize("name", NETWORKS.names())
 def test_influence_does_not_depend_on_the_chunks(name):
-    whole = trainer_of(signal(), name).measure(Survey(None, influence=True))
-    parted = trainer_of(signal(), name, chunk=7).measure(Survey(None, influence=True))
+    whole = measure(member_of(signal(), name), Survey(ALL, influence=True))
+    parted = measure(member_of(signal(), name, chunk=7), Survey(ALL, influence=True))
     scale = float(whole.influence.max())
     torch.testing.assert_close(parted.influence, whole.influence, rtol=1e-3, atol=1e-4 * scale)
     assert torch.isfinite(whole.influence).all()
@@ -137,25 +141,25 @@ def test_influence_does_not_depend_on_the_chunks(name):
 
 
 def test_frozen_parameters_have_no_influence():
-    trainer = trainer_of(signal())
-    with_all = trainer.measure(Survey(None, influence=True)).influence
-    for parameter in list(trainer.network.parameters())[:2]:
+    member = member_of(signal())
+    with_all = measure(member, Survey(ALL, influence=True)).influence
+    for parameter in list(member.network.parameters())[:2]:
         parameter.requires_grad_(False)
-    kernel = tangent_kernel(trainer, torch.arange(30))
-    expected = kernel @ missed(trainer, torch.arange(30)).double().reshape(-1)
-    found = trainer.measure(Survey(None, influence=True)).influence
+    kernel = tangent_kernel(member, torch.arange(30))
+    expected = kernel @ missed(member, torch.arange(30)).double().reshape(-1)
+    found = measure(member, Survey(ALL, influence=True)).influence
     torch.testing.assert_close(found, expected.reshape(-1, 2).norm(dim=-1).float(), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found, with_all)
 
 
 @pytest.mark.parametrize("influence", [False, True])
 def test_a_survey_leaves_no_gradient_and_no_change(influence):
-    trainer = trainer_of(signal(), chunk=7)
-    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
-    errors = trainer.measure(Survey(None, influence=influence))
+    member = member_of(signal(), chunk=7)
+    before = [parameter.detach().clone() for parameter in member.network.parameters()]
+    errors = measure(member, Survey(ALL, influence=influence))
     assert not errors.squared.requires_grad
-    assert all(parameter.grad is None for parameter in trainer.network.parameters())
-    assert all(torch.equal(old, new) for old, new in zip(before, trainer.network.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in member.network.parameters())
+    assert all(torch.equal(old, new) for old, new in zip(before, member.network.parameters(), strict=True))
 
 
 class Line(Network):
@@ -171,15 +175,15 @@ class Line(Network):
         return self.scale * (coordinates.prod(dim=-1, keepdim=True) + torch.sin(3 * coordinates[..., :1]))
 
 
-def loss_at(trainer: Trainer, index: int, offset: torch.Tensor) -> float:
+def loss_at(member: Member, index: int, offset: torch.Tensor) -> float:
     """Weighted loss at a place beside a lattice point, between which the targets are linear, in float64."""
-    dataset = trainer.dataset
+    signal, dataset = member.signal, member.signal.dataset
     indices = torch.tensor([index])
     place = dataset.coordinates(indices).double() + offset
-    target = dataset.targets(indices).double() + (dataset.slopes(indices).double() @ offset)
+    target = signal.targets(indices).double() + (signal.slopes(indices).double() @ offset)
     with torch.no_grad():
-        loss = (trainer.network.double()(place) - target).square().mean()
-        trainer.network.float()
+        loss = (member.network.double()(place) - target).square().mean()
+        member.network.float()
     weight = dataset.weights_of(indices)
     return float(loss if weight is None else loss * weight)
 
@@ -188,29 +192,29 @@ def loss_at(trainer: Trainer, index: int, offset: torch.Tensor) -> float:
 @pytest.mark.parametrize("points", [False, True])
 @pytest.mark.parametrize("chunk", [4, 1000])
 def test_slope_is_the_gradient_of_the_loss_by_the_coordinate(network, points, chunk):
-    trainer = trainer_of(signal(True, points), network, chunk, WithSlope)
+    member = member_of(signal(True, points), network, chunk, WithSlope)
     selection = Selection(SOME, torch.linspace(0.5, 2, len(SOME)))
-    _, errors = trainer.backpropagate(Progress(1, 1), selection)
+    _, errors = backpropagate(member, Progress(1, 1), selection)
     step = 1e-4
     for row, index in enumerate(SOME.tolist()):
         for axis in range(2):
             offset = torch.zeros(2, dtype=torch.float64)
             offset[axis] = step
-            expected = (loss_at(trainer, index, offset) - loss_at(trainer, index, -offset)) / (2 * step)
+            expected = (loss_at(member, index, offset) - loss_at(member, index, -offset)) / (2 * step)
             # The network at 1e-4 beside the point is in float64, the slope in float32.
             assert float(errors.slope[row, axis]) == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
 
 def test_slope_is_not_computed_for_selectors_that_need_none():
-    _, errors = trainer_of(signal()).backpropagate(Progress(1, 1), Selection(None))
+    _, errors = backpropagate(member_of(signal()), Progress(1, 1), Selection(ALL, whole=True))
     assert errors.slope is None
 
 
 def test_asking_for_the_slope_does_not_change_the_gradient():
     def gradients(selector):
-        trainer = trainer_of(signal(True), selector=selector)
-        _, errors = trainer.backpropagate(Progress(1, 1), Selection(SOME))
-        return [parameter.grad for parameter in trainer.network.parameters()], errors
+        member = member_of(signal(True), selector=selector)
+        _, errors = backpropagate(member, Progress(1, 1), Selection(SOME))
+        return [parameter.grad for parameter in member.network.parameters()], errors
 
     (plain, one), (with_slope, other) = gradients(Full), gradients(WithSlope)
     for ours, theirs in zip(with_slope, plain, strict=True):

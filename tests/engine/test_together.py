@@ -10,15 +10,17 @@ import torch
 from PIL import Image
 
 import inrkit
-from inrkit import NETWORKS, OBJECTIVES, OPTIMIZERS, SELECTORS, CoordinateDataset, Listener, RunError, Trainer
+from inrkit import NETWORKS, OBJECTIVES, OPTIMIZERS, SELECTORS, CoordinateDataset, Listener, Member, RunError, Trainer
 from inrkit.config import resolve
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.runs.execute import execute_together, stackable
 from inrkit.runs.run import Run
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
-from inrkit.training.backends.stacked import Together, _tiles
+from inrkit.signals.signal import Signal
+from inrkit.training.backends.stacked import _spans
 from inrkit.training.learning_rates import Cosine, CosineOptions
+from inrkit.training.loop import train
 from inrkit.training.objectives import MeanSquaredError
 
 CPU = torch.device("cpu")
@@ -30,12 +32,12 @@ class StopAt(Listener):
     def __init__(self, step):
         self.step = step
 
-    def on_step(self, trainer, selected):
-        if trainer.step == self.step:
-            trainer.stop()
+    def on_step(self, member, selected):
+        if member.step == self.step:
+            member.stop()
 
 
-def trainer_of(
+def member_of(
     seed: int,
     shape=(12, 10),
     selector="uniform",
@@ -49,14 +51,13 @@ def trainer_of(
     network_options=None,
     lr=1e-3,
     listeners=(),
-) -> Trainer:
-    """A trainer on a small picture of its own, everything drawn from `seed`."""
+) -> Member:
+    """A member on a small picture of its own, everything drawn from `seed`."""
     values = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
     weights = np.linspace(0.5, 1.5, shape[0])[:, None] if weighted else None
-    dataset = CoordinateDataset(
-        values, transform=inrkit.TRANSFORMS.get("minmax")(0.0, 255.0), weights=weights, channel_weights=(0.3, 0.6, 0.1)
-    )
-    operator = LatticeLaplacian(LaplacianOptions(), dataset)
+    dataset = CoordinateDataset(values, weights=weights, channel_weights=(0.3, 0.6, 0.1))
+    learned = Signal(dataset, inrkit.TRANSFORMS.get("minmax")(0.0, 255.0))
+    operator = LatticeLaplacian(LaplacianOptions(), learned)
     network_class = NETWORKS.get(network)
     options = network_class.Options()
     sizes = {"hidden_features": 12, "hidden_layers": 1, "features": 8, "levels": 3, "table_bits": 6}
@@ -77,8 +78,8 @@ def trainer_of(
     rate.lr = lr
     if selector == "evos":
         chosen.interval_start, chosen.interval_end = 5, 4
-    return Trainer(
-        dataset,
+    return Member(
+        learned,
         built,
         selector_class(chosen, len(dataset), operator, seed, CPU),
         objective_class(objective_class.Options(), len(dataset), operator, CPU),
@@ -93,8 +94,8 @@ def trainer_of(
     )
 
 
-def group(shapes=SHAPES, **more) -> list[Trainer]:
-    return [trainer_of(seed, shape, **more) for seed, shape in enumerate(shapes)]
+def group(shapes=SHAPES, **more) -> list[Member]:
+    return [member_of(seed, shape, **more) for seed, shape in enumerate(shapes)]
 
 
 def states(optimizer: torch.optim.Optimizer) -> list:
@@ -103,7 +104,7 @@ def states(optimizer: torch.optim.Optimizer) -> list:
     return [part["state"] for part in state.get("parts", [state])]
 
 
-def assert_same(ours: list[Trainer], theirs: list[Trainer], atol=1e-5) -> None:
+def assert_same(ours: list[Member], theirs: list[Member], atol=1e-5) -> None:
     """Networks, and what goes on from them: the same steps, optimizer states and selectors' states."""
     for one, other in zip(ours, theirs, strict=True):
         assert one.step == other.step
@@ -112,15 +113,16 @@ def assert_same(ours: list[Trainer], theirs: list[Trainer], atol=1e-5) -> None:
         assert torch.equal(one.selector.generator.get_state(), other.selector.generator.get_state())
 
 
-def run_alone(trainers: list[Trainer]) -> list[Trainer]:
-    for trainer in trainers:
-        trainer.run()
-    return trainers
+def run_alone(members: list[Member]) -> list[Member]:
+    for member in members:
+        Trainer([member]).run()
+    return members
 
 
-def run_together(trainers: list[Trainer]) -> list[Trainer]:
-    assert Together(trainers).run() == [None] * len(trainers)
-    return trainers
+def run_together(members: list[Member]) -> list[Member]:
+    train(members)
+    assert [member.failure for member in members] == [None] * len(members)
+    return members
 
 
 @pytest.mark.parametrize("name", SELECTORS.names())
@@ -152,7 +154,7 @@ def test_chunks_change_nothing_but_rounding(chunk):
 
 def test_selectors_may_be_mixed():
     def mixed():
-        return [trainer_of(seed, selector=name) for seed, name in enumerate(["full", "uniform", "int", "evos"])]
+        return [member_of(seed, selector=name) for seed, name in enumerate(["full", "uniform", "int", "evos"])]
 
     assert_same(run_together(mixed()), run_alone(mixed()))
 
@@ -160,7 +162,7 @@ def test_selectors_may_be_mixed():
 def test_frequencies_may_differ():
     def mixed():
         return [
-            trainer_of(seed, network_options={"first_omega": omega}) for seed, omega in enumerate([10.0, 30.0, 41.3])
+            member_of(seed, network_options={"first_omega": omega}) for seed, omega in enumerate([10.0, 30.0, 41.3])
         ]
 
     assert_same(run_together(mixed()), run_alone(mixed()))
@@ -168,7 +170,7 @@ def test_frequencies_may_differ():
 
 def test_networks_of_other_shapes_are_trained_as_well():
     def mixed():
-        return [trainer_of(seed, network_options={"hidden_features": width}) for seed, width in enumerate([6, 7, 6, 8])]
+        return [member_of(seed, network_options={"hidden_features": width}) for seed, width in enumerate([6, 7, 6, 8])]
 
     assert_same(run_together(mixed()), run_alone(mixed()))
 
@@ -220,15 +222,15 @@ class Counting(Siren):
 @pytest.mark.parametrize("network", [Steep, Forgetful, Counting])
 def test_what_cannot_be_stacked_is_trained_one_by_one(network):
     def odd():
-        trainers = []
+        members = []
         for seed, omega in enumerate([10.0, 30.0]):
-            trainer = trainer_of(seed)
+            member = member_of(seed)
             options = SirenOptions(hidden_features=12, hidden_layers=1, first_omega=omega)
             torch.manual_seed(seed)
-            trainer.network = network(options, 2, 3)
-            trainer.optimizer = torch.optim.Adam(trainer.network.parameters(), lr=1e-3)
-            trainers.append(trainer)
-        return trainers
+            member.network = network(options, 2, 3)
+            member.optimizer = torch.optim.Adam(member.network.parameters(), lr=1e-3)
+            members.append(member)
+        return members
 
     ours, theirs = run_together(odd()), run_alone(odd())
     for one, other in zip(ours, theirs, strict=True):
@@ -250,25 +252,26 @@ class Relative(MeanSquaredError):
 
 def test_a_loss_of_a_networks_own_is_kept_apart():
     def relative():
-        trainers = group()
-        for trainer in trainers:
-            trainer.objective = Relative(None, len(trainer.dataset), trainer.selector.operator, CPU)
-        return trainers
+        members = group()
+        for member in members:
+            member.objective = Relative(None, len(member.signal.dataset), member.selector.operator, CPU)
+        return members
 
     assert_same(run_together(relative()), run_alone(relative()))
 
 
-def poison(trainer: Trainer) -> Trainer:
+def poison(member: Member) -> Member:
     with torch.no_grad():
-        next(trainer.network.parameters())[0, 0] = torch.nan
-    return trainer
+        next(member.network.parameters())[0, 0] = torch.nan
+    return member
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_one_that_diverges_fails_alone(optimizer):
     ours, theirs = group(optimizer=optimizer), group(optimizer=optimizer)
     poison(ours[1])
-    failures = Together(ours).run()
+    train(ours)
+    failures = [member.failure for member in ours]
     assert isinstance(failures[1], RunError) and "diverged" in str(failures[1])
     assert [failure is None for failure in failures] == [True, False, True, True, True]
     assert ours[1].step == 6
@@ -286,7 +289,8 @@ def test_an_error_anywhere_in_a_step_fails_one_alone(moment, monkeypatch):
         return getattr(type(ours[2].selector), moment)(ours[2].selector, *_)
 
     monkeypatch.setattr(ours[2].selector, moment, broken)
-    failures = Together(ours).run()
+    train(ours)
+    failures = [member.failure for member in ours]
     assert [str(failure) for failure in failures if failure] == ["broken"]
     assert ours[2].step == 4
     rest = [0, 1, 3, 4]
@@ -297,13 +301,13 @@ def test_an_error_anywhere_in_a_step_fails_one_alone(moment, monkeypatch):
 def test_those_interrupted_go_on_together_or_alone(optimizer):
     more = {"optimizer": optimizer, "selector": "evos", "objective": "cross-frequency"}
     # They stop at steps of their own, so that those behind have to catch up.
-    stopped = [trainer_of(seed, shape, **more, listeners=[StopAt(4 + seed)]) for seed, shape in enumerate(SHAPES)]
+    stopped = [member_of(seed, shape, **more, listeners=[StopAt(4 + seed)]) for seed, shape in enumerate(SHAPES)]
     run_together(stopped)
-    assert [trainer.step for trainer in stopped] == [4, 5, 6, 7, 8]
+    assert [member.step for member in stopped] == [4, 5, 6, 7, 8]
     together, alone = group(**more), group(**more)
-    for one, other, trainer in zip(together, alone, stopped, strict=True):
+    for one, other, member in zip(together, alone, stopped, strict=True):
         saved = io.BytesIO()
-        torch.save(trainer.state_dict(), saved)
+        torch.save(member.state_dict(), saved)
         for resumed in (one, other):
             saved.seek(0)
             resumed.load_state_dict(torch.load(saved, weights_only=True))
@@ -317,10 +321,10 @@ def test_a_checkpoint_in_mid_training_is_that_of_one_by_one():
         def __init__(self):
             self.sizes, self.states = [], []
 
-        def on_step(self, trainer, selected):
-            if trainer.step == 5:
+        def on_step(self, member, selected):
+            if member.step == 5:
                 saved = io.BytesIO()
-                torch.save(trainer.state_dict(), saved)
+                torch.save(member.state_dict(), saved)
                 self.sizes.append(saved.tell())
                 saved.seek(0)
                 self.states.append(torch.load(saved, weights_only=True))
@@ -346,30 +350,30 @@ def test_networks_have_parameters_of_their_own_afterwards():
 
 
 def test_seconds_of_all_add_up_to_the_time_that_passed():
-    trainers = group()
-    start = trainers[0].now()
-    run_together(trainers)
-    passed = trainers[0].now() - start
-    parts = [sum(trainer.seconds[part] for trainer in trainers) for part in ("train", "selection", "evaluation")]
+    members = group()
+    start = members[0].now()
+    run_together(members)
+    passed = members[0].now() - start
+    parts = [sum(member.seconds[part] for member in members) for part in ("train", "selection", "evaluation")]
     assert 0 < parts[1] < parts[0] < passed
     assert parts[0] + parts[2] <= passed
 
 
 def test_a_budget_of_time_ends_all():
-    trainers = run_together(group(budget=0.02))
-    assert all(trainer.finished and trainer.seconds["train"] >= 0.02 for trainer in trainers)
+    members = run_together(group(budget=0.02))
+    assert all(member.finished and member.seconds["train"] >= 0.02 for member in members)
 
 
 def test_the_global_generator_is_left_alone():
-    trainers = group()
+    members = group()
     before = torch.get_rng_state()
-    run_together(trainers)
+    run_together(members)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("counts", [[5], [5, 5, 5], [3, 4, 9, 9, 30, 100], [100, 1, 1, 1, 1]])
 def test_tiles_hold_all_in_order_and_no_more_than_a_chunk(counts):
-    tiles = list(_tiles(counts, 20))
+    tiles = list(_spans(counts, 20))
     assert [index for tile in tiles for index in range(tile.start, tile.stop)] == list(range(len(counts)))
     for tile in tiles:
         inside = counts[tile]
@@ -437,15 +441,15 @@ def test_a_fit_that_diverges_is_recorded_and_the_others_are_done(tmp_path):
     requests = [(config_of(path), Run(tmp_path / str(index))) for index, path in enumerate(paths)]
 
     class Poison(Listener):
-        def on_start(self, trainer):
-            if trainer.dataset is first[0]:
-                poison(trainer)
+        def on_start(self, member):
+            if member.signal.dataset is first[0]:
+                poison(member)
 
     first = []
 
     class Find(Listener):
-        def on_start(self, trainer):
-            first.append(trainer.dataset)
+        def on_start(self, member):
+            first.append(member.signal.dataset)
 
     outcomes = execute_together(requests, listeners=[Find(), Poison()])
     failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Exception)]
@@ -462,9 +466,9 @@ def test_an_interrupt_stops_all_and_each_resumes_together_or_alone(tmp_path, num
     before = signal.getsignal(number)
 
     class Press(Listener):
-        def on_step(self, trainer, selected):
-            if trainer.step == 5 and not pressed:
-                pressed.append(trainer)
+        def on_step(self, member, selected):
+            if member.step == 5 and not pressed:
+                pressed.append(member)
                 os.kill(os.getpid(), number)
 
     pressed = []

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from inrkit import TRANSFORMS, CoordinateDataset, DataError, Field, load
+from inrkit import TRANSFORMS, CoordinateDataset, DataError, load
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.runs.build import field_of
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import (
     BoxCox,
     BoxCoxOptions,
@@ -120,10 +122,10 @@ def test_the_state_is_json_and_describes_the_whole_map(name, shape):
 def test_a_loaded_field_decodes_as_the_saved_one(name, tmp_path):
     dataset = CoordinateDataset(SKEWED["dark"].astype(np.float32).reshape(50, 60, 1))
     plugin = TRANSFORMS.get(name)
-    dataset.transform = plugin.fit(plugin.Options(), dataset)
+    transform = plugin.fit(plugin.Options(), dataset)
     network = Siren(SirenOptions(hidden_features=8, hidden_layers=1), 2, 1)
     config = resolve([{"data": {"path": "photo.png"}, "transform": name}])
-    field = Field.of(config, network, dataset)
+    field = field_of(config, network, Signal(dataset, transform))
     field.save(tmp_path / "field.safetensors")
     loaded = load(tmp_path)
     assert config.transform.name == name
@@ -134,14 +136,14 @@ def test_a_loaded_field_decodes_as_the_saved_one(name, tmp_path):
 def test_a_signal_read_in_parts_gives_the_map_of_the_whole(name, monkeypatch):
     values = np.concatenate([SKEWED["dark"], SKEWED["right"]], axis=1).astype(np.float32)
     whole, stored = fitted(name, values)
-    monkeypatch.setattr("inrkit.signals.transforms._SCAN", 64)
+    monkeypatch.setattr("inrkit.signals.dataset._CHUNK", 64)
     parts, _ = fitted(name, values)
     torch.testing.assert_close(parts.encode(stored), whole.encode(stored))
 
 
 @pytest.mark.parametrize("name", ["zscore", *BOUNDED])
 def test_no_more_than_a_part_of_a_signal_is_gathered_at_a_time(name, monkeypatch):
-    monkeypatch.setattr("inrkit.signals.transforms._SCAN", 64)
+    monkeypatch.setattr("inrkit.signals.dataset._CHUNK", 64)
     monkeypatch.setattr("inrkit.signals.transforms._SAMPLED", 96)
     dataset = CoordinateDataset(np.concatenate([SKEWED["dark"], SKEWED["right"]], axis=1))
     _ = dataset.extent

@@ -40,7 +40,8 @@ class Compiled:
 
         limits = torch._dynamo.config
         before = limits.recompile_limit, limits.accumulated_recompile_limit, inductor.cpp.vec_isa_ok
-        limits.recompile_limit = limits.accumulated_recompile_limit = _MOST_VERSIONS
+        limits.recompile_limit = max(before[0], _MOST_VERSIONS)
+        limits.accumulated_recompile_limit = max(before[1], _MOST_VERSIONS)
         if before[2] is None and platform.machine() in ("x86_64", "AMD64"):
             # Use the vector instructions that the processor lists, without trying each out in a new process. The trials
             # take a second of every process; a compiler that is recent enough for torch's headers knows them all.

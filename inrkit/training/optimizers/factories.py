@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from inrkit.networks.layers import hidden_layers, precision_of
+from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.training.optimizers.joined import joined
@@ -19,7 +20,7 @@ OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizer
 
 
 @OPTIMIZERS.base
-class OptimizerFactory(ABC):
+class OptimizerFactory(metaclass=PluginType):
     """Makes a torch optimizer for a network.
 
     Its parameter groups may have learning rates of their own, and its state is of plain containers, numbers and

@@ -1,0 +1,41 @@
+"""Choosing a plug-in in Python: its class, called with its options by name."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inrkit.plugins.options import field_names
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plug-in and some of its options, as `inrkit.fit(selector=Evos(ratio=0.2))` has it; presets give the others.
+
+    Args:
+        plugin: its class.
+        options: values by name.
+    """
+
+    plugin: type
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.plugin.__name__}({given})"
+
+
+class PluginType(ABCMeta):
+    """The type of plug-ins that are made of their options and what the signal gives.
+
+    A class of it that is called with nothing but options, by name, makes no instance but a `Chosen`: the instance needs
+    a signal, which is not there yet. Called in any other way it is an ordinary class.
+    """
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        options = getattr(cls, "Options", None)
+        if not arguments and options is not None and field_names(options) >= set(named):
+            return Chosen(cls, named)
+        return super().__call__(*arguments, **named)
