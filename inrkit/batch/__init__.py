@@ -2,7 +2,9 @@
 
 from inrkit.batch.engine import RUNNABLE, run_study
 from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Outcome, Started, Task
-from inrkit.batch.study import Job, Study, read_study, studies
+from inrkit.batch.reader import read_study
+from inrkit.batch.shipped import studies
+from inrkit.batch.study import Job, Study
 
 __all__ = [
     "LAUNCHERS",

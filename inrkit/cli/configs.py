@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from inrkit.batch.study import studies, study_text
+from inrkit.batch.shipped import studies, study_text
 from inrkit.config import commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError
 from inrkit.files import write_text

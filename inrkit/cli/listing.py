@@ -7,7 +7,7 @@ import inspect
 import click
 
 from inrkit.batch import studies
-from inrkit.batch.study import study_comment
+from inrkit.batch.shipped import study_comment
 from inrkit.config import preset_comment, presets
 from inrkit.config.schema import KINDS
 from inrkit.errors import ConfigError
