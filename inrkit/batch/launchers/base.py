@@ -15,29 +15,23 @@ from inrkit.plugins.options import option
 @dataclass
 class JobOptions:
     limit: float = option(0.0, at_least=0)
-    """Seconds that a job may take before it counts as hanging and is killed, for each of those that train together;
-    0 for no limit."""
+    """Seconds that a job may take. A job that takes longer is killed. Jobs that train together may take that long for
+    each of them. 0 for no limit."""
     retries: int = option(0, at_least=0)
-    """How often a job that failed is tried again."""
+    """How often a failed job is tried again."""
     memory: float = option(0.0, at_least=0)
-    """GiB of main memory that a job may take before it is killed; 0 for no limit."""
-
-
-@dataclass
-class BatchOptions:
-    together: int = option(1, at_least=1)
-    """How many small fits of a kind a worker trains as one stacked computation; 1 for one by one."""
+    """GiB of main memory that a job may take. A job that takes more is killed. 0 for no limit."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job as a launcher gets it; plain JSON, and all that `inrkit.batch.job.perform` needs.
+    """A job as a launcher gets it. It is plain JSON, and all that `inrkit.batch.job.perform` needs.
 
     Args:
         id: the job's identity.
         folder: absolute path of the run's folder, on a file system that all workers share.
         config: every key of the resolved config.
-        beside: other jobs, which are to train together with this one as one stacked computation.
+        beside: other jobs, to be trained together with this one as one stacked computation.
     """
 
     id: str
@@ -60,13 +54,13 @@ class Started:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """How a task ended.
 
     Args:
         task: the task.
         status: "done", "failed" or "interrupted".
-        error: why it failed, in a line.
-        each: status and error of every job of the task, by identity, where the worker could tell.
+        error: why it failed, in one line.
+        each: status and error of every job of the task, by identity; None where the worker could not tell.
     """
 
     task: Task
@@ -77,7 +71,7 @@ class Outcome:
 
 @LAUNCHERS.base
 class Launcher(ABC):
-    """Runs tasks somewhere. A context manager: workers live inside it, and none is left when it ends.
+    """Runs tasks somewhere. It is a context manager: its workers live inside, and none is left when it ends.
 
     Args:
         options: an instance of the subclass's `Options`.
@@ -107,14 +101,14 @@ class Launcher(ABC):
 
     @abstractmethod
     def run(self, tasks: Iterable[Task]) -> Iterator[Started | Outcome]:
-        """Perform tasks, telling of each when it starts and when it has ended, in the order in which that happens.
+        """Perform tasks. Yields `Started` when a task starts and `Outcome` when it has ended, as it happens.
 
-        May be called several times. Every task that has started comes to an outcome, whatever its worker comes to;
-        once `stopping` is set no other task starts, and those that run are asked to stop and to keep what they have.
+        May be called several times. Every task that has started gets an outcome, whatever happens to its worker. Once
+        `stopping` is set, no further task starts; those that run are asked to stop and to keep what they have.
         """
 
     def stop(self) -> None:
-        """Ask `run` to end soon; safe to call from a signal's handler."""
+        """Ask `run` to end soon. Safe to call from a signal handler."""
         self.stopping = True
 
     @abstractmethod

@@ -7,41 +7,35 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import connection, resource_tracker
-from pathlib import Path
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import torch
-from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 from pebble.pool.process import WORKERS_NAME
 
 from inrkit.batch.job import perform
 from inrkit.batch.launchers.base import JobOptions, Launcher, Outcome, Started, Task
+from inrkit.batch.launchers.worker import TOO_MUCH_MEMORY, begin_locally, memory_error, thread_variables
 from inrkit.plugins.options import option
 
-_TOO_MUCH_MEMORY = 77
-"""Exit code of a worker that took more memory than its job may."""
-
-_STARTS = 3
+_MAX_DEATHS = 3
 """How often in a row workers may die before a task reaches them."""
 
 
 @dataclass
 class LocalOptions:
     workers: int = option(0, at_least=0)
-    """Processes; 0 for one a GPU, or one for every two cores where there is none."""
+    """Number of processes. 0 for one a GPU, or one for every two cores where there is no GPU."""
     grace: float = option(30.0, at_least=0)
-    """Seconds that running jobs get to end their step and write a checkpoint when the study is stopped."""
+    """When the study is stopped, running jobs have so many seconds to end their step and write a checkpoint."""
 
 
 class Local(Launcher):
@@ -64,14 +58,12 @@ class Local(Launcher):
 
     @property
     def threads(self) -> int:
-        """Of each worker."""
+        """Threads of each worker."""
         return max(1, self._cores // self.workers)
 
     def __enter__(self) -> Self:
         self._slots = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="inrkit-"))
-        # Threads are counted when a worker loads its libraries: its environment must say how many.
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        self._exit.enter_context(_environment(dict.fromkeys(names, str(self.threads))))
+        self._exit.enter_context(_environment(thread_variables(self.threads)))  # workers inherit it
         self._open()
         return self
 
@@ -84,31 +76,31 @@ class Local(Launcher):
     def run(self, tasks: Iterable[Task]) -> Iterator[Started | Outcome]:
         waiting = deque(tasks)
         running: dict[Future[dict[str, Any]], Task] = {}
-        told: set[str] = set()
+        announced: set[str] = set()
         deadline: float | None = None
         deaths = 0
         while running or (waiting and not self.stopping):
-            # No more tasks than workers are out, so that a stop leaves the others untouched.
+            # The pool never has more tasks than workers, so that a stop leaves the others untouched.
             while waiting and len(running) < self.workers and not self.stopping:
                 if not self._pool.active:
                     self._reopen()
                 task = waiting.popleft()
-                with contextlib.suppress(RuntimeError):  # the pool broke just now: there is a next round
+                with contextlib.suppress(RuntimeError):  # the pool broke just now: try again in the next round
                     limit = self.seconds(task) or None
                     running[self._pool.schedule(perform, args=[asdict(task)], timeout=limit)] = task
                     continue
                 waiting.appendleft(task)
             ended, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
             for future, task in running.items():
-                if task.id not in told and future.running():
-                    told.add(task.id)
+                if task.id not in announced and future.running():
+                    announced.add(task.id)
                     yield Started(task)
             for future in ended:
                 if _broken(future):
                     continue
                 task = running.pop(future)
                 deaths = 0
-                if task.id not in told:
+                if task.id not in announced:
                     yield Started(task)
                 yield self._outcome(task, future)
             if any(_broken(future) for future in running):
@@ -116,13 +108,13 @@ class Local(Launcher):
                 self._reopen()
                 for future in [future for future in running if not future.done() or _broken(future)]:
                     task = running.pop(future)
-                    if deaths < _STARTS:
+                    if deaths < _MAX_DEATHS:
                         waiting.appendleft(task)
                     else:
                         yield Outcome(task, "failed", "workers die as they start; try fewer with --workers")
             if self.stopping and deadline is None:
                 deadline = time.monotonic() + self.options.grace
-                self._ask(running)
+                self._ask_to_stop(running)
             if deadline is not None and time.monotonic() > deadline:
                 self._close()
                 for task in running.values():
@@ -130,16 +122,16 @@ class Local(Launcher):
                 return
 
     def _open(self) -> None:
-        # A Ctrl-C at the terminal goes to every process in the foreground. Only this one shall hear it: workers begin
-        # with the signal blocked, as they inherit it from the thread that starts them, and then leave the foreground.
-        # The tracker is started first, since starting it unblocks the signal.
+        # A Ctrl-C at the terminal reaches every process in the foreground, but only this one is to act on it. So
+        # workers begin with the signal blocked, which they inherit from the thread that starts them, and then leave
+        # the foreground. The resource tracker is started first, because starting it unblocks the signal.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._pool = ProcessPool(
                 self.workers,
-                max_tasks=1 if self.job.memory else 0,  # a job should not be killed for its predecessor's memory
-                initializer=_begin,
+                max_tasks=1 if self.job.memory else 0,  # a job must not be killed for the memory of the one before it
+                initializer=begin_locally,
                 initargs=(self._slots, self.workers, self._gpus, self.job.memory),
                 context=multiprocessing.get_context("spawn"),
             )
@@ -155,7 +147,7 @@ class Local(Launcher):
         self._close()
         self._open()
 
-    def _ask(self, running: Iterable[Future[dict[str, Any]]]) -> None:
+    def _ask_to_stop(self, running: Iterable[Future[dict[str, Any]]]) -> None:
         """Ask running jobs to stop after their step, and drop those that no worker has taken yet."""
         for future in running:
             if not future.running():
@@ -175,12 +167,13 @@ class Local(Launcher):
         if self.stopping or isinstance(error, CancelledError | KeyboardInterrupt):
             return Outcome(task, "interrupted")
         if isinstance(error, ProcessExpired):
-            return Outcome(task, "failed", self._death(error.exitcode))
+            return Outcome(task, "failed", self._why_it_died(error.exitcode))
         return Outcome(task, "failed", f"{type(error).__name__}: {error}")
 
-    def _death(self, code: int) -> str:
-        if code == _TOO_MUCH_MEMORY:
-            return f"took more than job.memory={self.job.memory:g} GiB and was killed"
+    def _why_it_died(self, code: int) -> str:
+        """What a worker's exit code says."""
+        if code == TOO_MUCH_MEMORY:
+            return memory_error(self.job.memory)
         if code == -signal.SIGKILL:
             return "its process was killed (SIGKILL), as the system does when memory runs out"
         if code < 0:
@@ -189,7 +182,7 @@ class Local(Launcher):
 
 
 def _broken(future: Future[dict[str, Any]]) -> bool:
-    """Whether the task came back because a worker died before it had one, which takes the whole pool along."""
+    """Whether the task came back because a worker died before it had one, which breaks the whole pool."""
     return future.done() and not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
 
 
@@ -202,6 +195,7 @@ def _gpus() -> list[str]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -212,41 +206,3 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _begin(slots: str, workers: int, gpus: list[str], memory: float) -> None:
-    """Prepare a worker: away from the terminal, with a GPU of its own, and never longer alive than its parent."""
-    os.setsid()
-    threading.Thread(target=_watch, args=(memory * 2**30,), daemon=True).start()
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[_claim(slots, workers) % len(gpus)]
-
-
-_claimed: list[FileLock] = []
-"""Held until the process ends; then the next worker has the slot."""
-
-
-def _claim(slots: str, workers: int) -> int:
-    """A number below `workers` that no other living worker has."""
-    while True:
-        for number in range(workers):
-            lock = FileLock(Path(slots) / str(number))
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                _claimed.append(lock)
-                return number
-        time.sleep(0.1)
-
-
-def _watch(memory: float) -> None:
-    """End the process at once when its parent has gone, however it went, or when it takes too much memory.
-
-    Args:
-        memory: bytes; 0 for no limit.
-    """
-    parent, this = multiprocessing.parent_process(), psutil.Process()
-    assert parent is not None
-    while not connection.wait([parent.sentinel], timeout=0.5 if memory else None):
-        if this.memory_info().rss > memory:
-            os._exit(_TOO_MUCH_MEMORY)
-    os._exit(1)

@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import signal
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
 import torch
 
-from inrkit.batch.job import perform
 from inrkit.batch.launchers.base import JobOptions, Launcher, Outcome, Started, Task
+from inrkit.batch.launchers.cluster import first_line, joined, node_lives, node_resources
+from inrkit.batch.launchers.worker import perform_on_node, thread_variables
 from inrkit.errors import ConfigError
 from inrkit.plugins.options import option
 
-_OUT = 1000
-"""So many tasks are given to Ray at a time, at most: enough for it to see what is wanted, and quick to wait for."""
+_MAX_SUBMITTED = 1000
+"""How many tasks Ray has at a time, at most: enough for it to see what is wanted, and few enough to wait for."""
 
 _PATIENCE = 10.0
-"""Seconds until a process that was killed, or a node that may be dying, is taken to be gone."""
-
-_OBJECTS = 100 * 2**20
-"""Bytes for what tasks share, which is next to nothing here; Ray asks for 75 MiB at least."""
+"""Seconds after which a process that was killed is taken to be gone."""
 
 
 @dataclass
 class RayOptions:
     workers: int = option(0, at_least=0)
-    """Jobs at a time; 0 for as many as there are resources for."""
+    """Jobs at a time. 0 for as many as the cluster has resources for."""
     address: str = option("")
-    """Of a cluster to join, host:port or "auto" for the one that this machine belongs to; by default Ray is started on
-    this machine, and ended with the study."""
+    """The cluster to join: host:port, or "auto" for the one that this machine belongs to. By default Ray is started on
+    this machine and ends with the study."""
     cpus: int = option(1, at_least=1)
-    """Cores of a job, which are its threads."""
+    """Cores of a job. It has as many threads."""
     gpus: float | None = option(None, at_least=0)
-    """GPUs of a job, or the part of one; by default one if the cluster has any."""
+    """GPUs of a job, or the part of one. By default 1 if the cluster has any."""
     losses: int = option(3, at_least=0)
     """How often a job is run again because its node was lost."""
     grace: float = option(30.0, at_least=0)
-    """Seconds that running jobs get to end their step and write a checkpoint when the study is stopped."""
+    """When the study is stopped, running jobs have so many seconds to end their step and write a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.address.startswith("ray://"):
@@ -64,17 +55,17 @@ class _Attempt:
 
     Args:
         task: the task.
-        lost: how many nodes it has been lost with.
-        told: whether it has been said to have started.
-        node: that it runs on, "" until it has started there.
+        lost: how many nodes were lost while it ran on them.
+        announced: whether `Started` was yielded for it.
+        node: id of the node that it runs on; "" until it has started there.
         since: when it started there, seconds of the monotonic clock.
-        killed: when it was killed, 0 if it was not.
-        reason: why.
+        killed: when it was killed, likewise; 0 if it was not.
+        reason: why its process was ended; "" if it was not.
     """
 
     task: Task
     lost: int = 0
-    told: bool = False
+    announced: bool = False
     node: str = ""
     since: float = 0.0
     killed: float = 0.0
@@ -82,7 +73,7 @@ class _Attempt:
 
 
 class Ray(Launcher):
-    """Tasks of a Ray cluster, which this machine is all of, or which is joined; a lost node's jobs are run again."""
+    """Tasks of a Ray cluster: a small one on this machine, or one that is joined. Jobs of a lost node run again."""
 
     Options = RayOptions
 
@@ -92,7 +83,7 @@ class Ray(Launcher):
             raise ConfigError("launcher 'ray' needs: pip install 'inrkit[ray]'")
         self._cores = torch.get_num_threads()
         self._exit = contextlib.ExitStack()
-        self._perform: Any = None
+        self._remote_perform: Any = None
         self._notes: Any = None
         self._running: dict[Any, _Attempt] = {}
 
@@ -100,14 +91,18 @@ class Ray(Launcher):
     def workers(self) -> int:
         if self.options.workers:
             return self.options.workers
-        if self._perform is None:
+        if self._remote_perform is None:
             with self:
                 return self.workers
-        return sum(min(int(node.get(name, 0) // need) for name, need in self._needs().items()) for node in _nodes())
+        needs = self._needs()
+        return sum(min(int(node.get(name, 0) // need) for name, need in needs.items()) for node in node_resources())
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as entered:
-            self._connect(entered)
+            cores = max(self._cores, self.options.cpus * max(1, self.options.workers))
+            # A job that asks for no GPU sees none.
+            environment = {**thread_variables(self.options.cpus), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+            entered.enter_context(joined(self.options.address, cores, environment))
             entered.callback(self._leave)
             self._prepare()
             self._exit = entered.pop_all()
@@ -125,80 +120,38 @@ class Ray(Launcher):
         running = self._running
         deadline: float | None = None
         while running or (waiting and not self.stopping):
-            while waiting and len(running) < (self.options.workers or _OUT) and not self.stopping:
+            while waiting and len(running) < (self.options.workers or _MAX_SUBMITTED) and not self.stopping:
                 attempt = waiting.popleft()
-                running[self._perform.remote(asdict(attempt.task), self._notes, self.job.memory)] = attempt
+                running[self._remote_perform.remote(asdict(attempt.task), self._notes, self.job.memory)] = attempt
             ended, _ = ray.wait(list(running), timeout=0.1)
             if ended:
                 ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
-            # Read after it was seen what has ended, the notes on that are complete.
-            yield from self._hear()
-            self._end_late()
-            given_up = [ref for ref, each in running.items() if each.killed and _since(each.killed) > _PATIENCE]
+            # In this order: the notes of all that has ended are there by now.
+            yield from self._read_notes()
+            self._kill_overdue()
+            given_up = [ref for ref, each in running.items() if each.killed and _seconds_since(each.killed) > _PATIENCE]
             for ref in dict.fromkeys([*ended, *given_up]):
                 attempt = running.pop(ref)
-                error = _error(ref)
+                error = _error_of(ref)
                 lost = not self.stopping and self._lost(attempt, error)
                 if lost and attempt.lost < self.options.losses:
-                    waiting.appendleft(_Attempt(attempt.task, attempt.lost + 1, attempt.told))
+                    waiting.appendleft(_Attempt(attempt.task, attempt.lost + 1, attempt.announced))
                     continue
                 outcome = self._failure(attempt, error, lost) if error else Outcome(attempt.task, **ray.get(ref))
-                # What Ray still kept waiting when the study was stopped is as it was.
-                if not attempt.told and outcome.status == "interrupted":
+                # Ray had not begun it when the study was stopped: it stays as it was.
+                if not attempt.announced and outcome.status == "interrupted":
                     continue
-                if not attempt.told:
+                if not attempt.announced:
                     yield Started(attempt.task)
                 yield outcome
             if self.stopping and deadline is None:
                 deadline = time.monotonic() + self.options.grace
-                for ref in reversed(running):  # those that wait first, lest one takes the place of one that ends
+                for ref in reversed(running):  # the waiting ones first, or one could take the place of one that ends
                     ray.cancel(ref)
             if deadline is not None and time.monotonic() > deadline:
                 waiting.extend(running.values())
                 self._kill()
-        yield from (Outcome(attempt.task, "interrupted") for attempt in waiting if attempt.told)
-
-    def _connect(self, entered: contextlib.ExitStack) -> None:
-        """Start Ray or join a cluster, quietly, unless this process is in one already."""
-        # Neither reports of use to Ray's makers, nor copies of the present folder for the workers.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        import ray
-        from ray._private import worker as driver
-
-        if ray.is_initialized():
-            return
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        environment = dict.fromkeys(threads, str(self.options.cpus))
-        # A job that asks for no GPU sees none.
-        environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
-        where: dict[str, Any] = {"address": self.options.address}
-        if self.options.address:
-            _reachable(self.options.address)
-        else:
-            cores = max(self._cores, self.options.cpus * max(1, self.options.workers))
-            where = {
-                "address": "local",
-                "num_cpus": cores,
-                "object_store_memory": _OBJECTS,
-                "include_dashboard": False,
-            }
-        entered.callback(ray.shutdown)
-        try:
-            with _handlers_kept():
-                ray.init(
-                    **where,
-                    runtime_env={"env_vars": environment},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-        except Exception as error:
-            address = self.options.address
-            what = f"launcher.address={address} cannot be joined" if address else "Ray does not start here"
-            raise ConfigError(f"{what}: {_line(error)}; see `ray status`, or use launcher=local") from error
-        # What it prints of nodes and workers that died, outcomes tell.
-        entered.callback(setattr, driver, "_worker_logs_enabled", driver._worker_logs_enabled)
-        driver._worker_logs_enabled = False
+        yield from (Outcome(attempt.task, "interrupted") for attempt in waiting if attempt.announced)
 
     def _prepare(self) -> None:
         """Declare what a job needs, and make the queue on which workers leave notes."""
@@ -207,31 +160,32 @@ class Ray(Launcher):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         needs = self._needs()
-        if not any(all(node.get(name, 0) >= need for name, need in needs.items()) for node in _nodes()):
-            told = [f"{needs['CPU']} cores"]
-            told += [f"{needs['GPU']:g} GPUs"] if "GPU" in needs else []
-            told += [f"{self.job.memory:g} GiB of memory"] if "memory" in needs else []
+        if not any(all(node.get(name, 0) >= need for name, need in needs.items()) for node in node_resources()):
+            wanted = [f"{needs['CPU']} cores"]
+            wanted += [f"{needs['GPU']:g} GPUs"] if "GPU" in needs else []
+            wanted += [f"{self.job.memory:g} GiB of memory"] if "memory" in needs else []
             raise ConfigError(
-                f"no node of the cluster has {' and '.join(told)} for a job; "
+                f"no node of the cluster has {' and '.join(wanted)} for a job; "
                 "lower launcher.cpus, launcher.gpus or job.memory"
             )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # As good as this process: on its node, and made anew if it dies.
+        # It lasts as long as this process: it lives on the same node, and Ray starts it again if it dies.
         self._notes = Queue(
             actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
         )
         gpus = needs.get("GPU", 0)
-        self._perform = ray.remote(
+        self._remote_perform = ray.remote(
             num_cpus=self.options.cpus,
             num_gpus=gpus,
             memory=needs.get("memory", 0),
-            max_retries=0,  # Ray would not tell a job that kills its worker from a node that was lost
+            max_retries=0,  # Ray cannot tell a job that kills its worker from a node that was lost
             max_calls=1 if gpus else 0,  # a process keeps the GPU that it was first given
-        )(_perform)
+        )(perform_on_node)
 
     def _leave(self) -> None:
+        """End the jobs that still run, and forget the cluster."""
         self._kill()
-        self._perform = self._notes = None
+        self._remote_perform = self._notes = None
 
     def _kill(self) -> None:
         """End the processes of jobs that still run."""
@@ -245,15 +199,15 @@ class Ray(Launcher):
             ray.wait(refs, num_returns=len(refs), timeout=_PATIENCE)
 
     def _needs(self) -> dict[str, float]:
-        """What a job needs, by Ray's name of it."""
+        """What a job needs, by Ray's names of resources."""
         gpus = self.options.gpus
         if gpus is None:
-            gpus = float(any(node.get("GPU", 0) for node in _nodes()))
+            gpus = float(any(node.get("GPU", 0) for node in node_resources()))
         needs = {"CPU": self.options.cpus, "GPU": gpus, "memory": int(self.job.memory * 2**30)}
         return {name: need for name, need in needs.items() if need}
 
-    def _hear(self) -> Iterator[Started]:
-        """Read what workers have noted."""
+    def _read_notes(self) -> Iterator[Started]:
+        """Read what workers have noted, and yield `Started` for jobs that have begun."""
         attempts = {attempt.task.id: attempt for attempt in self._running.values()}
         for note in self._notes.get_nowait_batch(self._notes.qsize()):
             attempt = attempts.get(note["id"])
@@ -263,17 +217,17 @@ class Ray(Launcher):
                 attempt.reason = note["reason"]
                 continue
             attempt.node, attempt.since = note["node"], time.monotonic()
-            if not attempt.told:
-                attempt.told = True
+            if not attempt.announced:
+                attempt.announced = True
                 yield Started(attempt.task)
 
-    def _end_late(self) -> None:
+    def _kill_overdue(self) -> None:
         """Kill the processes of jobs that take longer than they may."""
         import ray
 
         for ref, attempt in self._running.items():
             limit = self.seconds(attempt.task)
-            if limit and attempt.node and not attempt.killed and _since(attempt.since) > limit:
+            if limit and attempt.node and not attempt.killed and _seconds_since(attempt.since) > limit:
                 attempt.killed = time.monotonic()
                 attempt.reason = f"took longer than {self.limit_of(attempt.task)} and was killed"
                 ray.cancel(ref, force=True)
@@ -283,11 +237,11 @@ class Ray(Launcher):
         from ray.exceptions import NodeDiedError, WorkerCrashedError
 
         if isinstance(error, WorkerCrashedError) and not attempt.reason:
-            return not _lives(attempt.node)
+            return not node_lives(attempt.node)
         return isinstance(error, NodeDiedError)
 
     def _failure(self, attempt: _Attempt, error: Exception, lost: bool) -> Outcome:
-        """What became of a job whose process could not say it."""
+        """The outcome of a job whose process could not report one."""
         from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
         if attempt.reason:
@@ -302,87 +256,12 @@ class Ray(Launcher):
             reason = "its process was killed or crashed, as when memory runs out; see its log"
         else:
             cause = error.cause if isinstance(error, RayTaskError) else error
-            reason = f"{type(cause).__name__}: {_line(cause)}"
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
         return Outcome(attempt.task, "failed", reason)
 
 
-def _perform(task: dict[str, Any], notes: Any, memory: float) -> dict[str, Any]:
-    """Perform a task in a worker of the cluster.
-
-    Args:
-        task: the fields of a `Task`.
-        notes: queue on which it says that it has started, and why it ends its process.
-        memory: GiB that the process may take; 0 for no limit.
-    """
-    import ray
-
-    context = ray.get_runtime_context()
-    notes.put({"id": task["id"], "node": context.get_node_id()})
-    runs = Path(task["folder"]).parent
-    if not runs.is_dir():
-        node = socket.gethostname()
-        return {"status": "failed", "error": f"{runs} is not on {node}; give an --out that all nodes share"}
-    ended = threading.Event()
-    if memory:
-        threading.Thread(target=_watch, args=(task["id"], notes, memory, ended), daemon=True).start()
-    try:
-        return perform(task)
-    finally:
-        ended.set()
-
-
-def _watch(job: str, notes: Any, memory: float, ended: threading.Event) -> None:
-    """End the process when it takes more than `memory` GiB."""
-    process = psutil.Process()
-    while not ended.wait(0.5):
-        if process.memory_info().rss > memory * 2**30:
-            with contextlib.suppress(Exception):  # it ends whether or not it can say why
-                notes.put(
-                    {"id": job, "reason": f"took more than job.memory={memory:g} GiB and was killed"}, timeout=_PATIENCE
-                )
-            os._exit(1)
-
-
-def _nodes() -> list[dict[str, float]]:
-    """The resources of each node that lives."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _lives(node: str) -> bool:
-    """Whether a node outlives one of its workers; one that is dying may take a moment, and Ray minutes to notice."""
-    import ray
-
-    for _ in range(10):
-        known = next((each for each in ray.nodes() if each["NodeID"] == node), None)
-        if known is None:  # the worker died before it said where
-            return True
-        if not known["Alive"]:
-            return False
-        try:
-            socket.create_connection((known["NodeManagerAddress"], known["NodeManagerPort"]), timeout=1).close()
-        except OSError:
-            return False
-        time.sleep(0.2)
-    return True
-
-
-def _reachable(address: str) -> None:
-    """Raise a `ConfigError` if nobody listens at host:port, which Ray would take a minute to find out."""
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"launcher.address={address} cannot be reached: {error}; give the host:port that `ray start` printed"
-        ) from error
-
-
-def _error(ref: Any) -> Exception | None:
-    """What came of a task instead of a result."""
+def _error_of(ref: Any) -> Exception | None:
+    """The error that a task ended with; None if it has a result."""
     import ray
 
     try:
@@ -392,22 +271,5 @@ def _error(ref: Any) -> Exception | None:
     return None
 
 
-def _line(error: BaseException) -> str:
-    """An error in a line."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-
-
-def _since(moment: float) -> float:
+def _seconds_since(moment: float) -> float:
     return time.monotonic() - moment
-
-
-@contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put back the handlers of signals, which Ray replaces as it starts."""
-    ours = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if ours}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
