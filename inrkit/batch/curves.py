@@ -1,4 +1,4 @@
-"""curves.png: the metric over steps and over seconds, a line a group."""
+"""curves.png: the first metric over steps and over seconds, one line for each group."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from inrkit.evaluation.metrics import METRICS
 from inrkit.files import written_whole
 
 _POINTS = 200
+"""Points of a line."""
 _BANDS = 6
-"""Up to how many lines have a band; more of them would hide each other."""
+"""With up to so many lines, each has a band. More bands would hide each other."""
 
 
 def draw_curves(study: Study, results: Results) -> str | None:
-    """Draw curves.png from the jobs that are done: each group's mean, with a band of one standard deviation
-    where there are few lines.
+    """Draw curves.png from the jobs that are done.
 
-    Histories of a group are read at common steps, or seconds, as far as all of them reach.
+    A line is the mean of a group. Where there are few lines, a band shows one standard deviation. The histories of a
+    group are read at common steps, or seconds, in the range that all of them cover.
 
     Returns:
-        Why there is none, in a line; None if there is, or if there is nothing to draw yet.
+        Why curves.png could not be drawn, in one line; None if it was, or if no job is done yet.
     """
     done = [job for job in results.jobs if job.phase == "main" and results.state(job).status == "done"]
     if not done:
@@ -37,7 +38,7 @@ def draw_curves(study: Study, results: Results) -> str | None:
         return "no curves.png without matplotlib; pip install 'inrkit[plots]'"
     metric = measures(study, results)[0].partition("@")[0]
     layout = Layout.of(study, done)
-    # A row of panels for each value of what tables are divided by and stand side by side; a color for each table row.
+    # What divides the tables, and their columns, get a row of panels each; a row of the tables gets a color.
     apart = [*layout.tables, *layout.columns]
     parts = list(dict.fromkeys(labels(job, apart) for job in done))
     rows = list(dict.fromkeys(labels(job, layout.rows) for job in done))

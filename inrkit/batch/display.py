@@ -1,4 +1,4 @@
-"""What a study shows while it runs: a live table at a terminal, a line an event elsewhere."""
+"""What a study shows while it runs: a live table at a terminal, one line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from inrkit.runs.display import duration, measured
 from inrkit.runs.run import Run
 
 _ROWS = 12
-"""Of the jobs that run, the first so many are shown; with more, the table would hide what is below it."""
+"""How many running jobs are shown; with more, the table would push away what is below it."""
 _SHOWN = 5
-"""Of the jobs that failed, the last so many are shown."""
+"""How many failed jobs are shown, the last ones."""
 
 
 class BatchDisplay:
-    """Tells how a study goes.
+    """Shows the progress of a study.
 
     Args:
         results: of the study.
@@ -57,17 +57,17 @@ class BatchDisplay:
         self.console.print(escape(line))
 
     def expect(self, count: int) -> None:
-        """So many jobs are to be run."""
+        """Say how many jobs are going to run."""
         self._left = count
 
     def started(self, job: Job) -> None:
-        """A worker has taken a job."""
+        """Show that a worker has taken a job."""
         self._running[job.id] = job
         if not self._live.is_started:
             self.say(f"started  {job.title}")
 
     def ended(self, job: Job, state: State) -> None:
-        """A job has come to an outcome."""
+        """Show the outcome of a job."""
         self._running.pop(job.id, None)
         self._ended += 1
         self._left = max(0, self._left - 1)
@@ -99,7 +99,7 @@ class BatchDisplay:
 
 
 def _progress(job: Job, run: Run) -> tuple[str, str, str]:
-    """Quality, step and time left of a running job, from its last evaluation."""
+    """Quality, step and time left of a running job, from its last evaluation; "" before the first."""
     assert job.config is not None
     train = job.config["train"]
     try:

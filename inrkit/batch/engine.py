@@ -1,4 +1,4 @@
-"""`run_study`: from a study to its results."""
+"""`run_study`: runs the jobs of a study and writes its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from inrkit.files import write_text
 from inrkit.runs.execute import stackable
 
 RUNNABLE = ("failed", "interrupted", "pending")
-"""Statuses of the jobs that a study runs when it is run again."""
+"""Statuses of the jobs that are run when a study is run again."""
 
 
 def run_study(
@@ -37,34 +37,37 @@ def run_study(
     limit: int | None = None,
     quiet: bool = True,
 ) -> int:
-    """Run what a study lacks, and leave its results in a folder.
+    """Run the jobs of a study that are not done yet, and write its results to a folder.
 
-    Worker processes import the main module of the program that calls this: a script must keep the call below
+    Worker processes import the main module of the calling program. So a script must make this call below
     `if __name__ == "__main__":`.
 
     Args:
         study: to run.
         folder: of the results; made if it does not exist.
         only: statuses of the jobs to run.
-        limit: of the number of jobs to run now.
+        limit: how many jobs to run now, at most.
         quiet: print nothing.
 
     Returns:
-        0 if no job of the study is failed or interrupted, 1 if one is, 130 if the study was stopped by a signal.
+        0 if no job of the study is failed or interrupted, 1 if one is, 130 if a signal stopped the study.
 
     Raises:
-        ConfigError: the folder cannot be used, another process works in it, or it is the study file's own.
+        ConfigError: the folder cannot be used, another process works in it, or the results would overwrite the study
+            file.
     """
     folder = Path(folder).absolute()
     own = folder / "study.yaml"
     if study.path is not None and own.exists() and own.samefile(study.path) and own.read_text("utf-8") != study.text:
-        raise ConfigError(f"{own} would be overwritten by what it resolves to; choose another --out")
+        raise ConfigError(f"{own} would be overwritten by the expanded study; choose another --out")
     with _locked(folder):
         write_text(folder / "study.yaml", study.text)
         return _Engine(study, folder, only, limit, quiet).run()
 
 
 class _Engine:
+    """Runs one study once; arguments are those of `run_study`."""
+
     def __init__(self, study: Study, folder: Path, only: Collection[str], limit: int | None, quiet: bool) -> None:
         self.study = study
         self.folder = folder
@@ -82,25 +85,25 @@ class _Engine:
         self._write()
         try:
             with self.display, _stopped_by_signals(self.launcher), self._workers:
-                self._perform(tuning)
+                self._run_jobs(tuning)
                 main = self.study.main_jobs(choose(self.study, tuning, self.results))
                 self.results.jobs = [*tuning, *main]
-                self._perform(main)
+                self._run_jobs(main)
         finally:
             self._write()
         note = draw_curves(self.study, self.results)
         if note:
             self.display.say(note)
         counts = self.results.counts()
-        told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        self.display.say(f"{told} ({self.folder / 'summary.md'})")
+        listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        self.display.say(f"{listed} ({self.folder / 'summary.md'})")
         if self.launcher.stopping:
             return 130
         return 1 if counts["failed"] or counts["interrupted"] else 0
 
-    def _perform(self, jobs: list[Job]) -> None:
-        """Run those of the jobs that are wanted, and those that fail again as often as they may be."""
-        # One fit for all jobs that share it.
+    def _run_jobs(self, jobs: list[Job]) -> None:
+        """Run the jobs whose status is wanted. Those that fail are tried again, as often as `job.retries` says."""
+        # Jobs that share a fit share an identity: the fit is made once.
         wanted = {job.id: job for job in jobs if job.id and self.results.state(job).status in self.only}
         attempt = list(wanted.values())[: self.left]
         if self.left is not None:
@@ -112,15 +115,20 @@ class _Engine:
                 self._workers.enter_context(self.launcher)
                 self._launched = True
             self.display.expect(len(attempt))
-            alone = self._run(self._tasks(attempt), wanted)
-            self._run([self._task(wanted[task.id]) for task in alone], wanted)
+            alone = self._run_tasks(self._tasks(attempt), wanted)
+            self._run_tasks([self._task(wanted[task.id]) for task in alone], wanted)
             attempt = [job for job in attempt if self.results.state(job).status == "failed"]
 
-    def _run(self, tasks: list[Task], wanted: Mapping[str, Job]) -> list[Task]:
-        """Have tasks performed.
+    def _run_tasks(self, tasks: list[Task], wanted: Mapping[str, Job]) -> list[Task]:
+        """Have the launcher perform tasks, and record what becomes of each job.
+
+        Args:
+            tasks: to perform.
+            wanted: jobs by identity.
 
         Returns:
-            The jobs that trained together when their worker came to an end: which of them it was is not known.
+            Tasks that trained together and failed as a whole. One of them is to blame, and it is not known which: each
+            is to be tried alone.
         """
         alone: list[Task] = []
         for event in self.launcher.run(tasks):
@@ -134,8 +142,8 @@ class _Engine:
                 continue
             whole = {"status": event.status, "error": event.error}
             for task in event.task.all:
-                told = (event.each or {}).get(task.id, whole)
-                state = self.results.record(wanted[task.id], told["status"], told["error"])
+                reported = (event.each or {}).get(task.id, whole)
+                state = self.results.record(wanted[task.id], reported["status"], reported["error"])
                 self.display.ended(wanted[task.id], state)
             self._write(last=False)
         return alone
@@ -145,14 +153,17 @@ class _Engine:
         return Task(job.id, str(self.results.run(job).folder), job.config, tuple(self._task(each) for each in beside))
 
     def _tasks(self, jobs: list[Job]) -> list[Task]:
-        """A task for each job, or for as many of a kind as are to train together, shared out over the workers."""
+        """A task for each job, or for each group of jobs of a kind that are to train together.
+
+        A group is no larger than `batch.together`, and small enough that every worker gets one.
+        """
         together = self.study.batch.together
         if together == 1:
             return [self._task(job) for job in jobs]
-        configs = [job.config for job in jobs if job.config is not None]  # all of them: jobs to be run have one
+        configs = [job.config for job in jobs if job.config is not None]  # all of them: a job to be run has one
         tasks = []
         for kind in stackable(configs):
-            # Under a budget of time, what a network gets would depend on those beside it.
+            # With a time budget, how far a network gets would depend on those beside it.
             timed = configs[kind[0]]["train"]["seconds"] > 0
             size = 1 if timed else max(1, min(together, math.ceil(len(kind) / max(1, self.launcher.workers))))
             for start in range(0, len(kind), size):
@@ -166,7 +177,7 @@ class _Engine:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Have the folder for this process alone; the system ends that with the process, however it ends."""
+    """Keep other processes out of the folder. The system ends the lock with this process, however that ends."""
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -186,13 +197,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopped_by_signals(launcher: Launcher) -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the study soon, a second one at once; only the main thread hears of signals."""
+    """Ctrl-C or SIGTERM ends the study soon, a second one at once. Off the main thread nothing changes."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if launcher.stopping:
             raise KeyboardInterrupt
         launcher.stop()
-        os.write(2, b"stopping, running jobs keep what they have; once more stops at once\n")
+        os.write(2, b"stopping: running jobs write a checkpoint; a second Ctrl-C stops at once\n")
 
     ours = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if ours}

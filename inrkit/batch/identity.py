@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 _IRRELEVANT = ("device", "checkpoint")
-"""Keys of a config that change where and how safely a fit runs, and not what comes out beyond rounding."""
+"""Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
 
 def identity(config: Mapping[str, Any], content: str) -> str:
     """16 hexadecimal digits of the SHA-256 of a resolved config, its file's name and the file's content.
 
-    The file's folder does not count, so that a study may be moved along with its files; neither do the device and
-    checkpoints.
+    The file's folder does not count, so that a study can be moved along with its files. The device and checkpoints do
+    not count either.
 
     Args:
         config: every key, as `Config.to_dict` gives them.
@@ -24,14 +24,14 @@ def identity(config: Mapping[str, Any], content: str) -> str:
     """
     settings = {key: value for key, value in config.items() if key not in _IRRELEVANT}
     path = settings.pop("data")["path"]
-    told = json.dumps([settings, Path(path).name, content], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    text = json.dumps([settings, Path(path).name, content], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file's content, or of the names and contents of all files in a folder.
 
-    What cannot be read has the digest "unreadable": the fit will say what is wrong with it.
+    A file that cannot be read has the digest "unreadable"; its fit will say what is wrong with it.
     """
     try:
         if not path.is_dir():

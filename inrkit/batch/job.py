@@ -23,17 +23,18 @@ LOG = "log.txt"
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
-    """Fit what a task asks for; never raises, so that whatever goes wrong can travel between processes.
+    """Fit what a task asks for.
 
-    All that is printed goes to log.txt in the run's folder. A run that is done is left as it is, one that was
-    interrupted goes on from its checkpoint, and one that failed by an error of its own starts over.
+    It never raises: an error is returned, since not every exception can be sent between processes. All that is printed
+    goes to log.txt in the run's folder. A run that is done is left as it is. One that was interrupted goes on from its
+    checkpoint. One that failed by an error of its own starts over.
 
     Args:
         task: the fields of a `Task`.
 
     Returns:
-        `status`, "done", "failed" or "interrupted", and `error`, a line or None; where jobs train together, `each`,
-        the same of every job by identity.
+        `status`, "done", "failed" or "interrupted", and `error`, one line or None. Where jobs train together, also
+        `each`: status and error of every job, by identity.
     """
     if task["beside"]:
         return _perform_together([task, *task["beside"]])
@@ -44,24 +45,21 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         run.folder.mkdir(parents=True, exist_ok=True)
         with _captured(run.folder / LOG):
             try:
-                config = resolve([task["config"]])
-                resume = _resumable(run, config.general.device)
-                if not resume:
-                    _clear(run)
+                config, resume = _prepare(task, run)
                 execute(config, run, resume=resume, quiet=False)
             except BaseException as error:
                 traceback.print_exc()
-                _forget(run, error)
+                _drop_stale_checkpoint(run, error)
                 raise
         return {"status": run.result["status"], "error": None}
     except KeyboardInterrupt:
         return {"status": "interrupted", "error": None}
     except BaseException as error:
-        return {"status": "failed", "error": _reason(error)}
+        return {"status": "failed", "error": _one_line(error)}
 
 
 def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fit what several tasks ask for, as one stacked computation where they are of a kind."""
+    """Fit what several tasks ask for, as one stacked computation where they are of a kind; returns as `perform`."""
     each: dict[str, dict[str, Any]] = {task["id"]: {"status": "interrupted", "error": None} for task in tasks}
     fits: dict[str, tuple[Config, Run, bool]] = {}
     for task in tasks:
@@ -71,10 +69,7 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
                 each[task["id"]] = {"status": "done", "error": None}
                 continue
             run.folder.mkdir(parents=True, exist_ok=True)
-            config = resolve([task["config"]])
-            resume = _resumable(run, config.general.device)
-            if not resume:
-                _clear(run)
+            config, resume = _prepare(task, run)
             fits[task["id"]] = config, run, resume
         except Exception as error:
             each[task["id"]] = _failed(run, error)
@@ -85,33 +80,42 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
             )
     except KeyboardInterrupt:
         return {"status": "interrupted", "error": None, "each": each}
-    except BaseException as error:  # of all at once: each will show by itself which of them it was
-        return {"status": "failed", "error": _reason(error)}
+    except BaseException as error:  # of the whole: tried alone, the job to blame will show
+        return {"status": "failed", "error": _one_line(error)}
     failures = [outcome for outcome in ended if isinstance(outcome, Exception)]
-    if len({id(failure.__cause__ or failure) for failure in failures}) < len(failures):  # of a step of several
-        return {"status": "failed", "error": _reason(failures[0])}
+    if len({id(failure.__cause__ or failure) for failure in failures}) < len(failures):  # several share one error
+        return {"status": "failed", "error": _one_line(failures[0])}
     for (identity, (_, run, _)), outcome in zip(fits.items(), ended, strict=True):
         status = {"status": run.result.get("status"), "error": None}
         each[identity] = _failed(run, outcome) if isinstance(outcome, Exception) else status
     return {**each[tasks[0]["id"]], "each": each}
 
 
+def _prepare(task: dict[str, Any], run: Run) -> tuple[Config, bool]:
+    """The config of a task, and whether its run goes on from a checkpoint; if not, the run's folder is cleared."""
+    config = resolve([task["config"]])
+    resume = _resumable(run, config.general.device)
+    if not resume:
+        _clear(run)
+    return config, resume
+
+
 def _failed(run: Run, error: Exception) -> dict[str, Any]:
-    """Note in its own log what a job failed of."""
+    """Write the error of a job to its own log."""
     with (run.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
-    _forget(run, error)
-    return {"status": "failed", "error": _reason(error)}
+    _drop_stale_checkpoint(run, error)
+    return {"status": "failed", "error": _one_line(error)}
 
 
-def _forget(run: Run, error: BaseException) -> None:
-    """Remove a checkpoint that no longer fits, after a change of code for one: the next attempt starts over."""
+def _drop_stale_checkpoint(run: Run, error: BaseException) -> None:
+    """Remove a checkpoint that no longer fits, as after a change of code. The next attempt starts over."""
     if isinstance(error, StaleCheckpoint):
         (run.folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """What an earlier attempt left; nothing if its result.json is damaged: the fit is made again."""
+    """The result of an earlier attempt; empty if its result.json is damaged, so that the fit is made again."""
     try:
         result = run.result
     except ValueError:
@@ -119,8 +123,8 @@ def result_of(run: Run) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _reason(error: BaseException) -> str:
-    """An error in a line."""
+def _one_line(error: BaseException) -> str:
+    """An error in one line."""
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, InrkitError):
         return lines[0]
@@ -128,7 +132,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _resumable(run: Run, device: str) -> bool:
-    """Whether the folder holds a checkpoint worth going on from, on this device."""
+    """Whether the folder holds a checkpoint to go on from on this device; a failed fit is not worth going on with."""
     if result_of(run).get("status") == "failed":
         return False
     try:
@@ -150,13 +154,13 @@ def _clear(run: Run) -> None:
 
 @contextlib.contextmanager
 def _captured(path: Path) -> Iterator[None]:
-    """Append what the process prints to a file, what libraries in C print included."""
+    """Append all that the process prints to a file, including what C libraries print."""
     with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         kept = [os.dup(number) for number in (1, 2)]
-        # A crash in C prints where it was, unless someone listens to crashes already.
+        # A crash in C prints its place, unless faulthandler writes elsewhere already.
         ours = not faulthandler.is_enabled()
         try:
             for number in (1, 2):

@@ -1,4 +1,4 @@
-"""What a study would do, and how long it would take: `inrkit batch --dry-run`."""
+"""`inrkit batch --dry-run`: which jobs a study would run, and how long they would take."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from inrkit.training.estimate import estimate
 
 
 def plan(study: Study, folder: Path, only: Collection[str], limit: int | None) -> Iterator[str]:
-    """The lines of the plan; writes nothing.
+    """The lines of the plan. Writes nothing.
 
-    A job's time is that of a similar one, measured on a few of its chunks: of an equal config but for file and seed,
-    and a file of about the size.
+    A job's time is estimated from a few chunks of its training. It is measured once for all similar jobs: those whose
+    configs differ only in file and seed, with files of the same type and about the same size.
     """
     results = Results(folder.absolute(), study.columns)
     tuning = study.tuning_jobs()
     chosen = choose(study, tuning, results)
     if study.tune is not None:
-        # What a tuning will choose is not known yet, and what it costs hardly depends on it.
+        # Tuning has not chosen yet. Any value will do here: a job's time hardly depends on it.
         for job in tuning:
             chosen.setdefault(study.group(job.cell), study.tune.values[0])
     jobs = [*tuning, *study.main_jobs(chosen)]
@@ -48,9 +48,9 @@ def plan(study: Study, folder: Path, only: Collection[str], limit: int | None) -
             seconds = _seconds(job, known)
             total += seconds or 0.0
             unknown += seconds is None
-            told = "cannot be read" if seconds is None else f"about {duration(seconds)}"
+            length = "cannot be read" if seconds is None else f"about {duration(seconds)}"
             phase = "  to tune" if job.phase == "tune" else ""
-            yield f"{results.state(job).status:<11} {job.title}{phase}  {told}"
+            yield f"{results.state(job).status:<11} {job.title}{phase}  {length}"
     yield (
         f"about {duration(total / workers)} with {workers} worker{'s' if workers > 1 else ''}"
         f"{f', and {unknown} jobs of unknown length' if unknown else ''}; results go to {folder}"
@@ -58,10 +58,11 @@ def plan(study: Study, folder: Path, only: Collection[str], limit: int | None) -
 
 
 def _seconds(job: Job, known: dict[str, float]) -> float | None:
-    """Seconds of a whole job, None if its file cannot be read.
+    """Seconds of a whole job; None if its file cannot be read.
 
     Args:
-        known: seconds by what makes jobs similar; gains what is measured.
+        job: to estimate.
+        known: seconds of similar jobs, by what they have in common; a new measurement is added.
     """
     assert job.config is not None
     path = Path(job.config["data"]["path"])
@@ -81,6 +82,7 @@ def _seconds(job: Job, known: dict[str, float]) -> float | None:
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """Compute with so many threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

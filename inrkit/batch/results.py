@@ -1,4 +1,4 @@
-"""What is known of a study's jobs, and results.csv and results.jsonl, which tell it."""
+"""The state of a study's jobs, and the files that list it: results.csv and results.jsonl."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from inrkit.runs.run import Run
 
 STATUSES = ("done", "failed", "interrupted", "pending")
 
-_PATIENCE = 10
-"""Writing may take one part in so many of the time: with thousands of jobs, files are not written after each."""
+_WRITE_SPACING = 10
+"""After a write of the files, so many times its duration passes before the next: with thousands of jobs, a write after
+each job would take most of the time."""
 
-
-_LAG = 60.0
-"""Seconds after which another machine's files should show on a file system that is shared over a network."""
+_NETWORK_LAG = 60.0
+"""Seconds after which a file that another machine wrote should be visible on a shared file system."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What became of a fit.
+    """What is known of a fit.
 
     Args:
         status: one of `STATUSES`.
         error: why it failed.
-        result: the content of the run's result.json, if there is one.
+        result: the content of the run's result.json; empty if there is none.
     """
 
     status: str = "pending"
@@ -47,11 +47,11 @@ class State:
 class Results:
     """The state of every fit of a study, read from the runs' folders and kept up to date.
 
-    A run's folder has the last word; results.jsonl of an earlier time only tells why a job failed whose process could
-    not say it.
+    A run's folder is what counts. An earlier results.jsonl is used for one thing only: the errors of jobs whose
+    process could not write its own, as when it was killed.
 
     Args:
-        folder: of the study; need not exist.
+        folder: of the study; it need not exist.
         columns: axes of the study.
     """
 
@@ -63,10 +63,10 @@ class Results:
         self._runs = {path.name.rpartition("-")[2]: path for path in sorted((folder / "runs").glob("*-*"))}
         self._histories: dict[str, list[dict[str, float]]] = {}
         self._failures = _failures(folder / "results.jsonl")
-        self._written, self._took = 0.0, 0.0
+        self._written_at, self._write_took = 0.0, 0.0
 
     def run(self, job: Job) -> Run:
-        """The run of a job; one that exists keeps its name when the study gains an axis."""
+        """The run of a job. One that exists keeps its folder, even if the study has another axis since."""
         return Run(self._runs.setdefault(job.id, self.folder / "runs" / job.folder_name))
 
     def state(self, job: Job) -> State:
@@ -78,11 +78,11 @@ class Results:
         return self._states[job.id]
 
     def record(self, job: Job, status: str, error: str | None) -> State:
-        """Note what a launcher says of a job."""
+        """Note the outcome of a job that a launcher reports."""
         run = self.run(job)
         if status == "interrupted" and not run.has_progress:
             status = "pending"
-        result, deadline = result_of(run), time.monotonic() + _LAG
+        result, deadline = result_of(run), time.monotonic() + _NETWORK_LAG
         while status == "done" and not result and time.monotonic() < deadline:
             time.sleep(0.2)
             result = result_of(run)
@@ -105,12 +105,12 @@ class Results:
         return Counter(self.state(job).status for job in self.jobs)
 
     def row(self, job: Job) -> dict[str, Any]:
-        """A job as results.csv tells it; metrics only of one that is done, seconds those of training."""
+        """The row of a job in results.csv. Metrics are given for a job that is done; seconds are those of training."""
         state = self.state(job)
         result = state.result
         row = {"id": job.id, "status": state.status, "phase": job.phase, **job.cell}
         if state.status == "done":
-            # What JSON has no number for is an infinite PSNR.
+            # JSON has no infinity: a metric that is null there is the infinite PSNR of a perfect fit.
             metrics = result["metrics"].items()
             row |= {name: math.inf if value is None else value for name, value in metrics if name not in row}
         row["seconds"] = (result.get("seconds") or {}).get("train")
@@ -127,13 +127,13 @@ class Results:
         """Write results.csv and results.jsonl, whole.
 
         Args:
-            last: whether no other call follows soon; otherwise it may be left to that one.
+            last: write now. Otherwise the files may be left as they are for a while, since more calls follow.
 
         Returns:
             Whether they were written.
         """
         started = time.monotonic()
-        if not last and started - self._written < _PATIENCE * self._took:
+        if not last and started - self._written_at < _WRITE_SPACING * self._write_took:
             return False
         rows = [self.row(job) for job in self.jobs]
         write_text(self.folder / "results.jsonl", "".join(to_json(row) + "\n" for row in rows))
@@ -144,8 +144,8 @@ class Results:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.folder / "results.csv", text.getvalue())
-        self._written = time.monotonic()
-        self._took = self._written - started
+        self._written_at = time.monotonic()
+        self._write_took = self._written_at - started
         return True
 
     def _read(self, job: Job) -> State:
@@ -161,7 +161,7 @@ class Results:
 
 
 def _failures(path: Path) -> dict[str, str]:
-    """Why jobs failed, by identity."""
+    """The errors of failed jobs, by identity, from an earlier results.jsonl; empty if it cannot be read."""
     try:
         rows: Iterable[dict[str, Any]] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         return {row["id"]: row["error"] for row in rows if row["status"] == "failed" and row["id"]}

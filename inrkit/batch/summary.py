@@ -14,7 +14,7 @@ from inrkit.batch.tuning import best
 from inrkit.evaluation.metrics import METRICS
 
 _FILES = 40
-"""Up to how many files are told of one by one."""
+"""With up to so many files, each is listed by itself."""
 
 Labels = tuple[Any, ...]
 
@@ -26,7 +26,7 @@ class Layout:
     Args:
         rows: axes of the rows.
         columns: axes of the columns, one or none.
-        tables: axes that vary besides, a table for each combination of their values.
+        tables: the other axes that vary; each combination of their values gets a table.
     """
 
     rows: list[str]
@@ -35,7 +35,7 @@ class Layout:
 
     @classmethod
     def of(cls, study: Study, jobs: Sequence[Job]) -> Layout:
-        """The layout that the study asks for; files and seeds are averaged over, and so is what was tuned."""
+        """The layout that the study asks for. Files, seeds and the tuned key make no groups: they are averaged over."""
         averaged = {PATH, SEED} | ({study.tune.key} if study.tune else set())
         varying = [axis for axis in study.columns if len({str(job.cell[axis]) for job in jobs}) > 1]
         columns = [study.table.columns] if study.table.columns else []
@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def axes(self) -> list[str]:
-        """All axes that make a group."""
+        """All axes that make groups."""
         return [*self.tables, *self.rows, *self.columns]
 
 
@@ -56,7 +56,7 @@ def labels(job: Job, axes: Sequence[str]) -> Labels:
 
 
 def measures(study: Study, results: Results) -> list[str]:
-    """What the tables tell: names of metrics, and `psnr@1000` for one at a step."""
+    """What the tables show: names of metrics, and `psnr@1000` for one at step 1000."""
     names = list(study.table.metrics)
     if not names:
         configs = [job.config for job in results.jobs if job.config is not None]
@@ -69,8 +69,8 @@ def summarise(study: Study, results: Results) -> str:
     """The text of summary.md."""
     jobs = [job for job in results.jobs if job.phase == "main"]
     counts = results.counts()
-    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    lines = [f"# {study.name}", "", f"{told}."]
+    listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    lines = [f"# {study.name}", "", f"{listed}."]
     done = [job for job in jobs if results.state(job).status == "done"]
     if done:
         lines += ["", "## Results", ""]
@@ -87,10 +87,12 @@ def summarise(study: Study, results: Results) -> str:
 
 
 def _results(study: Study, results: Results, done: list[Job]) -> list[str]:
+    """The tables of all groups, without their heading."""
     layout, names = Layout.of(study, done), measures(study, results)
     lines = [
-        "Mean ± standard deviation over the n jobs of a group, its files and seeds; what files differ by is part of "
-        "it. The best mean is bold. Seconds are those of training, without evaluation.",
+        "Mean ± standard deviation over the n jobs of a group, that is over its files and seeds. The deviation "
+        "includes the differences between files. The best mean is bold. Seconds are those of training, without "
+        "evaluation.",
         "",
     ]
     values = {job.id: _measured(job, names, results) for job in done}
@@ -110,6 +112,12 @@ def _results(study: Study, results: Results, done: list[Job]) -> list[str]:
 def _table(
     study: Study, layout: Layout, names: list[str], jobs: list[Job], values: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
+    """One table.
+
+    Args:
+        jobs: those in it.
+        values: measures of each job, by identity and name.
+    """
     rows = list(dict.fromkeys(labels(job, layout.rows) for job in jobs))
     columns = list(dict.fromkeys(labels(job, layout.columns) for job in jobs))
     found: dict[tuple[Labels, Labels, str], list[float]] = {}
@@ -120,7 +128,7 @@ def _table(
             counts.setdefault(row, set()).add(len(group))
         for name in names:
             had = [values[job.id][name] for job in group if name in values[job.id]]
-            # A mean over those alone that came as far as a step would compare unlike jobs.
+            # Unless every job reached the step there is no mean: it would compare different sets of jobs.
             found[row, column, name] = had if "@" not in name or len(had) == len(group) else []
     means = {place: statistics.fmean(had) for place, had in found.items() if had}
     cells: dict[tuple[Labels, Labels, str], str] = {}
@@ -134,17 +142,18 @@ def _table(
     lines = _header([*(layout.rows or ["study"]), "n", *head])
     for row in rows:
         count = "–".join(map(str, sorted({min(counts[row]), max(counts[row])})))
-        told = [cells[row, column, name] for column, name in itertools.product(columns, names)]
-        lines.append(_line([*(row or (study.name,)), count, *told]))
+        measured = [cells[row, column, name] for column, name in itertools.product(columns, names)]
+        lines.append(_line([*(row or (study.name,)), count, *measured]))
         published = study.table.published.get(str(row[0])) if row else None
         if isinstance(published, dict):
             known = [published.get(str(column[0]), published) if column else published for column in columns]
-            told = [_number(name, each.get(name)) for each, name in itertools.product(known, names)]
-            lines.append(_line([f"{row[0]}, published", *[""] * len(row), *told]))
+            numbers = [_number(name, each.get(name)) for each, name in itertools.product(known, names)]
+            lines.append(_line([f"{row[0]}, published", *[""] * len(row), *numbers]))
     return lines
 
 
 def _by_file(study: Study, results: Results, done: list[Job]) -> list[str]:
+    """A table of the first metric, a row for each file and a column for each group; none where it would be trivial."""
     files = list(dict.fromkeys(job.cell.get(PATH) for job in done))
     layout, name = Layout.of(study, done), next(name for name in measures(study, results) if "@" not in name)
     groups = list(dict.fromkeys(labels(job, layout.axes) for job in done))
@@ -161,14 +170,15 @@ def _by_file(study: Study, results: Results, done: list[Job]) -> list[str]:
             if had:
                 scores[group] = statistics.fmean(had)
         top = scores[best(name.partition("@")[0], scores)] if len(scores) > 1 else None
-        told = [
+        numbers = [
             _bold(_number(name, scores.get(group)), top is not None and scores.get(group) == top) for group in groups
         ]
-        lines.append(_line([file, *told]))
+        lines.append(_line([file, *numbers]))
     return lines
 
 
 def _tuning(study: Study, results: Results) -> list[str]:
+    """A table of what each group scored with each value of the tuned key."""
     if study.tune is None:
         return []
     metric, key, tried = study.tune.metric, study.tune.key, study.tune.values
@@ -179,18 +189,19 @@ def _tuning(study: Study, results: Results) -> list[str]:
     lines = ["", f"## {key} by tuning", "", f"Mean {_title(metric)} on {_on(study)}; the chosen value is bold.", ""]
     lines += _header([*(axes or ["study"]), *map(str, tried), "note"])
     for group in dict.fromkeys(labels(job, axes) for job in jobs):
-        told = []
+        means = []
         for value in tried:
             rows = [results.row(job) for job in jobs if labels(job, axes) == group and job.cell[key] == value]
             had = [row[metric] for row in rows if row["status"] == "done" and row.get(metric) is not None]
             mean = _number(metric, statistics.fmean(had)) if had else "failed" if _ended(rows) else "–"
-            told.append(_bold(mean, group in chosen and chosen[group] == value))
+            means.append(_bold(mean, group in chosen and chosen[group] == value))
         edge = len(tried) > 1 and group in chosen and chosen[group] in (tried[0], tried[-1])
-        lines.append(_line([*(group or (study.name,)), *told, "at the edge of the list" if edge else ""]))
+        lines.append(_line([*(group or (study.name,)), *means, "at the edge of the list" if edge else ""]))
     return lines
 
 
 def _on(study: Study) -> str:
+    """What stands for all values of an axis while tuning, in words."""
     return ", ".join(
         f"{axis} {' '.join(str(value.label) for value in values)}" for axis, values in study.tuned_on.items()
     )
@@ -201,7 +212,7 @@ def _ended(rows: list[dict[str, Any]]) -> bool:
 
 
 def _measured(job: Job, names: Sequence[str], results: Results) -> dict[str, float]:
-    """The measures that a job has."""
+    """Those of the named measures that a job has."""
     row = results.row(job)
     found = {name: row[name] for name in names if row.get(name) is not None}
     wanted = [name for name in names if "@" in name]
@@ -218,8 +229,8 @@ def _measured(job: Job, names: Sequence[str], results: Results) -> dict[str, flo
 def _spread(name: str, values: Sequence[float], bold: bool) -> str:
     if not values:
         return "–"
-    told = _bold(_number(name, statistics.fmean(values)), bold)
-    return f"{told} ± {_number(name, statistics.stdev(values))}" if len(values) > 1 else told
+    mean = _bold(_number(name, statistics.fmean(values)), bold)
+    return f"{mean} ± {_number(name, statistics.stdev(values))}" if len(values) > 1 else mean
 
 
 def _number(name: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Which value of the tuned key each group of a study's jobs gets."""
+"""Tuning: which value of the tuned key each group of a study's jobs gets."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from inrkit.evaluation.metrics import METRICS
 K = TypeVar("K")
 
 _LESS_IS_BETTER = frozenset({"seconds", "chamfer"})
-"""Among what a run measures besides its metrics."""
+"""Numbers of a run, besides its registered metrics, of which less is better."""
 
 
 def best(metric: str, scores: Mapping[K, float]) -> K:
-    """The key of the best score, the first of several."""
+    """The key of the best score; the first of equal ones."""
     plugin = METRICS.find(metric)
     higher = metric not in _LESS_IS_BETTER if plugin is None else plugin.higher_is_better
     return (max if higher else min)(scores, key=scores.__getitem__)
 
 
 def choose(study: Study, tuning: list[Job], results: Results) -> dict[tuple[Any, ...], Any]:
-    """The tuned key's value for each group whose tuning jobs have ended: the one of the best mean metric.
+    """The tuned key's value for each group whose tuning jobs have all ended: the one with the best mean metric.
 
     Returns:
-        The value by group; a `ConfigError` where no tuning job is done, or none has the metric.
+        The value by group; a `ConfigError` for a group in which every value failed, or no job has the metric.
     """
     if study.tune is None:
         return {}
@@ -45,7 +45,7 @@ def choose(study: Study, tuning: list[Job], results: Results) -> dict[tuple[Any,
         rows = [results.row(job) for job in jobs]
         scores: dict[int, float] = {}
         for number, value in enumerate(study.tune.values):
-            # A value with which one of the jobs fails, by diverging for one, is no choice.
+            # A value is out if one of its jobs fails, as when training diverges.
             tried = [row for row in rows if row[key] == value]
             had = [row.get(metric, math.nan) if row["status"] == "done" else math.nan for row in tried]
             if not any(map(math.isnan, had)):
@@ -55,5 +55,5 @@ def choose(study: Study, tuning: list[Job], results: Results) -> dict[tuple[Any,
         else:
             measured = {name for row in rows if row["status"] == "done" for name in row} - {*study.columns}
             reason = f"none has {metric}" if measured else "each failed"
-            chosen[group] = ConfigError(f"no tuning job of its group chooses {key}: {reason}")
+            chosen[group] = ConfigError(f"no value of {key} can be chosen from the tuning jobs of its group: {reason}")
     return chosen
