@@ -85,7 +85,7 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
             errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
             continue
         try:
-            typed = OmegaConf.merge(OmegaConf.structured(options), {key: _literal(value)})
+            typed = OmegaConf.merge(_structured(options), {key: _literal(value)})
             value = OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
         except (OmegaConfBaseException, ValueError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
@@ -104,6 +104,12 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
         return options(**values), []
     except ValueError as error:  # from a __post_init__ that compares options with each other
         return None, [f"{where}: {error}"]
+
+
+@functools.cache
+def _structured(options: type) -> Any:
+    """The dataclass as OmegaConf checks values against it. Making it takes longer than the check."""
+    return OmegaConf.structured(options)
 
 
 def _literal(value: Any) -> Any:
