@@ -21,8 +21,6 @@ from inrkit import Run
 from inrkit.batch import JobOptions, Task, read_study
 from inrkit.batch.launchers.local import Local, LocalOptions
 
-pytestmark = pytest.mark.slow
-
 STUDY = """
 base: image
 set:
@@ -35,9 +33,9 @@ matrix:
   selector: [full, uniform]
 """
 
-# A network that takes its time, so that a kill meets a job, that can be told to hang, and that can hold memory.
+# A network that takes its time, so that a kill meets a job, and that can hang, hold memory and end its process.
 SLOW = """
-import dataclasses, time
+import dataclasses, os, time
 from pathlib import Path
 import torch
 from inrkit import HiddenLinear, Network
@@ -47,7 +45,7 @@ class Options:
     seconds: float = 0.0
     gibibytes: int = 0
     hangs: str = ""
-    hanging_seed: int = -1
+    deadly_seed: int = -1
 
 class Slow(Network):
     Options = Options
@@ -55,12 +53,13 @@ class Slow(Network):
     def __init__(self, options, dimensions, channels):
         super().__init__(options, dimensions, channels)
         self.first, self.last = torch.nn.Linear(dimensions, 8), torch.nn.Linear(8, channels)
-        self.hangs = options.hangs if options.hanging_seed in (-1, torch.initial_seed()) else ""
+        if torch.initial_seed() == options.deadly_seed:
+            os._exit(3)
         self.eaten = [torch.ones(2**28) for _ in range(options.gibibytes)]
 
     def forward(self, coordinates):
         time.sleep(self.options.seconds)
-        while self.hangs and Path(self.hangs).exists():
+        while self.options.hangs and Path(self.options.hangs).exists():
             time.sleep(0.1)
         return self.last(torch.sin(10 * self.first(coordinates)))
 """
@@ -240,6 +239,7 @@ def test_a_poisoned_file_fails_alone_and_is_tried_again_until_it_is_healed(tmp_p
     assert "4 done" in batch(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_parent_leaves_no_orphan_and_its_study_ends_like_an_undisturbed_one(finished, tmp_path):
     folder = room(tmp_path / "room", pause=0.2)
     with running(folder) as (process, children):
@@ -259,6 +259,7 @@ def test_a_killed_parent_leaves_no_orphan_and_its_study_ends_like_an_undisturbed
     assert sum("from step" in path.read_text() for path in folder.glob("out/runs/*/log.txt")) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_study_keeps_what_it_has_leaves_no_orphan_and_goes_on(finished, tmp_path):
     folder = room(tmp_path / "room", pause=0.2)
     with running(folder) as (process, children):
@@ -275,6 +276,7 @@ def test_a_stopped_study_keeps_what_it_has_leaves_no_orphan_and_goes_on(finished
     assert quality(folder) == quality(finished)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_only_its_job_along_and_that_is_tried_again(finished, tmp_path):
     folder = room(tmp_path / "room", pause=0.2)
     with running(folder, "--retries", 1) as (process, children):
@@ -287,6 +289,7 @@ def test_a_killed_worker_takes_only_its_job_along_and_that_is_tried_again(finish
     assert quality(folder) == quality(finished)
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_killed_and_the_others_go_on(tmp_path):
     folder = room(tmp_path / "room", names="a")
     (folder / "hang").write_text("uniform")
@@ -298,6 +301,7 @@ def test_a_job_that_hangs_is_killed_and_the_others_go_on(tmp_path):
     assert set(statuses(folder).values()) == {"done"}
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_much_memory_is_killed_and_told(tmp_path):
     folder = room(tmp_path / "room", names="a", pause=0.2)
     said = batch(folder, "network.gibibytes=2", "selector=full", "job.memory=1.5", code=1)
@@ -320,6 +324,7 @@ def test_workers_that_die_before_they_have_a_task_are_replaced(tmp_path):
     assert Run(tmp_path / "run").result["steps"] == 3
 
 
+@pytest.mark.slow
 def test_tuning_gives_each_group_the_best_value(tmp_path):
     folder = room(tmp_path / "room")
     with (folder / "study.yaml").open("a") as file:
@@ -351,6 +356,7 @@ def test_tuning_gives_each_group_the_best_value(tmp_path):
     assert "| full, published |  | – | 31.06 | – | – |" in lines
 
 
+@pytest.mark.slow
 def test_jobs_that_train_together_get_what_they_get_alone_and_a_bad_file_fails_alone(tmp_path):
     alone = room(tmp_path / "alone", names="abcd", steps=10)
     (alone / "photos" / "c.png").write_bytes(b"no picture")
@@ -369,17 +375,20 @@ def test_jobs_that_train_together_get_what_they_get_alone_and_a_bad_file_fails_a
     assert all("DataError" in (together / "out" / row["folder"] / "log.txt").read_text() for row in failed)
 
 
-def test_one_job_that_hangs_does_not_take_along_the_one_that_trains_with_it(tmp_path):
+@pytest.mark.slow
+def test_one_job_that_ends_its_process_does_not_take_along_the_one_that_trains_with_it(tmp_path):
     folder = room(tmp_path / "room", names="a", steps=3)
-    (folder / "hang").write_text("")
     text = (folder / "study.yaml").read_text().replace("selector: [full, uniform]", "seed: [0, 1]")
     (folder / "study.yaml").write_text(text)
-    more = ("--workers", 1, "network.hangs=hang", "network.hanging_seed=1", "job.limit=8", "batch.together=2")
-    said = batch(folder, *more, code=1)
+    said = batch(folder, "--workers", 1, "network.deadly_seed=1", "batch.together=2", code=1)
     assert "2 jobs fail together" in said
-    assert {row["seed"]: row["status"] for row in rows(folder)} == {0: "done", 1: "failed"}
+    assert {row["seed"]: (row["status"], row["error"]) for row in rows(folder)} == {
+        0: ("done", None),
+        1: ("failed", "its process ended with exit code 3"),
+    }
 
 
+@pytest.mark.slow
 def test_a_study_with_a_damaged_result_makes_that_fit_again(tmp_path):
     folder = room(tmp_path / "room", names="a", steps=3)
     batch(folder)

@@ -130,7 +130,7 @@ def at_work(raylet: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in raylet.children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [child] if "_perform" in " ".join(child.cmdline()) else []
+            found += [child] if "perform_on_node" in " ".join(child.cmdline()) else []
     return found
 
 

@@ -1,145 +1,21 @@
-"""What a study file asks for: expansion, exclusion, variants, tuning, overrides, and what is refused."""
+"""The jobs of a study: which fits are the same, and which are made for tuning."""
 
-import dataclasses
-import json
 import os
-import re
 import shutil
-import statistics
 from pathlib import Path
 
-import numpy as np
-import pytest
-import yaml
-from PIL import Image
-
 from inrkit import ConfigError
-from inrkit.batch import Study, read_study, run_study, studies
 from inrkit.batch.identity import digest, identity
 
-ROOT = Path(__file__).parents[2]
-TINY = {"train.steps": 4, "network.hidden_features": 8, "network.hidden_layers": 1}
 
-
-@pytest.fixture
-def photos(tmp_path, monkeypatch):
-    """A folder with photos/a.png, photos/b.png and photos/more/c.png, which is also the present one."""
-    (tmp_path / "photos" / "more").mkdir(parents=True)
-    for number, name in enumerate(("a.png", "b.png", "more/c.png")):
-        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def study(words=(), **keys) -> Study:
-    keys = {"base": "image", "set": TINY, "matrix": {"data.path": "photos/*.png"}} | keys
-    Path("study.yaml").write_text(yaml.safe_dump(keys, sort_keys=False))
-    return read_study("study.yaml", words)
-
-
-def cells(study: Study) -> list[tuple]:
-    return [tuple(job.cell.values()) for job in study.main_jobs()]
-
-
-def wrong(words=(), **keys) -> str:
-    with pytest.raises(ConfigError) as error:
-        study(words, **keys)
-    return str(error.value)
-
-
-def test_a_matrix_is_every_combination_of_files_and_values(photos):
-    asked = study(matrix={"data.path": ["photos/*.png"], "selector": ["evos", "uniform"], "seed": [0, 1]})
-    assert cells(asked) == [
-        (f"photos/{name}.png", selector, seed) for name in "ab" for selector in ("evos", "uniform") for seed in (0, 1)
-    ]
-    first = asked.main_jobs()[0]
-    assert first.config["selector"]["name"] == "evos"
-    assert first.config["train"]["steps"] == 4
-    assert first.config["data"]["path"] == str(photos / "photos" / "a.png")
-
-
-def test_a_recursive_glob_takes_files_of_all_depths_and_each_once(photos):
-    asked = study(matrix={"data.path": ["photos/**", "photos/a.png"]})
-    assert [cell[0] for cell in cells(asked)] == ["photos/a.png", "photos/b.png", "photos/more/c.png"]
-
-
-def test_files_are_relative_to_the_study_and_not_to_the_present_folder(photos, monkeypatch):
-    expected = [job.config["data"]["path"] for job in study().main_jobs()]
-    monkeypatch.chdir(photos / "photos")
-    assert [job.config["data"]["path"] for job in read_study("../study.yaml").main_jobs()] == expected
-
-
-def test_results_are_no_input(photos):
-    shutil.copytree("photos", "out/runs")
-    study(matrix={"data.path": "**/*.png"})
-    assert len(read_study("study.yaml", out=photos / "out").points) == 3
-    assert len(read_study("study.yaml", out=photos / "elsewhere").points) == 6
-
-
-def test_a_value_may_be_a_mapping_that_sets_options(photos):
-    asked = study(matrix={"data.path": "photos/a.png", "selector": ["full", {"name": "uniform", "ratio": 0.3}]})
-    assert cells(asked) == [("photos/a.png", "full"), ("photos/a.png", "uniform ratio=0.3")]
-    assert asked.main_jobs()[1].config["selector"]["ratio"] == 0.3
-
-
-def test_variants_are_axes_whose_values_have_names(photos):
-    asked = study(
-        variants={
-            "method": {"full": {"selector": "full"}, "half": {"selector": {"name": "uniform", "ratio": 0.5}}},
-            "budget": {"short": {"train.steps": 3}, "long": {"train": {"steps": 9}}},
-        }
-    )
-    assert asked.columns == ["data.path", "method", "budget"]
-    last = asked.main_jobs()[-1]
-    assert last.cell == {"data.path": "photos/b.png", "method": "half", "budget": "long"}
-    assert (last.config["selector"]["ratio"], last.config["train"]["steps"]) == (0.5, 9)
-
-
-def test_exclude_leaves_out_what_matches_all_keys_of_an_entry(photos):
-    matrix = {"data.path": "photos/*.png", "selector": ["evos", {"name": "uniform", "ratio": 0.5}], "seed": [0, 1]}
-    asked = study(matrix=matrix, exclude=[{"selector": "uniform", "seed": 1}, {"data.path": "*/b.png", "seed": [0, 1]}])
-    assert [cell[1:] for cell in cells(asked)] == [("evos", 0), ("evos", 1), ("uniform ratio=0.5", 0)]
-
-
-def test_include_adds_jobs_and_their_keys_become_columns(photos):
-    asked = study(include=[{"data.path": "photos/more/c.png", "selector": "full", "seed": [7, 8]}])
-    assert asked.columns == ["data.path", "selector", "seed"]
-    assert cells(asked) == [
-        ("photos/a.png", "uniform", 0),
-        ("photos/b.png", "uniform", 0),
-        ("photos/more/c.png", "full", 7),
-        ("photos/more/c.png", "full", 8),
-    ]
-
-
-def test_a_base_may_be_a_file_and_an_axis(photos):
-    (photos / "mine.yaml").write_text("base: image\noptimizer: {name: adam, lr: 0.5}\n")
-    asked = study(base="mine.yaml")
-    assert asked.main_jobs()[0].config["optimizer"]["lr"] == 0.5
-    asked = study(matrix={"data.path": "photos/a.png", "base": ["image", "image-paper"]})
-    assert [job.config["optimizer"]["name"] for job in asked.main_jobs()] == ["soap", "adam"]
-    assert {job.config["train"]["steps"] for job in asked.main_jobs()} == {4}
-
-
-def test_words_replace_an_axis_add_one_or_go_on_top(photos):
-    matrix = {"data.path": "photos/*.png", "selector": ["evos", "full"]}
-    variants = {"budget": {"short": {"train.steps": 3}, "long": {"train.steps": 9}}}
-    words = ["data.path=photos/more/*.png", "selector=uniform", "seed=[0,1]", "budget=long", "train.steps=5"]
-    asked = study([*words, "job.limit=7", "launcher.workers=3"], matrix=matrix, variants=variants)
-    assert cells(asked) == [("photos/more/c.png", "uniform", seed, "long") for seed in (0, 1)]
-    assert {job.config["train"]["steps"] for job in asked.main_jobs()} == {5}
-    assert (asked.job.limit, asked.launcher.options.workers) == (7, 3)
-
-
-def test_an_equal_fit_of_two_variants_is_made_once(photos):
+def test_an_equal_fit_of_two_variants_is_made_once(study):
     variants = {"method": {"one": {"selector": "full"}, "other": {"selector": {"name": "full"}}}}
     one, other = study(matrix={"data.path": "photos/a.png"}, variants=variants).main_jobs()
     assert one.id == other.id
     assert one.cell != other.cell
 
 
-def test_identity_follows_config_and_content_and_not_where_a_fit_runs(photos):
+def test_identity_follows_config_and_content_and_not_where_a_fit_runs(photos, study):
     (job,) = study(matrix={"data.path": "photos/a.png"}).main_jobs()
     content = digest(photos / "photos" / "a.png")
     assert identity(job.config, content) == job.id
@@ -161,7 +37,7 @@ def test_the_digest_of_a_folder_follows_names_and_contents(photos):
     assert digest(photos / "missing") == "unreadable"
 
 
-def test_tuning_jobs_are_every_group_with_every_value_on_the_named_files(photos):
+def test_tuning_jobs_are_every_group_with_every_value_on_the_named_files(study):
     asked = study(
         matrix={"data.path": "photos/*.png", "selector": ["evos", "uniform"], "seed": [0, 1]},
         tune={"key": "optimizer.lr", "values": [0.001, 0.01], "on": {"data.path": "photos/more/c.png", "seed": 100}},
@@ -182,74 +58,7 @@ def test_tuning_jobs_are_every_group_with_every_value_on_the_named_files(photos)
     assert len(jobs) == 8
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"matrx": {}}, "matrx is not a key of a study; did you mean 'matrix'?"),
-        ({"set": {"trian.steps": 3}}, "trian is not an option; did you mean 'train'?"),
-        ({"base": "imag"}, "config 'imag' is not known; did you mean 'image'?"),
-        ({"base": "mine.yaml"}, "mine.yaml does not exist"),
-        ({"matrix": {"data.path": "photo/*.png"}}, "data.path 'photo/*.png' matches no file in"),
-        ({"matrix": {"data.path": "photos/z.png"}}, "data.path 'photos/z.png' does not exist in"),
-        ({"matrix": {"selector": ["evos"]}}, "no job has a data.path"),
-        ({"matrix": {"data.path": "photos/a.png", "seed": []}}, "matrix.seed is empty"),
-        ({"matrix": {"data.path": "photos/a.png", "seed": [-1]}}, "seed is -1; it must be in"),
-        ({"matrix": 3}, "matrix is 3; it must be a mapping"),
-        ({"exclude": [{"sed": 1}]}, "exclude names 'sed', which is not an axis"),
-        ({"exclude": [{"data.path": "*"}]}, "exclude leaves no job"),
-        ({"exclude": {"seed": 1}}, "exclude is {'seed': 1}; it must be a list"),
-        ({"variants": {"method": ["full"]}}, "variants.method is ['full']; it must be a mapping"),
-        ({"variants": {"data.path": {"x": {}}}}, "variants.data.path is also a key of the matrix"),
-        ({"table": {"rows": "metod"}}, "table.rows is 'metod', which is not an axis"),
-        ({"table": {"metric": ["psnr"]}}, "table.metric is not an option; did you mean 'metrics'?"),
-        ({"job": {"limits": 3}}, "job.limits is not an option; did you mean 'limit'?"),
-        ({"job": {"retries": -1}}, "job.retries is -1; it must be at least 0"),
-        ({"tune": {"key": "optimizer.lr"}}, "tune.values is missing"),
-        ({"tune": {"key": "optimizer.lt", "values": [1], "on": {}}}, "optimizer.lt is not an option"),
-        ({"tune": {"key": "data.path", "values": [1], "on": {}}}, "tune.key is 'data.path', which is an axis"),
-        ({"launcher": "lokal"}, "launcher 'lokal' is not known; did you mean 'local'?"),
-        ({"launcher": {"name": "local", "worker": 3}}, "launcher.worker is not an option; did you mean 'workers'?"),
-    ],
-)
-def test_what_is_wrong_is_told_before_any_work(photos, keys, message):
-    told = wrong(**keys)
-    assert message in told
-    assert "Traceback" not in told
-
-
-def test_all_that_is_wrong_is_told_at_once_and_each_error_once(photos):
-    told = wrong(matrix={"data.path": "photos/*.png", "selector": ["evo", "unifrm"]}, set={"train.stps": 3})
-    assert len(told.splitlines()) == 3
-    for word in ("'evo'", "'unifrm'", "train.stps"):
-        assert word in told
-
-
-def test_a_study_extends_another_key_by_key(photos):
-    study(matrix={"data.path": "photos/a.png", "seed": [0, 1]}, variants={"method": {"full": {"selector": "full"}}})
-    above = {
-        "extends": "study.yaml",
-        "set": {"train.steps": 7},
-        "matrix": {"seed": [5]},
-        "variants": {"method": {"uniform": {"selector": "uniform"}}},
-    }
-    Path("above.yaml").write_text(yaml.safe_dump(above))
-    jobs = read_study("above.yaml").main_jobs()
-    assert [tuple(job.cell.values()) for job in jobs] == [
-        ("photos/a.png", 5, "full"),
-        ("photos/a.png", 5, "uniform"),
-    ]
-    assert {job.config["train"]["steps"] for job in jobs} == {7}
-    assert {job.config["network"]["hidden_features"] for job in jobs} == {8}
-
-
-def test_a_study_that_extends_itself_is_refused(photos):
-    Path("one.yaml").write_text("extends: two.yaml")
-    Path("two.yaml").write_text("extends: one.yaml")
-    with pytest.raises(ConfigError, match="extends itself"):
-        read_study("one.yaml")
-
-
-def test_an_axis_without_a_value_stands_in_for_tuning_with_its_first(photos):
+def test_an_axis_without_a_value_stands_in_for_tuning_with_its_first(study):
     asked = study(
         matrix={"data.path": "photos/*.png", "selector": ["uniform", "full"]},
         tune={"key": "optimizer.lr", "values": [0.001, 0.01], "on": {"data.path": None, "seed": 100}},
@@ -258,42 +67,7 @@ def test_an_axis_without_a_value_stands_in_for_tuning_with_its_first(photos):
     assert len(asked.tuning_jobs()) == 4
 
 
-def test_every_shipped_study_is_valid(photos):
-    for name in studies():
-        asked = read_study(name, ["data.path=photos/*.png"])
-        assert {job.cell["data.path"] for job in asked.main_jobs()} == {"photos/a.png", "photos/b.png"}
-
-
-def test_the_study_that_is_left_behind_asks_for_the_same_jobs(photos):
-    (photos / "mine.yaml").write_text("base: image-paper\n")
-    asked = study(
-        ["seed=[0,1]", "train.steps=7"], base="mine.yaml", variants={"method": {"full": {"selector": "full"}}}
-    )
-    (photos / "left").mkdir()
-    (photos / "left" / "study.yaml").write_text(asked.text)
-    again = read_study(str(photos / "left" / "study.yaml"))
-    assert [job.id for job in again.main_jobs()] == [job.id for job in asked.main_jobs()]
-    assert dataclasses.asdict(again.table) == dataclasses.asdict(asked.table)
-
-
-def test_the_launcher_of_the_docs_runs_a_study_and_a_limit_leaves_the_rest_pending(photos):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "batch.md").read_text(), re.DOTALL)
-    names = {"__name__": "docs_batch"}
-    exec(block, names)
-    asked = study(["launcher=here"], table={"at": [4]}, set=TINY | {"log.every": 2})
-    assert run_study(asked, photos / "out", limit=1) == 0
-    assert [json.loads(line)["status"] for line in Path("out/results.jsonl").read_text().splitlines()] == [
-        "done",
-        "pending",
-    ]
-    assert run_study(asked, photos / "out") == 0
-    rows = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
-    assert [row["status"] for row in rows] == ["done", "done"]
-    mean = statistics.fmean(row["psnr"] for row in rows)
-    assert f"| {asked.name} | 2 | {mean:.2f} ± " in Path("out/summary.md").read_text()
-
-
-def test_an_included_axis_leaves_the_groups_of_tuning_as_they_are(photos):
+def test_an_included_axis_leaves_the_groups_of_tuning_as_they_are(study):
     asked = study(
         matrix={"data.path": "photos/*.png", "selector": ["uniform", "full"]},
         include=[{"data.path": "photos/a.png", "selector": "full", "seed": 7}],
@@ -301,14 +75,3 @@ def test_an_included_axis_leaves_the_groups_of_tuning_as_they_are(photos):
     )
     chosen = {asked.group(job.cell): 0.001 for job in asked.tuning_jobs()}
     assert all(job.id for job in asked.main_jobs(chosen))
-
-
-def test_a_word_for_the_tuned_key_is_what_tuning_tries(photos):
-    tune = {"key": "optimizer.lr", "values": [0.001, 0.01], "on": {"data.path": None}}
-    assert study(["optimizer.lr=[0.5,0.6,0.7]"], tune=tune).tune.values == [0.5, 0.6, 0.7]
-    assert study(["optimizer.lr=0.5"], tune=tune).tune.values == [0.5]
-    assert "which is to be tuned" in wrong(tune=tune, overrides={"optimizer.lr": 0.5})
-
-
-def test_a_section_with_nothing_in_it_is_as_good_as_none(photos):
-    assert study(["job.retries=1"], job=None, exclude=None).job.retries == 1
