@@ -213,13 +213,13 @@ def test_a_job_that_hangs_or_takes_too_much_memory_or_is_killed_fails_alone(clus
         + """
 variants:
   kind:
-    hangs: {network.seconds: 60}
+    hangs: {network.seconds: 600}
     eats: {network.gibibytes: 2}
     killed: {train.steps: 500}
     plain: {}
 """
     )
-    with study(folder, *cluster.words, "job.memory=1.5", "job.limit=20") as process:
+    with study(folder, *cluster.words, "job.memory=1.5", "job.limit=40") as process:
         when(lambda: list(folder.glob("out/runs/*killed*/metrics.jsonl")), process)
         (log,) = folder.glob("out/runs/*killed*/log.txt")
         victims = [child for raylet in cluster.raylets() for child in at_work(raylet)]
@@ -228,7 +228,7 @@ variants:
         ended(folder, process, code=1)
     found = {row["kind"]: (row["status"], row["error"]) for row in rows(folder)}
     assert found == {
-        "hangs": ("failed", "took longer than job.limit=20 s and was killed"),
+        "hangs": ("failed", "took longer than job.limit=40 s and was killed"),
         "eats": ("failed", "took more than job.memory=1.5 GiB and was killed"),
         "killed": ("failed", "its process was killed or crashed, as when memory runs out; see its log"),
         "plain": ("done", None),
