@@ -18,9 +18,10 @@ from inrkit.plugins.options import option
 from inrkit.signals.signal import Signal
 
 
-def variable_period(argument: Tensor) -> Tensor:
-    """(|z| + 1)·z, whose derivative counts |z| + 1 as a constant, as in the published code."""
-    return (argument.detach().abs() + 1) * argument
+def variable_period(argument: Tensor, training: bool) -> Tensor:
+    """(|z| + 1)·z. In training its derivative counts |z| + 1 as a constant, as in the published code."""
+    factor = argument.detach() if training else argument
+    return (factor.abs() + 1) * argument
 
 
 @dataclass
@@ -58,10 +59,10 @@ class Finer(Perceptron):
         return with_frequency(options, "first_omega", signal, options.weight_scale)
 
     def first_activation(self, argument: Tensor) -> Tensor:
-        return torch.sin(self.options.first_omega * variable_period(argument))
+        return torch.sin(self.options.first_omega * variable_period(argument, self.training))
 
     def activation(self, argument: Tensor) -> Tensor:
-        return torch.sin(self.options.hidden_omega * variable_period(argument))
+        return torch.sin(self.options.hidden_omega * variable_period(argument, self.training))
 
 
 @dataclass
@@ -93,7 +94,7 @@ class FinerGauss(Perceptron):
         draw_for_sines(self, options.omega, first_bias=options.first_bias)
 
     def activation(self, argument: Tensor) -> Tensor:
-        sine = torch.sin(self.options.omega * variable_period(argument))
+        sine = torch.sin(self.options.omega * variable_period(argument, self.training))
         return torch.exp(-(self.options.scale * sine).square())
 
 
@@ -146,10 +147,10 @@ class FinerWire(Network):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         options = self.options
-        sine = torch.sin(options.first_omega * variable_period(self.first(coordinates)))
+        sine = torch.sin(options.first_omega * variable_period(self.first(coordinates), self.training))
         features = gabor(sine, torch.zeros_like(sine), options.wavelet_omega, options.scale)
         for layer in self.hidden:
-            real, imaginary = (options.hidden_omega * variable_period(layer(features))).chunk(2, dim=-1)
+            real, imaginary = (options.hidden_omega * variable_period(layer(features), self.training)).chunk(2, dim=-1)
             # sin(a + ib) = sin a · cosh b + i · cos a · sinh b
             sine, slope = torch.sin(real) * torch.cosh(imaginary), torch.cos(real) * torch.sinh(imaginary)
             features = gabor(sine, slope, options.wavelet_omega, options.scale)
