@@ -282,6 +282,7 @@ def _field(network: Network, dimensions: int) -> Field:
     }
     return Field(
         network=network,
+        channels=network.channels,
         embedding=Identity(IdentityOptions(), dimensions),
         transform=IdentityTransform(),
         names=names,

@@ -123,6 +123,7 @@ def field_of(config: Config, network: Network, signal: Signal) -> Field:
     dataset = signal.dataset
     return Field(
         network=network,
+        channels=dataset.channels,
         embedding=signal.embedding,
         transform=signal.transform,
         names={slot: getattr(config, slot).name for slot in ("network", "embedding", "transform", "modality")},

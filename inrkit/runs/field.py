@@ -8,16 +8,19 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from inrkit.errors import ConfigError, DataError, InrkitError
+from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import to_json, written_whole
 from inrkit.networks import NETWORKS, Network, precision_of, set_precision
@@ -30,15 +33,46 @@ from inrkit.signals.transforms import TRANSFORMS, ValueTransform
 _FORMAT = 1
 
 
-@dataclass
-class Field:
-    """A network with everything that turns its numbers into the signal.
+class FieldModule(nn.Module):
+    """A field as one module: (…, D) coordinates in [−1, 1]^D to (…, C) stored values, not clipped.
+
+    Differentiable in the coordinates and in the weights, which are those of the field. It stays in eval mode inside a
+    model that trains.
 
     Args:
+        embedding: (…, D) coordinates to (…, E) network inputs.
         network: (…, E) network inputs to (…, C) values in the network's range.
+        transform: from stored values to the network's range.
+    """
+
+    def __init__(self, embedding: Embedding, network: nn.Module, transform: ValueTransform) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.network = network
+        self.transform = transform
+        self.eval()
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        return self.transform.decode(self.network(self.embedding(coordinates)))
+
+    def train(self, mode: bool = True) -> FieldModule:
+        """Stay in eval mode: with dropout, say, a field would be another function at every call."""
+        super().train(False)
+        return self
+
+
+@dataclass(eq=False)
+class Field:
+    """A network with everything that turns its numbers into the signal. The network is always in eval mode.
+
+    Args:
+        network: (…, E) network inputs to (…, C) values in the network's range; any nn.Module, but `save` needs one of
+            inrkit's registered ones.
+        channels: C.
         embedding: (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
         transform: from stored values to the network's range.
-        names: what network, embedding, transform and modality are called in their registries.
+        names: what network, embedding, transform and modality are called in their registries; "" for a network that
+            is in none.
         modality_options: the modality's options, in plain containers.
         grid_shape: the lattice that the signal came on; None for free points.
         dtype: of the stored values.
@@ -47,7 +81,8 @@ class Field:
         metadata: what the modality needs to write a reconstruction.
     """
 
-    network: Network
+    network: nn.Module
+    channels: int
     embedding: Embedding
     transform: ValueTransform
     names: dict[str, str]
@@ -57,6 +92,20 @@ class Field:
     value_range: tuple[float, float] | None
     affine: np.ndarray
     metadata: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    def __repr__(self) -> str:
+        extent = (
+            f"{self.dimensions} dimensions" if self.grid_shape is None else "×".join(str(n) for n in self.grid_shape)
+        )
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return (
+            f"Field({self.names['modality'] or 'array'}, {extent}, "
+            f"{self.channels} channel{'' if self.channels == 1 else 's'} {self.dtype}, "
+            f"{self.names['network'] or type(self.network).__name__} {parameters:,} parameters)"
+        )
 
     @property
     def modality(self) -> Modality:
@@ -77,49 +126,109 @@ class Field:
         return self.embedding.dimensions
 
     @property
-    def channels(self) -> int:
-        """C."""
-        return self.network.channels
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next((tensor.device for tensor in chain(self.network.parameters(), self.network.buffers())), _CPU)
 
     @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+    def module(self) -> FieldModule:
+        """The field as an nn.Module for a larger model, with the field's own weights; see `FieldModule`."""
+        return FieldModule(self.embedding, self.network, self.transform)
 
     def to(self, device: str | torch.device) -> Field:
         """Move the network to `device`."""
         self.network.to(device)
         return self
 
-    def __call__(self, coordinates: Any, physical: bool = False) -> Any:
+    def __call__(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
         """The signal's values at any coordinates.
+
+        Of a tensor, the values are differentiable in the coordinates, any number of times; the weights count as
+        constants (`module` has gradients in them too). Where a value is clipped to what the dtype can hold, its
+        derivatives are 0.
 
         Args:
             coordinates: (…, D) tensor or array in [−1, 1]^D, or in physical units with `physical`.
             physical: whether coordinates are pixels, seconds, … rather than in [−1, 1]^D.
 
         Returns:
-            (…, C) float32 in the units of the stored values; a tensor for a tensor, else an array.
+            (…, C) float32 in the units of the stored values; for a tensor a tensor on its device, else an array.
 
         Raises:
-            DataError: the last axis is not D long.
+            DataError: the last axis is not D long, or what is given are no numbers.
         """
-        given = torch.as_tensor(coordinates, dtype=torch.float64)
-        if given.ndim == 0 or given.shape[-1] != self.dimensions:
-            raise DataError(
-                f"coordinates have shape {tuple(given.shape)}; expected (…, {self.dimensions}), "
-                f"{self.dimensions} numbers a point"
-            )
-        if physical:
-            affine = torch.as_tensor(self.affine, dtype=torch.float64, device=given.device)
-            offset = given - affine[:, -1]
-            given = torch.linalg.solve(affine[:, :-1], offset[..., None])[..., 0]
-        points = given.reshape(-1, self.dimensions).to(self.device, torch.float32)
-        if len(points):
-            values = self._values(lambda span: points[span], slice(0, len(points)))
+        given = self._given(coordinates)
+        points = given.reshape(-1, self.dimensions)
+        if not len(points):
+            values = points.new_empty((0, self.channels), dtype=torch.float32)
+        elif isinstance(coordinates, Tensor):
+            function = self._frozen()
+            values = torch.cat([function(self._normalised(part, physical)) for part in points.split(self._chunk)])
+            values = values if self.value_range is None else values.clamp(*self.value_range)
         else:
-            values = torch.empty(0, self.channels)
-        values = values.reshape(*given.shape[:-1], self.channels)
-        return values if isinstance(coordinates, Tensor) else values.cpu().numpy()
+            values = self._values(lambda span: self._normalised(points[span], physical), slice(0, len(points)))
+        values = values.reshape(*given.shape[:-1], self.channels).to(given.device)
+        return values if isinstance(coordinates, Tensor) else values.numpy()
+
+    def gradient(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
+        """First derivatives of the values, in stored units per physical unit: per pixel, per second, ….
+
+        Like every derivative here, they are those of the values before these are clipped to what the dtype can hold,
+        carry no graph, and are float32, or coarser where the network multiplies in bfloat16.
+
+        Args:
+            coordinates: (…, D) tensor or array in [−1, 1]^D, or in physical units with `physical`.
+            physical: whether coordinates are pixels, seconds, … rather than in [−1, 1]^D. The derivatives are per
+                physical unit in either case.
+
+        Returns:
+            (…, C, D); for a tensor a tensor on its device, else an array.
+
+        Raises:
+            DataError: the last axis is not D long, or what is given are no numbers.
+        """
+        return self._derived(coordinates, physical, self._slopes)
+
+    def laplacian(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
+        """Sum of the second derivatives of the values along the physical axes, in stored units per squared physical
+        unit.
+
+        Args, errors and the rest are those of `gradient`.
+
+        Returns:
+            (…, C); for a tensor a tensor on its device, else an array.
+        """
+        return self._derived(coordinates, physical, lambda *at: self._curvatures(*at).diagonal(dim1=2, dim2=3).sum(-1))
+
+    def hessian(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
+        """Second derivatives of the values, in stored units per squared physical unit.
+
+        Args, errors and the rest are those of `gradient`.
+
+        Returns:
+            (…, C, D, D), symmetric; for a tensor a tensor on its device, else an array.
+        """
+        return self._derived(coordinates, physical, self._curvatures)
+
+    def normals(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
+        """Unit vectors along the gradient in physical space: of a signed distance, which grows outwards, the outward
+        normals of the surface.
+
+        Args and the rest are those of `gradient`.
+
+        Returns:
+            (…, D); zeros where the gradient is 0. For a tensor a tensor on its device, else an array.
+
+        Raises:
+            ConfigError: the field has more than one channel.
+            DataError: as `gradient`.
+        """
+        if self.channels != 1:
+            raise ConfigError(
+                f"normals are of a field of one channel, such as a signed distance, and this one has {self.channels}; "
+                "take gradient, which is of every channel"
+            )
+        return self._derived(coordinates, physical, lambda *at: _unit(self._slopes(*at)[:, 0]))
 
     def render(
         self,
@@ -181,8 +290,14 @@ class Field:
         """Write weights and everything else that `load` needs to one safetensors file.
 
         Raises:
+            ConfigError: the network is none that `load` could make again by its name.
             RunError: the file cannot be written.
         """
+        if not self.names["network"] or not isinstance(self.network, Network):
+            raise ConfigError(
+                f"a field of {type(self.network).__name__} cannot be saved: a file cannot say how to make that network "
+                "again; derive it from inrkit.Network, and register it or name it as package.module:Name"
+            )
         description = {
             "format": _FORMAT,
             "network": {"name": self.names["network"], "options": dataclasses.asdict(self.network.options)},
@@ -254,7 +369,8 @@ class Field:
         if errors or more:
             raise ValueError("; ".join(errors + more))
         embedding = embedding_class(embedding_options, description["dimensions"])
-        network = network_class(network_options, embedding.features, description["channels"])
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, for nothing
+            network = network_class(network_options, embedding.features, description["channels"])
         network.load_state_dict(weights)
         if description["precision"] not in ("float32", "bfloat16"):
             raise ValueError("precision")
@@ -266,7 +382,8 @@ class Field:
         if grid_shape is not None and min(grid_shape) < 1:
             raise ValueError("grid_shape")
         return cls(
-            network=network.eval(),
+            network=network,
+            channels=int(description["channels"]),
             embedding=embedding,
             transform=transform_class.from_state(description["transform"]["state"]),
             names=names,
@@ -278,8 +395,95 @@ class Field:
             metadata=dict(description["metadata"]),
         )
 
+    @property
+    def _chunk(self) -> int:
+        return default_chunk(self.device)
+
+    def _given(self, coordinates: Tensor | ArrayLike) -> Tensor:
+        """(…, D) coordinates as a tensor."""
+        if not isinstance(coordinates, Tensor):
+            array = np.asarray(coordinates)
+            if array.dtype.kind not in "biuf":
+                raise DataError(f"coordinates are of dtype {array.dtype}; expected real numbers")
+            coordinates = torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype == np.float32 else float))
+        if coordinates.ndim == 0 or coordinates.shape[-1] != self.dimensions:
+            raise DataError(
+                f"coordinates have shape {tuple(coordinates.shape)}; expected (…, {self.dimensions}), "
+                f"{self.dimensions} numbers a point"
+            )
+        return coordinates
+
+    def _normalised(self, points: Tensor, physical: bool) -> Tensor:
+        """(k, D) coordinates as float32 ones in [−1, 1]^D, where the network is."""
+        if physical:
+            offset = points.to(torch.float64) - torch.as_tensor(self.affine[:, -1], device=points.device)
+            points = offset @ torch.as_tensor(self._inverse.T.copy(), device=points.device)
+        return points.to(self.device, torch.float32)
+
+    @property
+    def _inverse(self) -> np.ndarray:
+        """(D, D) from physical offsets to those in [−1, 1]^D."""
+        try:
+            return np.linalg.inv(self.affine[:, :-1].astype(np.float64))
+        except np.linalg.LinAlgError as error:
+            raise DataError("the field's affine map has no inverse, so it has no physical units") from error
+
+    def _frozen(self) -> Callable[[Tensor], Tensor]:
+        """`module` with its weights as constants, so that only the coordinates have a graph: the modes and maps of
+        torch.func, which a switch of gradients would hide them from, work on it too."""
+        module = self.module
+        constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+        def call(points: Tensor) -> Tensor:
+            values: Tensor = torch.func.functional_call(module, constants, (points,))
+            return values.to(torch.float32)
+
+        return call
+
+    def _slopes(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
+        """(k, C, D) gradients per physical unit at (k, D) normalised points."""
+        return jacobian(function, points) @ inverse
+
+    def _curvatures(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
+        """(k, C, D, D) second derivatives per squared physical unit at (k, D) normalised points."""
+        return inverse.mT @ hessian(function, points) @ inverse
+
+    def _derived(
+        self,
+        coordinates: Tensor | ArrayLike,
+        physical: bool,
+        derivative: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor],
+    ) -> Any:
+        """A derivative at any coordinates, in chunks.
+
+        Args:
+            coordinates: (…, D), as those of `gradient`.
+            physical: likewise.
+            derivative: (k, …) of the frozen module, (k, D) normalised points and the affine map's (D, D) inverse.
+        """
+        given = self._given(coordinates).detach()
+        points, function = given.reshape(-1, self.dimensions), self._frozen()
+        inverse = torch.as_tensor(self._inverse, dtype=torch.float32, device=self.device)
+        # Of no points too, so that the result has its shape. A quarter, since graphs of derivatives take memory.
+        parts = points.split(max(1, self._chunk // 4))
+        found = torch.cat(
+            [derivative(function, self._normalised(part, physical), inverse).to(given.device) for part in parts]
+        )
+        found = found.reshape(*given.shape[:-1], *found.shape[1:])
+        return found if isinstance(coordinates, Tensor) else found.numpy()
+
     def _values(self, coordinates: Callable[[slice], Tensor], span: slice) -> Tensor:
         def inputs(part: slice) -> Tensor:
             return self.embedding(coordinates(part))
 
-        return decoded(self.network, self.transform, inputs, span, default_chunk(self.device), self.value_range)
+        return decoded(self.network, self.transform, inputs, span, self._chunk, self.value_range)
+
+
+_CPU = torch.device("cpu")
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """(k, D) vectors of length 1; one of length 0 stays as it is."""
+    # The largest component first: the squares of small ones would vanish.
+    vectors = vectors / vectors.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1)

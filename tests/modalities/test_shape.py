@@ -83,6 +83,7 @@ def exact_field(function, affine=None, kind="mesh", grid_shape=(8, 8, 8)):
     affine = np.eye(3, 4) if affine is None else affine
     return Field(
         network=Exact(function),
+        channels=1,
         embedding=NoEmbedding(IdentityOptions(), 3),
         transform=Identity(),
         names={"network": "exact", "embedding": "identity", "transform": "identity", "modality": "shape"},

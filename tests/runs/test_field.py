@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -166,3 +168,118 @@ def test_tied_weights_are_saved(field, tmp_path):
     field.network.hidden[0].bias = field.network.first.bias
     field.save(tmp_path / "field.safetensors")
     assert np.array_equal(load(tmp_path).render(), field.render())
+
+
+def test_arrays_of_any_layout_and_lists_are_coordinates(field):
+    points = np.random.default_rng(0).uniform(-1, 1, (6, 2))
+    expected = field(points)
+    frozen = points.copy()
+    frozen.flags.writeable = False
+    for given in (points[::-1][::-1], np.asfortranarray(points), points.astype(">f8"), frozen, points.tolist()):
+        assert np.array_equal(field(given), expected)
+    assert np.array_equal(field([0, 1]), field(np.array([0.0, 1.0])))
+    assert np.array_equal(field(torch.from_numpy(points)).numpy(), expected)
+
+
+def test_a_tensors_values_may_go_on_into_a_training(field):
+    weight = torch.ones(2, 3, requires_grad=True)
+    (field(torch.zeros(2, 2)) * weight).sum().backward()  # torch refuses an inference tensor here
+    assert weight.grad is not None
+
+
+def test_the_module_maps_coordinates_to_stored_values_and_trains_the_fields_weights(field):
+    points = torch.rand(7, 2) * 2 - 1
+    model = torch.nn.Sequential(torch.nn.Identity(), field.module)
+    torch.testing.assert_close(model(points).clamp(0, 255), field(points))
+    assert {id(weight) for weight in model.parameters()} == {id(weight) for weight in field.network.parameters()}
+    with torch.no_grad():
+        field.network.last.bias += 10.0  # of a range of 2: all values leave 0 … 255
+    assert float(model(points).detach().min()) > 500
+    model(points).sum().backward()
+    assert field.network.last.bias.grad.tolist() == pytest.approx([7 * 127.5] * 3)
+
+
+DROPOUT = """
+    import torch
+    from dataclasses import dataclass
+    from inrkit import Network, option
+
+    @dataclass
+    class Options:
+        rate: float = option(0.5)
+
+    class Dropout(Network):
+        Options = Options
+
+        def __init__(self, options, dimensions, channels):
+            super().__init__(options, dimensions, channels)
+            self.layers = torch.nn.Sequential(
+                torch.nn.Linear(dimensions, 32), torch.nn.Dropout(options.rate), torch.nn.Linear(32, channels)
+            )
+
+        def forward(self, coordinates):
+            return self.layers(coordinates)
+"""
+
+
+def test_a_field_of_a_network_with_dropout_is_the_same_live_saved_loaded_and_in_a_model_that_trains(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "with_dropout.py").write_text(textwrap.dedent(DROPOUT))
+    monkeypatch.syspath_prepend(tmp_path)
+    dataset = CoordinateDataset(np.zeros((*SHAPE, 3), np.float32), transform=MinMax(-1, 1))
+    config = resolve([{"data": {"path": "photo.png"}, "network": "with_dropout:Dropout"}])
+    network = config.network.plugin(config.network.options, 2, 3).train()
+    live = Field.of(config, network, dataset)
+    values = live.render()
+    assert np.array_equal(values, live.render())
+    live.save(tmp_path / "field.safetensors")
+    assert np.array_equal(load(tmp_path, trust=True).render(), values)
+    torch.nn.Sequential(live.module).train()
+    assert np.array_equal(live.render(), values)
+    torch.nn.Sequential(live.module).eval().train(True)
+    assert np.array_equal(live.render(), values)
+
+
+def test_loading_leaves_the_callers_random_state_alone(field, tmp_path):
+    field.save(tmp_path / "field.safetensors")
+    before = torch.get_rng_state()
+    load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Plain(torch.nn.Module):
+    """A network as torch's users write them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 3)
+
+    def forward(self, coordinates):
+        return self.layer(coordinates)
+
+
+class NoParameters(torch.nn.Module):
+    def forward(self, coordinates):
+        return torch.cat([coordinates, coordinates[..., :1]], dim=-1)
+
+
+@pytest.mark.parametrize("plain", [Plain, NoParameters])
+def test_any_module_is_a_network_for_all_but_a_file(field, tmp_path, plain):
+    field = dataclasses.replace(field, network=plain(), names={**field.names, "network": ""})
+    assert field.render((4, 5)).shape == (4, 5, 3)
+    assert field(np.zeros((2, 2))).shape == (2, 3)
+    assert field.gradient(np.zeros((2, 2))).shape == (2, 3, 2)
+    assert field.to("cpu").device == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"derive it from inrkit\.Network, and register it") as error:
+        field.save(tmp_path / "field.safetensors")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_field_says_in_a_line_what_it_is(field):
+    assert repr(field) == "Field(image, 12×9, 3 channels uint8, siren 123 parameters)"
+    plain = dataclasses.replace(
+        field, network=Plain(), names={**field.names, "network": "", "modality": ""}, grid_shape=None, channels=1
+    )
+    assert repr(plain) == "Field(array, 2 dimensions, 1 channel uint8, Plain 9 parameters)"
