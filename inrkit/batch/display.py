@@ -15,8 +15,8 @@ from rich.text import Text
 from inrkit.batch.results import Results, State
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
-from inrkit.runs.display import duration, measured
 from inrkit.runs.run import Run
+from inrkit.runs.wording import duration, measured
 
 _ROWS = 12
 """How many running jobs are shown; with more, the table would push away what is below it."""

@@ -17,7 +17,7 @@ from inrkit.config import resolve
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import InrkitError
 from inrkit.runs.build import build, read_signal
-from inrkit.runs.display import duration
+from inrkit.runs.wording import duration
 from inrkit.training.estimate import estimate
 
 

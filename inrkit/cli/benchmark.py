@@ -9,7 +9,7 @@ import click
 
 from inrkit.files import to_json
 from inrkit.runs.benchmark import benchmark as measure
-from inrkit.runs.display import duration
+from inrkit.runs.wording import duration
 
 
 @click.command()

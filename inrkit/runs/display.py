@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from inrkit.config import Config
 from inrkit.device import describe
-from inrkit.evaluation.metrics import METRICS
 from inrkit.runs.run import Run
+from inrkit.runs.wording import duration, measured
 from inrkit.training.estimate import estimate
 from inrkit.training.listener import Listener
 from inrkit.training.member import Member
@@ -120,23 +120,3 @@ class Display(Listener):
 def _extent(member: Member) -> str:
     """How long a training is, as it was asked for."""
     return f"{member.steps:,} steps" if member.budget is None else f"{duration(member.budget)} of training"
-
-
-def measured(metrics: dict[str, float]) -> str:
-    """The metrics of an evaluation in a line."""
-    return "  ".join(_measured(name, value) for name, value in metrics.items() if name not in ("step", "seconds"))
-
-
-def _measured(name: str, value: float) -> str:
-    metric = METRICS.find(name)
-    title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
-    return f"{title or name} {value:.2f} {unit}" if unit else f"{title or name} {value:.4f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"

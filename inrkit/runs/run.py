@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.files import append_text, to_json, write_text, written_whole
 from inrkit.runs.field import Field
+from inrkit.runs.notebook import as_html, in_a_line
 from inrkit.signals.modality import Modality
 
 _CHECKPOINT_FORMAT = 4
@@ -36,7 +38,27 @@ class Run:
         self.folder = Path(folder)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return in_a_line(self.folder, self._shown)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the reconstruction, if it is a picture, and the result."""
+        reconstruction = None
+        with contextlib.suppress(OSError):
+            reconstruction = self.reconstruction
+        return as_html(self.folder, self._shown, reconstruction)
+
+    @property
+    def _shown(self) -> dict[str, Any]:
+        """The result with a status in any case, also where there is none or it cannot be read."""
+        try:
+            result = self.result
+            if result == {}:
+                return {"status": "unfinished" if self.exists else "no run"}
+            if isinstance(result, dict) and "status" in result:
+                return result
+        except (OSError, ValueError, RecursionError):
+            pass
+        return {"status": "result.json is damaged"}
 
     @property
     def exists(self) -> bool:

@@ -1,0 +1,28 @@
+"""Metrics and durations as a person would say them."""
+
+from __future__ import annotations
+
+from inrkit.evaluation.metrics import METRICS
+
+
+def measured(metrics: dict[str, float]) -> str:
+    """The metrics of an evaluation in a line."""
+    return "  ".join(
+        " ".join(metric_in_words(name, value)) for name, value in metrics.items() if name not in ("step", "seconds")
+    )
+
+
+def metric_in_words(name: str, value: float) -> tuple[str, str]:
+    """A metric's title, and its value with its unit: ("PSNR", "38.21 dB")."""
+    metric = METRICS.find(name)
+    title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
+    return title or name, f"{value:.2f} {unit}" if unit else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
