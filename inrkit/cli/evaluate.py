@@ -14,8 +14,8 @@ from inrkit.evaluation.evaluate import evaluate as evaluate_network
 from inrkit.files import to_json
 from inrkit.runs.build import read_signal
 from inrkit.runs.run import Run, load
-from inrkit.signals.signal import Signal
 from inrkit.runs.wording import measured
+from inrkit.signals.signal import Signal
 
 
 @click.command()
