@@ -1,4 +1,4 @@
-"""Every modality × network × selector works, with no exceptions."""
+"""Every modality × network × selector works, with no exceptions: every pair of two of them in some combination."""
 
 import dataclasses
 import functools
@@ -69,7 +69,8 @@ def resolved(files):
         # Slots are resolved one by one: that of a network is the same beside any selector.
         with_selector = config(signal, NETWORKS.names()[0], selector)
         with_network = config(signal, network, SELECTORS.names()[0])
-        return dataclasses.replace(with_selector, network=with_network.network), dataset(signal)
+        choices = {**with_selector.choices, "network": with_network.network}
+        return dataclasses.replace(with_selector, choices=choices), dataset(signal)
 
     return pair
 
@@ -82,10 +83,43 @@ class Sizes(Listener):
         self.sizes.append(selected)
 
 
-@pytest.mark.parametrize(
-    ("signal", "network", "selector"),
-    list(itertools.product([*MODALITIES.names(), "points"], NETWORKS.names(), SELECTORS.names())),
-)
+def pairs(row):
+    """The pairs in a combination, each of two columns and what stands in them."""
+    return set(itertools.combinations(enumerate(row), 2))
+
+
+def covering(*columns):
+    """Combinations of one entry of each column in which every pair of entries of two columns occurs.
+
+    Of all combinations, the next is always the first of those with the most pairs that none has had yet.
+    """
+    candidates = {row: pairs(row) for row in itertools.product(*columns)}
+    missing = set().union(*candidates.values())
+    chosen = []
+    while missing:
+        row = max(candidates, key=lambda row: len(candidates[row] & missing))
+        missing -= candidates[row]
+        chosen.append(row)
+    return chosen
+
+
+SIGNALS = [*MODALITIES.names(), "points"]
+COMBINATIONS = covering(SIGNALS, NETWORKS.names(), SELECTORS.names())
+
+
+def test_the_combinations_hold_every_pair():
+    signals, networks, selectors = (set(column) for column in zip(*COMBINATIONS, strict=True))
+    assert signals == {*MODALITIES.names(), "points"}
+    assert (networks, selectors) == (set(NETWORKS.names()), set(SELECTORS.names()))
+    assert {row[:2] for row in COMBINATIONS} == set(itertools.product(signals, networks))
+    assert {row[1:] for row in COMBINATIONS} == set(itertools.product(networks, selectors))
+    assert {row[::2] for row in COMBINATIONS} == set(itertools.product(signals, selectors))
+    # The two longest columns cannot be crossed in less, and hardly more will do.
+    longest = sorted(map(len, (signals, networks, selectors)))[1:]
+    assert len(COMBINATIONS) <= 1.25 * longest[0] * longest[1]
+
+
+@pytest.mark.parametrize(("signal", "network", "selector"), COMBINATIONS)
 def test_every_combination_trains_two_steps(signal, network, selector, resolved):
     config, dataset = resolved(signal, network, selector)
     trainer, module = build(config, dataset, torch.device("cpu"), "float32")
