@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -33,6 +34,11 @@ def read_preset(name: str) -> dict[str, Any]:
     """
     if name not in presets():
         raise ConfigError(f"config '{name}' is not known{nearest(str(name), presets())}")
+    return copy.deepcopy(_parsed_preset(name))
+
+
+@functools.cache
+def _parsed_preset(name: str) -> dict[str, Any]:
     return _parse_yaml(_preset_text(name), f"preset '{name}'")
 
 

@@ -85,8 +85,8 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
             errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
             continue
         try:
-            typed = OmegaConf.merge(_structured(options), {key: _literal(value)})
-            value = OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
+            # A study asks for the same few values thousands of times.
+            value = (_typed_plain if isinstance(value, str | int | float | None) else _typed)(options, key, value)
         except (OmegaConfBaseException, ValueError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
             continue
@@ -106,9 +106,22 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
         return None, [f"{where}: {error}"]
 
 
+def _typed(options: type, key: str, value: Any) -> Any:
+    """The value as the type that the field `key` of `options` declares.
+
+    Raises:
+        OmegaConfBaseException, ValueError: it is of another type.
+    """
+    typed = OmegaConf.merge(_structured(options), {key: _literal(value)})
+    return OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
+
+
+_typed_plain = functools.lru_cache(maxsize=1 << 14, typed=True)(_typed)
+
+
 @functools.cache
 def _structured(options: type) -> Any:
-    """The dataclass as OmegaConf checks values against it. Making it takes longer than the check."""
+    """What OmegaConf makes of a dataclass; to be merged with, which copies it, and never changed."""
     return OmegaConf.structured(options)
 
 
