@@ -1,26 +1,58 @@
-"""The commands as a user meets them: real processes on real files."""
+"""The commands as a user meets them, on real files: in this process, and where that is the promise in one of its own."""
 
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import inrkit.cli
+
 QUICK = ["train.steps=6", "log.every=3", "network.hidden_features=16", "network.hidden_layers=1"]
 
 
-def inrkit(*words: object, cwd, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, "-m", "inrkit", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+class Outcome(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+def ended(code: int, expected: int, stdout: str, stderr: str) -> Outcome:
+    assert code == expected, stderr
+    assert "Traceback" not in stderr
+    return Outcome(stdout, stderr)
+
+
+def call(*words: object, cwd, code: int = 0) -> Outcome:
+    """The command, in this process, with its folder and exit code."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["inrkit", *map(str, words)]
+    try:
+        with (
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as left,
+        ):
+            inrkit.cli.main()
+    finally:
+        sys.argv = before
+    return ended(left.value.code or 0, code, out.getvalue(), err.getvalue())
+
+
+def spawn(*words: object, cwd, code: int = 0) -> Outcome:
+    """The command, in a process of its own."""
+    command = [sys.executable, "-m", "inrkit", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return ended(done.returncode, code, done.stdout, done.stderr)
 
 
 def pixels(path) -> np.ndarray:
@@ -32,8 +64,8 @@ def pixels(path) -> np.ndarray:
 def fitted(tmp_path_factory):
     """A folder with a sample photo and a run of it."""
     folder = tmp_path_factory.mktemp("fitted")
-    inrkit("sample", "image", "photo.png", cwd=folder)
-    done = inrkit("fit", "photo.png", *QUICK, cwd=folder)
+    call("sample", "image", "photo.png", cwd=folder)
+    done = spawn("fit", "photo.png", *QUICK, cwd=folder)
     (folder / "stderr").write_text(done.stderr)
     return folder
 
@@ -92,7 +124,7 @@ def test_the_reconstruction_has_the_metrics_that_are_told(fitted):
     psnr = 10 * np.log10(255**2 / np.mean((reconstruction - target) ** 2))
     told = json.loads((run / "result.json").read_text())["metrics"]["psnr"]
     assert psnr == pytest.approx(told, abs=0.05)
-    evaluated = json.loads(inrkit("evaluate", "runs/photo", "--json", cwd=fitted).stdout)
+    evaluated = json.loads(call("evaluate", "runs/photo", "--json", cwd=fitted).stdout)
     assert evaluated["psnr"] == pytest.approx(told, abs=1e-3)
 
 
@@ -100,9 +132,9 @@ def test_evaluate_takes_another_file_of_another_resolution(fitted):
     with Image.open(fitted / "photo.png") as picture:
         picture.resize((64, 64)).save(fitted / "small.png")
         picture.convert("L").save(fitted / "gray.png")
-    done = inrkit("evaluate", "runs/photo", "--against", "small.png", cwd=fitted)
+    done = call("evaluate", "runs/photo", "--against", "small.png", cwd=fitted)
     assert "PSNR" in done.stdout
-    refused = inrkit("evaluate", "runs/photo", "--against", "gray.png", cwd=fitted, code=2)
+    refused = call("evaluate", "runs/photo", "--against", "gray.png", cwd=fitted, code=2)
     assert "1 channels, and the field 2 and 3" in refused.stderr
 
 
@@ -116,42 +148,42 @@ def test_evaluate_takes_another_file_of_another_resolution(fitted):
     ],
 )
 def test_render_gives_any_resolution_in_any_format(fitted, name, arguments, size):
-    inrkit("render", "runs/photo", name, *arguments, cwd=fitted)
+    call("render", "runs/photo", name, *arguments, cwd=fitted)
     with Image.open(fitted / name) as picture:
         assert picture.size == size
 
 
 def test_a_run_is_repeated_from_its_own_config(fitted):
-    inrkit("fit", "runs/photo/config.yaml", "--out", "again", "--quiet", cwd=fitted)
+    call("fit", "runs/photo/config.yaml", "--out", "again", "--quiet", cwd=fitted)
     for name in ("field.safetensors", "reconstruction.png"):
         assert (fitted / "again" / name).read_bytes() == (fitted / "runs" / "photo" / name).read_bytes()
 
 
 def test_a_second_fit_goes_beside_the_first(fitted):
     before = (fitted / "runs" / "photo" / "result.json").read_bytes()
-    inrkit("fit", "photo.png", *QUICK, "--quiet", cwd=fitted)
+    call("fit", "photo.png", *QUICK, "--quiet", cwd=fitted)
     assert (fitted / "runs" / "photo-2" / "result.json").exists()
     assert (fitted / "runs" / "photo" / "result.json").read_bytes() == before
 
 
 def test_quiet_says_nothing(fitted):
-    done = inrkit("fit", "photo.png", *QUICK, "--quiet", "--out", "quiet", cwd=fitted)
+    done = call("fit", "photo.png", *QUICK, "--quiet", "--out", "quiet", cwd=fitted)
     assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_copy_show_and_fit_one_s_own_config(fitted):
-    inrkit("copy", "image", "my.yaml", cwd=fitted)
+    call("copy", "image", "my.yaml", cwd=fitted)
     text = (fitted / "my.yaml").read_text()
-    assert inrkit("show", "image", cwd=fitted).stdout == text
+    assert call("show", "image", cwd=fitted).stdout == text
     (fitted / "my.yaml").write_text(text + "\ndata: {path: photo.png}\n")
-    inrkit("fit", "my.yaml", *QUICK, "--out", "own", "--quiet", cwd=fitted)
+    call("fit", "my.yaml", *QUICK, "--out", "own", "--quiet", cwd=fitted)
     assert json.loads((fitted / "own" / "result.json").read_text())["steps"] == 6
-    refused = inrkit("copy", "image", "my.yaml", cwd=fitted, code=2)
+    refused = call("copy", "image", "my.yaml", cwd=fitted, code=2)
     assert "exists already" in refused.stderr
 
 
 def test_list_names_every_kind(fitted):
-    done = inrkit("list", cwd=fitted)
+    done = call("list", cwd=fitted)
     for words in (
         "modalities:",
         "  image ",
@@ -163,37 +195,69 @@ def test_list_names_every_kind(fitted):
         "image-paper",
     ):
         assert words in done.stdout
-    assert "\nevos " in inrkit("list", "selectors", cwd=fitted).stdout
+    assert "\nevos " in call("list", "selectors", cwd=fitted).stdout
 
 
-@pytest.mark.parametrize("command", ["", "fit", "render", "evaluate", "batch", "list", "show", "copy", "sample"])
+COMMANDS = ("fit", "batch", "render", "evaluate", "list", "show", "copy", "sample", "benchmark")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, tmp_path):
-    done = inrkit(*([command] if command else []), "--help", cwd=tmp_path)
-    assert "Usage: inrkit" in done.stdout
-    if not command:
-        for name in ("fit", "render", "evaluate", "batch", "list", "show", "copy", "sample"):
-            assert f"\n  {name} " in done.stdout
+    said = call(command, "--help", cwd=tmp_path).stdout
+    assert said.startswith(f"Usage: inrkit {command} ")
+    for parameter in inrkit.cli.inrkit.commands[command].params:
+        assert max(parameter.opts) in said or parameter.human_readable_name in said
+    assert call(command, "-h", cwd=tmp_path).stdout == said
+
+
+def test_the_help_lists_every_command(tmp_path):
+    assert set(inrkit.cli.inrkit.commands) == set(COMMANDS)
+    said = call("--help", cwd=tmp_path).stdout
+    assert said.startswith("Usage: inrkit ")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\w", said, re.MULTILINE)
+
+
+def test_a_process_says_its_help_on_stdout_and_a_wrong_word_on_stderr(tmp_path):
+    assert spawn("fit", "--help", cwd=tmp_path) == call("fit", "--help", cwd=tmp_path)
+    wrong = spawn("rendr", cwd=tmp_path, code=2)
+    assert wrong == call("rendr", cwd=tmp_path, code=2)
+    assert wrong.stdout == ""
 
 
 def test_a_mistyped_command_suggests_the_nearest(tmp_path):
-    done = inrkit("rendr", cwd=tmp_path, code=2)
+    done = call("rendr", cwd=tmp_path, code=2)
     assert "Did you mean 'render'?" in done.stderr
 
 
+LONG = [
+    "train.steps=60",
+    "log.every=20",
+    "network.hidden_features=32",
+    "network.hidden_layers=1",
+    "selector=evos",
+    "selector.interval_start=20",
+    "selector.interval_end=10",
+]
+
+
+@pytest.fixture(scope="module")
+def whole(fitted):
+    """The run of a fit that nothing disturbed."""
+    call("fit", "photo.png", *LONG, "--out", "whole", "--quiet", cwd=fitted)
+    return fitted / "whole"
+
+
+def equal(run, whole):
+    for name in ("field.safetensors", "reconstruction.png"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [20, 40, 60]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_resumes_to_the_uninterrupted_result(fitted, tmp_path, number):
-    words = [
-        "fit",
-        str(fitted / "photo.png"),
-        "train.steps=60",
-        "log.every=20",
-        "network.hidden_features=32",
-        "selector=evos",
-        "selector.interval_start=20",
-        "selector.interval_end=10",
-    ]
-    inrkit(*words, "--out", "whole", "--quiet", cwd=tmp_path)
-    command = [sys.executable, "-m", "inrkit", *words, "--out", "part"]
+def test_an_interrupted_run_resumes_to_the_uninterrupted_result(fitted, whole, tmp_path, number):
+    command = [sys.executable, "-m", "inrkit", "fit", str(fitted / "photo.png"), *LONG, "--out", "part"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith("step 20/60"):
@@ -205,35 +269,29 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(fitted, tmp_path
     result = json.loads((tmp_path / "part" / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert 20 <= result["steps"] < 60
-    inrkit("fit", "part", "--resume", "--quiet", cwd=tmp_path)
-    for name in ("field.safetensors", "reconstruction.png"):
-        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    steps = [json.loads(line)["step"] for line in (tmp_path / "part" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [20, 40, 60]
+    call("fit", "part", "--resume", "--quiet", cwd=tmp_path)
+    equal(tmp_path / "part", whole)
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(fitted, tmp_path):
-    words = ["fit", str(fitted / "photo.png"), "train.steps=40", "log.every=10", "network.hidden_features=32"]
-    inrkit(*words, "--out", "whole", "--quiet", cwd=tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "inrkit", *words, "checkpoint.seconds=0", "--out", "part", "--quiet"], cwd=tmp_path
-    )
+def test_a_killed_run_resumes_from_its_last_checkpoint(fitted, whole, tmp_path):
+    words = ["fit", str(fitted / "photo.png"), *LONG, "checkpoint.seconds=0", "--out", "part", "--quiet"]
+    process = subprocess.Popen([sys.executable, "-m", "inrkit", *words], cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not (tmp_path / "part" / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "part" / "result.json").exists()
-    inrkit("fit", "part", "--resume", "--quiet", cwd=tmp_path)
-    assert (tmp_path / "part" / "field.safetensors").read_bytes() == (tmp_path / "whole/field.safetensors").read_bytes()
+    call("fit", "part", "--resume", "--quiet", cwd=tmp_path)
+    equal(tmp_path / "part", whole)
 
 
 def test_resuming_with_other_values_is_refused(fitted):
-    done = inrkit("fit", "runs/photo", "--resume", "optimizer.lr=0.5", cwd=fitted, code=2)
+    done = call("fit", "runs/photo", "--resume", "optimizer.lr=0.5", cwd=fitted, code=2)
     assert "optimizer.lr is 0.5" in done.stderr
 
 
-def test_a_network_of_one_s_own_is_named_by_its_target(fitted, tmp_path):
+def test_a_network_of_one_s_own_is_named_by_its_target(fitted, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import dataclasses, torch\n"
         "from inrkit import Network\n"
@@ -248,8 +306,11 @@ def test_a_network_of_one_s_own_is_named_by_its_target(fitted, tmp_path):
         "    def forward(self, coordinates):\n"
         "        return self.layer(coordinates)\n"
     )
-    inrkit("fit", fitted / "photo.png", "network=mine:Mine", "train.steps=2", "--out", "r", "--quiet", cwd=tmp_path)
-    refused = inrkit("render", "r", "x.png", cwd=tmp_path, code=2)
+    # A real `python -m inrkit` looks for modules in the present folder.
+    spawn("fit", fitted / "photo.png", "network=mine:Mine", "train.steps=2", "--out", "r", "--quiet", cwd=tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    refused = call("render", "r", "x.png", cwd=tmp_path, code=2)
     assert "--trust" in refused.stderr
-    inrkit("render", "r", "x.png", "--trust", cwd=tmp_path)
+    assert "mine" not in sys.modules
+    call("render", "r", "x.png", "--trust", cwd=tmp_path)
     assert (tmp_path / "x.png").exists()
