@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-slow check format clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -19,7 +19,10 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto  # a process a core beats threads that wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"  # a process a core beats threads that wait for each other
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff check .
