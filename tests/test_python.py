@@ -65,7 +65,7 @@ def test_listeners_hear_of_every_step(photo, tmp_path):
     class Count(inrkit.Listener):
         steps = 0
 
-        def on_step(self, trainer, selected):
+        def on_step(self, member, selected):
             self.steps += 1
 
     count = Count()
@@ -75,7 +75,7 @@ def test_listeners_hear_of_every_step(photo, tmp_path):
 
 def test_a_listener_that_raises_leaves_a_failed_run_that_says_why(photo, tmp_path):
     class Fail(inrkit.Listener):
-        def on_step(self, trainer, selected):
+        def on_step(self, member, selected):
             raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):

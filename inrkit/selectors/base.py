@@ -57,18 +57,21 @@ class Errors:
     Args:
         squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared, times the
             coordinate's weight where the dataset has weights.
-        residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on.
+        residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on. F(x_i) is clamped to the
+            operator's `bounds` in it, where it has some.
         slope: (k, D) gradient of the coordinate's loss with respect to the coordinate, for selectors with
             `needs_slope`; the signal between lattice points counts as linear, between free points as constant.
         influence: (k,) norm over the channels of J_i Σ_j w_j J_jᵀ (F(x_j) − y_j), where J_i is the Jacobian of F(x_i)
             with respect to the parameters, w_j the dataset's weight and j runs over the surveyed: how far a small step
             of gradient descent on them moves the prediction at x_i; for surveys that ask for it.
+        weights: (k,) the dataset's weights of the coordinates, whose mean over the signal is 1; None for 1 each.
     """
 
     squared: Tensor
     residual: Tensor
     slope: Tensor | None = None
     influence: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @SELECTORS.base

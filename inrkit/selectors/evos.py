@@ -145,7 +145,8 @@ class Evos(Selector):
             if self._visited is None
             else self.operator.response_within(errors.residual, self._visited)
         )
-        high = rankable(self.options.high_frequency_weight * response.square_())
+        high = self.options.high_frequency_weight * response.square_()
+        high = rankable(high if errors.weights is None else high * errors.weights)
         n = min(self._selected(progress) - self.mutants(progress), len(low))
         if self.options.crossover == "select":
             offspring = crossover(low, high, n)

@@ -41,6 +41,9 @@ class FitnessOperator(metaclass=PluginType):
     """
 
     Options: ClassVar[type]
+    bounds: tuple[float, float] | None = None
+    """What predictions are clamped to, in the network's range, before their channels are reduced to the number that L
+    acts on; None for no clamping."""
 
     def __init__(self, options: Any, signal: Signal) -> None:
         self.options = options
@@ -141,8 +144,40 @@ class FitnessOperator(metaclass=PluginType):
         return columns, (entries != 0) & (columns != indices[:, None])
 
 
+def clamp_prediction(
+    residual: Tensor, targets: Tensor, bounds: tuple[float, float] | tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """(…, C) residuals F − y turned into clamp(F) − y; there is no gradient where F is clamped.
+
+    What is inside the bounds stays as it is to the last bit.
+
+    Args:
+        residual: (…, C).
+        targets: (…, C) y, in the network's range.
+        bounds: lowest and highest F; None for no clamping.
+    """
+    if bounds is None:
+        return residual
+    return residual.clamp(bounds[0] - targets, bounds[1] - targets)
+
+
 @dataclass
-class LaplacianOptions:
+class ClampOptions:
+    clamp: bool = option(False)
+    """Whether the operator sees predictions clamped to what the signal's integers can hold, as published EVOS does (0 …
+    255 for 8 bits)."""
+
+    def bounds(self, signal: Signal) -> tuple[float, float] | None:
+        """The ends of what the signal's dtype can hold, in the network's range; None for real numbers."""
+        ends = signal.dataset.value_range
+        if not self.clamp or ends is None:
+            return None
+        low, high = signal.transform.encode(torch.tensor(ends, dtype=torch.float64)).tolist()
+        return low, high
+
+
+@dataclass
+class LaplacianOptions(ClampOptions):
     periodic: list[int] = option([])
     """Axes whose last cell is the first one's neighbour, counted from 0."""
 
@@ -159,6 +194,7 @@ class LatticeLaplacian(FitnessOperator):
 
     def __init__(self, options: LaplacianOptions, signal: Signal) -> None:
         super().__init__(options, signal)
+        self.bounds = options.bounds(signal)
         if self.neighbourhood.lattice is None:
             raise ConfigError(
                 "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
@@ -210,7 +246,7 @@ class LatticeLaplacian(FitnessOperator):
 
 
 @dataclass
-class GraphLaplacianOptions:
+class GraphLaplacianOptions(ClampOptions):
     neighbours: int = option(6, at_least=1)
     """Nearest points whose mean each point is compared with."""
 
@@ -226,6 +262,7 @@ class GraphLaplacian(FitnessOperator):
 
     def __init__(self, options: GraphLaplacianOptions, signal: Signal) -> None:
         super().__init__(options, signal)
+        self.bounds = options.bounds(signal)
         self._connect()
 
     def rebuild(self) -> None:

@@ -62,7 +62,7 @@ def estimate(member: Member) -> Estimate:
     trained = 0.0
     for progress in left:
         selected = member.selector.size(progress)
-        twice = selected > member.chunk and member.objective.couples(progress)
+        twice = selected > member.chunk and member.objective.couples(progress, selected == len(dataset))
         trained += selected * (4 / 3 if twice else 1) + member.selector.surveyed(progress) / 3
     pace = each * trained / max(1, len(left))
     count = len(steps)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inrkit.selectors import Errors, Selection, Survey
 from inrkit.selectors.progress import Progress
+from inrkit.signals.operators import clamp_prediction
 from inrkit.signals.signal import Signal
 from inrkit.training.member import Member
 from inrkit.training.turn import Turn
@@ -56,12 +57,13 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
     signal, objective, dataset = member.signal, member.objective, member.signal.dataset
     chunks = selection.indices.split(member.chunk)
     count = len(selection.indices)
-    couples = objective.couples(progress)
+    weights = dataset.weights_of(selection.indices)
+    couples = objective.couples(progress, selection.whole)
     coupling = None
     if couples and len(chunks) > 1:
         with torch.no_grad():
-            residuals = [_residual(member, chunk) @ dataset.channel_weights for chunk in chunks]
-        coupling = objective.coupling(progress, selection, torch.cat(residuals))
+            residuals = [_reduced(member, _residual(member, chunk), chunk) for chunk in chunks]
+        coupling = objective.coupling(progress, selection, torch.cat(residuals), weights)
     squared = torch.empty(count, device=signal.device)
     weighted = torch.empty(count, device=signal.device)
     total = torch.zeros((), dtype=torch.float64, device=signal.device)
@@ -71,13 +73,12 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         coordinates = dataset.coordinates(chunk).requires_grad_() if member.selector.needs_slope else None
         residual = _residual(member, chunk, coordinates)
         span = slice(start, start + len(chunk))
-        live = residual @ dataset.channel_weights
+        live = _reduced(member, residual, chunk)
         weighted[span] = live.detach()
         squared[span] = residual.detach().square().mean(dim=-1)
         pointwise = objective.pointwise(residual)
-        weights = dataset.weights_of(chunk)
         if weights is not None:
-            pointwise, squared[span] = pointwise * weights, squared[span] * weights
+            pointwise, squared[span] = pointwise * weights[span], squared[span] * weights[span]
         factors = factors_of(member, progress, selection, span, Errors(squared[span], weighted[span]))
         if factors is not None:
             pointwise = pointwise * factors
@@ -85,13 +86,13 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         total += loss.detach()
         if couples:
             if coupling is None:
-                coupling = objective.coupling(progress, selection, weighted)
+                coupling = objective.coupling(progress, selection, weighted, weights)
             loss = loss + (coupling[span] * live).sum()
         loss.backward()
         if coordinates is not None:
             slopes.append(slope_of(coordinates.grad, count, factors))
         start = span.stop
-    return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None)
+    return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None, weights=weights)
 
 
 def measure(member: Member, survey: Survey) -> Errors:
@@ -115,9 +116,14 @@ def measure(member: Member, survey: Survey) -> Errors:
         residual = residual.detach()
         mean = residual.square().mean(dim=-1)
         squared.append(mean if weights is None else mean * weights)
-        weighted.append(residual @ dataset.channel_weights)
+        weighted.append(_reduced(member, residual, chunk))
     influence = [_change_along(member, chunk, direction) for chunk in chunks] if survey.influence else []
-    return Errors(torch.cat(squared), torch.cat(weighted), influence=torch.cat(influence) if influence else None)
+    return Errors(
+        torch.cat(squared),
+        torch.cat(weighted),
+        influence=torch.cat(influence) if influence else None,
+        weights=dataset.weights_of(survey.indices),
+    )
 
 
 def factors_of(member: Member, progress: Progress, selection: Selection, span: slice, errors: Errors) -> Tensor | None:
@@ -148,6 +154,14 @@ def _residual(member: Member, chunk: Tensor, coordinates: Tensor | None = None) 
     if coordinates is None:
         return member.forward(signal.inputs(chunk)) - signal.targets(chunk)
     return member.network(signal.embedding(coordinates)) - linear_targets(signal, chunk, coordinates)
+
+
+def _reduced(member: Member, residual: Tensor, chunk: Tensor) -> Tensor:
+    """(k,) what the fitness operator acts on, of (k, C) F(x_i) − y_i."""
+    bounds = member.selector.operator.bounds
+    if bounds is not None:
+        residual = clamp_prediction(residual, member.signal.targets(chunk), bounds)
+    return residual @ member.signal.dataset.channel_weights
 
 
 def _change_along(member: Member, chunk: Tensor, direction: dict[str, Tensor]) -> Tensor:

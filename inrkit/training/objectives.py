@@ -52,12 +52,19 @@ class Objective(metaclass=PluginType):
     def pointwise(self, residual: Tensor) -> Tensor:
         """(k, C) values F(x_i) − y_i to a (k,) loss of each coordinate, whose mean is minimised."""
 
-    def couples(self, progress: Progress) -> bool:
-        """Whether a term links the coordinates at this step."""
+    def couples(self, progress: Progress, whole: bool) -> bool:
+        """Whether a term links the coordinates at this step, which trains on all N of them (`whole`) or on some."""
         return False
 
-    def coupling(self, progress: Progress, selection: Selection, residual: Tensor) -> Tensor:
-        """Gradient of the linking term with respect to the (k,) channel-weighted residuals of the selection."""
+    def coupling(self, progress: Progress, selection: Selection, residual: Tensor, weights: Tensor | None) -> Tensor:
+        """(k,) gradient of the linking term with respect to the channel-weighted residuals of the selection.
+
+        Args:
+            progress: of the step.
+            selection: k coordinates.
+            residual: (k,) theirs.
+            weights: (k,) the dataset's weights of them; None where all count the same.
+        """
         return torch.zeros_like(residual)
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
@@ -95,16 +102,22 @@ class MeanSquaredError(Objective):
 class CrossFrequencyOptions(MeanSquaredErrorOptions):
     weight: float = option(PUBLISHED_HIGH_FREQUENCY_WEIGHT, at_least=0)
     """λ, a pure number (0.1625625 is the published 1e-5 for values in 0 … 255)."""
-    until: float = option(0.3, at_least=0, at_most=1)
-    """Share of training during which the term is on."""
+    until: float = option(0.3, at_least=0)
+    """How long the term is on at every step: up to 1 a share of training (1: to the end), above 1 a number of steps
+    (1500). At steps that train on all coordinates it is on after that too."""
+
+    def __post_init__(self) -> None:
+        if self.until > 1 and not float(self.until).is_integer():
+            raise ValueError(f"until is {self.until:g}; it must be a share from 0 to 1, or a whole number of steps")
 
 
 @OBJECTIVES.register("cross-frequency")
 class CrossFrequencySupervision(MeanSquaredError):
-    """MSE + λ · mean over the selected of (L[F̂](i) − L[y](i))² (EVOS, section 3.3).
+    """MSE + λ · mean over the selected of (L[F̂](i) − L[y](i))² (EVOS, section 3.3), each times the dataset's weight.
 
-    F̂ is the full prediction of the last key step with the selected entries replaced by live ones. L is linear,
-    so what is kept of that prediction is its residual F̂ − y, one number a coordinate.
+    At a step that trains on all coordinates, a key step, F̂ is the live prediction. At other steps it is that of the
+    last key step with the selected entries replaced by live ones. L is linear, so what is kept of a prediction is its
+    residual F̂ − y, one number a coordinate, and only as long as other steps than key steps have the term.
     """
 
     Options = CrossFrequencyOptions
@@ -115,32 +128,42 @@ class CrossFrequencySupervision(MeanSquaredError):
         self, options: CrossFrequencyOptions, count: int, operator: FitnessOperator, device: torch.device
     ) -> None:
         super().__init__(options, count, operator, device)
-        self._residual = torch.zeros(count, device=device)
-        self._scratch = torch.zeros(count, device=device)
+        self._residual = self._scratch = torch.empty(0, device=device)
 
     @property
     def cached_numbers(self) -> float:
         return 2.0
 
-    def couples(self, progress: Progress) -> bool:
-        return self.options.weight > 0 and progress.before < self.options.until
+    def couples(self, progress: Progress, whole: bool) -> bool:
+        return self.options.weight > 0 and (whole or self._is_on(progress))
 
-    def coupling(self, progress: Progress, selection: Selection, residual: Tensor) -> Tensor:
+    def coupling(self, progress: Progress, selection: Selection, residual: Tensor, weights: Tensor | None) -> Tensor:
         factor = 2 * self.options.weight / len(residual)
         if selection.whole:
-            return self.operator.adjoint(self.operator.response(residual)).mul_(factor)
+            response = self.operator.response(residual)
+            return self.operator.adjoint(response if weights is None else response * weights).mul_(factor)
+        if not len(self._residual):
+            # Nothing is known of the others yet: so it is where more steps were asked for after the term had ended.
+            return torch.zeros_like(residual)
         indices = selection.indices
         kept = self._residual[indices]
         self._residual[indices] = residual
         response = self.operator.response_at(self._residual, indices)
         self._residual[indices] = kept
+        response = response if weights is None else response * weights
         return self.operator.adjoint_at(response, indices, self._scratch).mul_(factor)
 
     def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
-        if not self.couples(progress):
+        if not self.couples(progress, whole=False):
             self._residual = self._scratch = self._residual[:0].clone()
         elif selection.whole:
-            self._residual.copy_(errors.residual)
+            self._residual = errors.residual.clone()
+            self._scratch = torch.zeros_like(self._residual)
+
+    def _is_on(self, progress: Progress) -> bool:
+        """Whether the step has the term even if it is no key step."""
+        until = self.options.until
+        return progress.before < until if until <= 1 else progress.step <= until
 
     def state_dict(self) -> dict[str, Any]:
         return {"residual": self._residual}

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from inrkit import MODALITIES, NETWORKS, SELECTORS, Field, Listener, fit
+from inrkit import MODALITIES, NETWORKS, SELECTORS, Listener, Trainer, fit
 from inrkit.config import resolve
 from inrkit.plugins.options import field_names
-from inrkit.runs.build import build, read_signal
+from inrkit.runs.build import build, field_of, read_signal
 
 POINTS = {"data": "points", "count": 300, "resample_every": 1}
 """Options of a shape by free points, other ones at every step."""
@@ -79,7 +79,7 @@ class Sizes(Listener):
     def __init__(self):
         self.sizes = []
 
-    def on_step(self, trainer, selected):
+    def on_step(self, member, selected):
         self.sizes.append(selected)
 
 
@@ -121,16 +121,17 @@ def test_the_combinations_hold_every_pair():
 
 @pytest.mark.parametrize(("signal", "network", "selector"), COMBINATIONS)
 def test_every_combination_trains_two_steps(signal, network, selector, resolved):
-    config, dataset = resolved(signal, network, selector)
-    trainer, module = build(config, dataset, torch.device("cpu"), "float32")
+    config, read = resolved(signal, network, selector)
+    member = build(config, read, torch.device("cpu"), "float32")
+    module, dataset = member.network, read.dataset
     before = [parameter.detach().clone() for parameter in module.parameters()]
     watched = Sizes()
-    trainer.listeners = [watched]
-    trainer.run()
+    member.listeners = [watched]
+    Trainer([member]).run()
     assert len(watched.sizes) == 2
     assert all(1 <= size <= len(dataset) for size in watched.sizes)
     assert any(not torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
-    values = Field.of(config, module, trainer.dataset)(torch.zeros(1, dataset.dimensions))
+    values = field_of(config, module, member.signal)(torch.zeros(1, dataset.dimensions))
     assert values.shape == (1, dataset.channels)
     assert torch.isfinite(values).all()
 

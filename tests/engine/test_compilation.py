@@ -40,9 +40,9 @@ def test_a_compiled_network_equals_it_for_every_number_of_rows():
 @pytest.mark.slow
 def test_a_compiled_fit_ends_where_the_other_does_and_resumes_to_the_same_bits(tmp_path):
     class StopAt(inrkit.Listener):
-        def on_step(self, trainer, selected):
-            if trainer.step == 5:
-                trainer.stop()
+        def on_step(self, member, selected):
+            if member.step == 5:
+                member.stop()
 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.integers(0, 256, (40, 50, 3), np.uint8))

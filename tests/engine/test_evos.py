@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import inrkit
 from inrkit import ConfigError, CoordinateDataset, Progress, RatioOptions
+from inrkit.config.resolve import resolve
 from inrkit.selectors import Errors, Selection
 from inrkit.selectors.evos import Evos, EvosOptions, crossover
 from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio
@@ -24,9 +25,10 @@ def make(count: int, **options) -> Evos:
     return Evos(EvosOptions(**options), count, operator, 0, torch.device("cpu"))
 
 
-def errors_of(count: int, seed: int = 0) -> Errors:
+def errors_of(count: int, seed: int = 0, weights: torch.Tensor | None = None) -> Errors:
     residual = torch.randn(count, generator=torch.Generator().manual_seed(seed))
-    return Errors(residual.square(), residual)
+    squared = residual.square() if weights is None else residual.square() * weights
+    return Errors(squared, residual, weights=weights)
 
 
 def key_step(selector: Evos, errors: Errors, progress: Progress) -> None:
@@ -75,18 +77,27 @@ def test_an_interval_of_one_makes_every_step_a_key_step():
     assert all(selector.is_key_step(Progress(t, 50)) for t in range(1, 51))
 
 
+@pytest.mark.parametrize("modality", ["image", "audio", "video", "volume"])
+def test_the_published_presets_clamp_and_count_supervision_in_steps(modality):
+    config = resolve([{"base": f"{modality}-paper", "data": {"path": "x"}}])
+    assert config.operator.options.clamp
+    assert config.objective.options.until == 1500
+
+
 def test_step_one_is_always_a_key_step():
     assert make(10, interval="linear", interval_start=1000, interval_end=1).is_key_step(Progress(1, 1))
 
 
+@pytest.mark.parametrize("weights", [None, torch.rand(200, generator=torch.Generator().manual_seed(1)) * 2])
 @pytest.mark.parametrize("name", ["select", "add", "none"])
-def test_survivors_and_mutants_are_what_the_equations_say(name):
-    count, errors = 200, errors_of(200)
+def test_survivors_and_mutants_are_what_the_equations_say(name, weights):
+    count, errors = 200, errors_of(200, weights=weights)
     selector = make(count, ratio=0.3, crossover=name, high_frequency_weight=0.1, mutation_start=0.4, mutation_end=0.4)
     key_step(selector, errors, Progress(1, 10**6))
     k, m = 60, math.floor(0.4 * 0.3 * 200)
     low = errors.squared
     high = 0.1 * torch.tensor(np.convolve(errors.residual, [1, -2, 1], "same")).square()
+    high = high if weights is None else high * weights
     fitness = {"add": low + high, "none": low}.get(name)
     expected = (
         plain_crossover(low.tolist(), high.tolist(), k - m)
@@ -124,6 +135,21 @@ def test_a_growing_selection_goes_on_down_the_ranking_by_squared_error():
     for step in (10, 30, 50):
         indices = selector.select(Progress(step, 50)).indices.tolist()
         assert set(indices) == first | set(rest[: len(indices) - len(first)])
+
+
+def test_a_shrinking_selection_loses_those_first_that_their_high_frequencies_alone_chose():
+    count, errors = 300, errors_of(300)
+    selector = make(count, ratio=0.4, ratio_schedule="reverse-cosine", mutation_start=0.0, mutation_end=0.0)
+    key_step(selector, errors, Progress(1, 50))
+    first = selector.select(Progress(2, 50)).indices
+    large = errors.squared.argsort(descending=True)[: len(first)]
+    alone = set(first.tolist()) - set(large.tolist())
+    assert 10 < len(alone) < 60
+    for step in range(3, 50):
+        left = set(selector.select(Progress(step, 50)).indices.tolist())
+        gone = set(first.tolist()) - left
+        assert gone <= alone or alone <= gone
+    assert len(left) < len(first) - len(alone)
 
 
 def test_a_small_signal_is_trained_on_as_many_coordinates_as_are_asked_for():

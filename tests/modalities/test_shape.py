@@ -548,9 +548,9 @@ class StopAt(Listener):
     def __init__(self, step):
         self.step = step
 
-    def on_step(self, trainer, selected):
-        if trainer.step == self.step:
-            trainer.stop()
+    def on_step(self, member, selected):
+        if member.step == self.step:
+            member.stop()
 
 
 @pytest.mark.parametrize("stop", [4, 5])

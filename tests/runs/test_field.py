@@ -227,10 +227,10 @@ def test_a_field_of_a_network_with_dropout_is_the_same_live_saved_loaded_and_in_
 ):
     (tmp_path / "with_dropout.py").write_text(textwrap.dedent(DROPOUT))
     monkeypatch.syspath_prepend(tmp_path)
-    dataset = CoordinateDataset(np.zeros((*SHAPE, 3), np.float32), transform=MinMax(-1, 1))
+    signal = Signal(CoordinateDataset(np.zeros((*SHAPE, 3), np.float32)), MinMax(-1, 1))
     config = resolve([{"data": {"path": "photo.png"}, "network": "with_dropout:Dropout"}])
     network = config.network.plugin(config.network.options, 2, 3).train()
-    live = Field.of(config, network, dataset)
+    live = field_of(config, network, signal)
     values = live.render()
     assert np.array_equal(values, live.render())
     live.save(tmp_path / "field.safetensors")

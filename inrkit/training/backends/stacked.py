@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from inrkit.networks import precision_of, set_precision
 from inrkit.networks.stacked import StackedNetwork, float_options
 from inrkit.selectors import Errors
+from inrkit.signals.operators import clamp_prediction
 from inrkit.training.backends.base import Backend
 from inrkit.training.gradients import backpropagate, factors_of, linear_targets, measure, slope_of, step
 from inrkit.training.member import Member
@@ -163,12 +165,13 @@ class _Row:
             return self.indices
         return torch.cat([self.indices, self.indices[:1].expand(length - self.count)])
 
-    def errors(self, squared: Tensor, weighted: Tensor) -> tuple[Errors, Tensor | None]:
-        """The errors from (length,) squared ones without the dataset's weights; and these weights, (k,), or None."""
+    def errors(self, squared: Tensor, weighted: Tensor) -> Errors:
+        """The errors from (length,) squared ones without the dataset's weights."""
         squared, weighted = squared[: self.count], weighted[: self.count]
         weights = self.member.signal.dataset.weights_of(self.indices)
         # Errors may be kept for long, and must not keep those of all networks alive.
-        return Errors(squared.clone() if weights is None else squared * weights, weighted.clone()), weights
+        squared = squared.clone() if weights is None else squared * weights
+        return Errors(squared, weighted.clone(), weights=weights)
 
 
 class _Stack:
@@ -186,6 +189,7 @@ class _Stack:
         self.chunk = members[0].chunk
         self.network = StackedNetwork([member.network for member in members])
         self._channel_weights = torch.stack([member.signal.dataset.channel_weights for member in members])[:, :, None]
+        self._bounds = self._clamped_to()
         self._gathered: dict[Member, tuple[Tensor, Tensor]] = {}
         self._named = [dict(member.network.named_parameters()) for member in members]
         self.optimizer = self._joint_optimizer()
@@ -225,9 +229,9 @@ class _Stack:
                 continue
             with torch.no_grad():
                 residual, _ = self._residual(span, rows[span], self.network.rows(span))
-                squared, weighted = residual.square().mean(dim=-1), (residual @ self._channel_weights[span])[..., 0]
+                squared, weighted = residual.square().mean(dim=-1), self._reduced(span, rows[span], residual)
             for number, (row, turn) in enumerate(zip(rows[span], turns[span], strict=True)):
-                turn.surveyed, _ = row.errors(squared[number], weighted[number])
+                turn.surveyed = row.errors(squared[number], weighted[number])
 
     def backpropagate(self, turns: Sequence[Turn]) -> None:
         """Find the errors of the B selections, and the gradients of their objectives in place of what was there."""
@@ -260,21 +264,22 @@ class _Stack:
         """The (R, …) gradients of R networks, and their errors."""
         parameters = self.network.rows(span)
         residual, coordinates = self._residual(span, rows, parameters, turns[0].member.selector.needs_slope)
-        live = (residual @ self._channel_weights[span])[..., 0]
+        live = self._reduced(span, rows, residual)
         squared, weighted = residual.detach().square().mean(dim=-1), live.detach()
         # What fills a row up to the longest has no share, and so no part in the gradients.
         shares, couplings = torch.zeros_like(weighted), torch.zeros_like(weighted)
         coupled, factors = False, []
         for number, (row, turn) in enumerate(zip(rows, turns, strict=True)):
-            turn.errors, weights = row.errors(squared[number], weighted[number])
+            turn.errors = row.errors(squared[number], weighted[number])
             whole = slice(0, row.count)
             factors.append(factors_of(turn.member, turn.progress, turn.selection, whole, turn.errors))
             share: Tensor | float = 1 / row.count
-            for factor in (weights, factors[-1]):
+            for factor in (turn.errors.weights, factors[-1]):
                 share = share if factor is None else factor * share
             shares[number, : row.count] = share
-            if turn.member.objective.couples(turn.progress):
-                coupling = turn.member.objective.coupling(turn.progress, turn.selection, turn.errors.residual)
+            objective, errors = turn.member.objective, turn.errors
+            if objective.couples(turn.progress, turn.selection.whole):
+                coupling = objective.coupling(turn.progress, turn.selection, errors.residual, errors.weights)
                 couplings[number, : row.count], coupled = coupling, True
         losses = _pointwise(rows, residual) * shares
         loss = losses.sum()
@@ -317,6 +322,22 @@ class _Stack:
         targets = torch.stack([linear_targets(*each) for each in live])
         inputs = torch.stack([signal.embedding(own) for signal, _, own in live])
         return self.network(span, parameters, inputs) - targets, coordinates
+
+    def _clamped_to(self) -> Tensor | None:
+        """(2, B, 1, 1) lowest and highest values that operators see; None where no operator wants them clamped."""
+        bounds = [member.selector.operator.bounds for member in self.members]
+        if all(own is None for own in bounds):
+            return None
+        ends = [own or (-math.inf, math.inf) for own in bounds]
+        return torch.tensor(ends, device=self._channel_weights.device).T[:, :, None, None]
+
+    def _reduced(self, span: slice, rows: list[_Row], residual: Tensor) -> Tensor:
+        """(R, k) what the fitness operators act on, of the (R, k, C) residuals of R networks."""
+        if self._bounds is not None:
+            targets = torch.stack([self._inputs_and_targets(row, residual.shape[1])[1] for row in rows])
+            low, high = self._bounds[:, span]
+            residual = clamp_prediction(residual, targets, (low, high))
+        return (residual @ self._channel_weights[span])[..., 0]
 
     def _inputs_and_targets(self, row: _Row, length: int) -> tuple[Tensor, Tensor]:
         """(length, E) inputs and (length, C) targets; those of a signal that is no larger than a chunk are kept."""
