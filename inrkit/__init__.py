@@ -1,11 +1,12 @@
 """inrkit fits implicit neural representations: small networks from coordinates to a signal's values."""
 
+from inrkit.device import keep_freed_memory
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.evaluation.metrics import METRICS, Metric
 from inrkit.networks import NETWORKS, HiddenLinear, Network
 from inrkit.plugins.options import option
 from inrkit.runs.field import Field
-from inrkit.runs.request import fit
+from inrkit.runs.request import fit, trainer
 from inrkit.runs.run import Run, load
 from inrkit.selectors import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
 from inrkit.selectors.progress import Progress
@@ -15,9 +16,8 @@ from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.operators import OPERATORS, FitnessOperator
 from inrkit.signals.transforms import TRANSFORMS, ValueTransform
 from inrkit.training.learning_rates import SCHEDULES, LearningRateSchedule
-from inrkit.training.listener import Listener
 from inrkit.training.loop import Trainer
-from inrkit.training.member import Member
+from inrkit.training.member import Listener, Member
 from inrkit.training.objectives import OBJECTIVES, Objective
 from inrkit.training.optimizers.factories import OPTIMIZERS, OptimizerFactory
 
@@ -60,6 +60,8 @@ __all__ = [
     "Trainer",
     "ValueTransform",
     "fit",
+    "keep_freed_memory",
     "load",
     "option",
+    "trainer",
 ]

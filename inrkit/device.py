@@ -43,9 +43,10 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's allocator keep what is freed, up to half a GiB, for what is allocated next.
+    """Have glibc's allocator keep what is freed, up to half a GiB, for what is allocated next, in the whole process.
 
-    As it comes, it gives large blocks back to the system at every step of a training and has them cleared again. Where
+    The command line does so. From Python it is yours to call, once: steps on a CPU may take half the time. As it
+    comes, it gives large blocks back to the system at every step of a training and has them cleared again. Where
     the environment sets such limits itself, or the allocator is another one, nothing is changed.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):

@@ -61,6 +61,27 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def claim(path: Path, text: str) -> None:
+    """Write `text` to a file that must not exist yet, whole or not at all: of several that try at once, one succeeds.
+
+    Raises:
+        FileExistsError: it exists.
+        OSError: it cannot be written.
+    """
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def append_text(path: Path, text: str) -> None:
     """Add `text` to the end of a file, in one piece.
 

@@ -69,7 +69,7 @@ def test_listeners_hear_of_every_step(photo, tmp_path):
             self.steps += 1
 
     count = Count()
-    inrkit.fit(photo, steps=4, out=tmp_path / "run", listeners=[count])
+    inrkit.fit(photo, steps=4, out=tmp_path / "run", callbacks=[count])
     assert count.steps == 4
 
 
@@ -79,7 +79,7 @@ def test_a_listener_that_raises_leaves_a_failed_run_that_says_why(photo, tmp_pat
             raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        inrkit.fit(photo, steps=4, out=tmp_path / "run", listeners=[Fail()])
+        inrkit.fit(photo, steps=4, out=tmp_path / "run", callbacks=[Fail()])
     result = inrkit.Run(tmp_path / "run").result
     assert (result["status"], result["error"]) == ("failed", "no more")
 

@@ -234,7 +234,7 @@ def check_resume(bench: Bench) -> dict[str, Any]:
         "selector": {"name": "evos", "interval_start": 8, "least": 1},
     }
     whole = bench.fit(signal, "whole", **options)
-    stopped = bench.fit(signal, "stopped", listeners=[Stop(21)], **options)
+    stopped = bench.fit(signal, "stopped", callbacks=[Stop(21)], **options)
     require(stopped.result["status"] == "interrupted", f"the fit to be stopped ended as {stopped.result['status']}")
     resumed = inrkit.fit(stopped.folder, resume=True)
     weights, others = (run.field.network.state_dict() for run in (whole, resumed))

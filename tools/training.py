@@ -64,7 +64,7 @@ def fit(picture: Path, out: Path, steps: int, **options: Any) -> tuple[float, in
         precision="float32",
         device="cpu",
         log={"every": steps},
-        listeners=[evaluations],
+        callbacks=[evaluations],
         **options,
     )
     return run.metrics["psnr"], round(evaluations.count)

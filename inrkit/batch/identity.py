@@ -12,6 +12,18 @@ _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
 
+_ADDED = {"operator": {"clamp": False}}
+"""Options that came after a release, with what went without saying before: so the jobs of earlier studies are known."""
+
+
+def _as_before(key: str, value: Any) -> Any:
+    """A key's value without the options that came later, where they change nothing."""
+    added = _ADDED.get(key)
+    if added is None or not isinstance(value, Mapping):
+        return value
+    return {name: entry for name, entry in value.items() if name not in added or entry != added[name]}
+
+
 def identity(config: Mapping[str, Any], content: str) -> str:
     """16 hexadecimal digits of the SHA-256 of a resolved config, its file's name and the file's content.
 
@@ -22,7 +34,7 @@ def identity(config: Mapping[str, Any], content: str) -> str:
         config: every key, as `Config.to_dict` gives them.
         content: the file's `digest`.
     """
-    settings = {key: value for key, value in config.items() if key not in _IRRELEVANT}
+    settings = {key: _as_before(key, value) for key, value in config.items() if key not in _IRRELEVANT}
     path = settings.pop("data")["path"]
     text = json.dumps([settings, Path(path).name, content], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inrkit.config import Config, resolve
-from inrkit.device import choose_device
+from inrkit.device import choose_device, keep_freed_memory
 from inrkit.errors import DataError, InrkitError, StaleCheckpoint
 from inrkit.runs.execute import execute, execute_together
 from inrkit.runs.run import Run
@@ -36,6 +36,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         `status`, "done", "failed" or "interrupted", and `error`, one line or None. Where jobs train together, also
         `each`: status and error of every job, by identity.
     """
+    keep_freed_memory()
     if task["beside"]:
         return _perform_together([task, *task["beside"]])
     run = Run(task["folder"])
@@ -46,7 +47,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         with _captured(run.folder / LOG):
             try:
                 config, resume = _prepare(task, run)
-                execute(config, run, resume=resume, quiet=False)
+                execute(config, run, resume=resume, quiet=False, interruptible=True)
             except BaseException as error:
                 traceback.print_exc()
                 _drop_stale_checkpoint(run, error)
@@ -76,7 +77,9 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     try:
         with _captured(Path(tasks[0]["folder"]) / LOG):
             ended = execute_together(
-                [(config, run) for config, run, _ in fits.values()], resume=[resume for *_, resume in fits.values()]
+                [(config, run) for config, run, _ in fits.values()],
+                resume=[resume for *_, resume in fits.values()],
+                interruptible=True,
             )
     except KeyboardInterrupt:
         return {"status": "interrupted", "error": None, "each": each}

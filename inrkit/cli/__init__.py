@@ -16,6 +16,7 @@ from inrkit.cli.fit import fit
 from inrkit.cli.listing import list_
 from inrkit.cli.render import render
 from inrkit.cli.sample import sample
+from inrkit.device import keep_freed_memory
 from inrkit.errors import InrkitError
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     # Wherever it stands: who adds it to a command that failed should not have to move it.
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
+    keep_freed_memory()
     try:
         code = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
     except click.UsageError as error:

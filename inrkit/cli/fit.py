@@ -36,5 +36,5 @@ def fit(
     if device is not None:
         layers.append({"device": device})
     config, run = prepare(target, out=out, resume=resume, layers=layers)
-    execute(config, run, resume=resume, quiet=quiet)
+    execute(config, run, resume=resume, quiet=quiet, interruptible=True)
     return 0 if run.result["status"] == "done" else 130

@@ -102,6 +102,23 @@ class Registry(Generic[T]):
             return self._imported[name]
         raise ConfigError(f"{self.kind} '{name}' is not known{nearest(name, self.names())}")
 
+    def accepts(self, plugin: type) -> bool:
+        """Whether a class is a plug-in of this kind."""
+        return self._base is not None and issubclass(plugin, self._base)
+
+    def name_of(self, plugin: type[T]) -> str:
+        """The name that finds a plug-in, in this process at least: that of a class that none is registered for is its
+        target `package.module:Name`, which `get` knows from now on."""
+        for name in self.names():
+            if name in self._registered and self._registered[name] is plugin:
+                return name
+        for entry in entry_points(self.group):
+            if entry.value == f"{plugin.__module__}:{plugin.__qualname__}":
+                return entry.name
+        target = f"{plugin.__module__}:{plugin.__qualname__}"
+        self._imported[target] = plugin
+        return target
+
     def _load(self, target: str, what: str) -> type[T]:
         module, _, attribute = target.partition(":")
         try:

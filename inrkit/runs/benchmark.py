@@ -30,9 +30,8 @@ from inrkit.signals.modality import MODALITIES
 from inrkit.signals.signal import Signal
 from inrkit.training.backends.base import Backend
 from inrkit.training.gradients import backpropagate, measure, step
-from inrkit.training.listener import Listener
 from inrkit.training.loop import Trainer
-from inrkit.training.member import Member
+from inrkit.training.member import Listener, Member
 from inrkit.training.randomness import caller_undisturbed
 from inrkit.training.turn import Turn
 

@@ -28,6 +28,8 @@ def read_signal(config: Config) -> Signal:
     Raises:
         DataError: the file cannot be used.
     """
+    if not config.data.path:
+        raise DataError("the signal was a Python object; give it again, or name a file with data.path=…")
     path = Path(config.data.path)
     if not path.exists():
         raise DataError(f"{path} does not exist; check the path")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import shlex
+import sys
+import time
 from typing import Any
 
 import torch
@@ -15,8 +18,41 @@ from inrkit.device import describe
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, measured
 from inrkit.training.estimate import estimate
-from inrkit.training.listener import Listener
-from inrkit.training.member import Member
+from inrkit.training.member import Listener, Member
+
+
+def in_notebook() -> bool:
+    """Whether a notebook runs this code, which can show pictures and bars in its cells."""
+    shell = sys.modules.get("IPython")
+    running = shell.get_ipython() if shell is not None else None
+    return running is not None and running.__class__.__name__ == "ZMQInteractiveShell"
+
+
+class Cell:
+    """A line of text with a bar in a notebook's cell, which replaces itself."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._next = 0.0
+
+    def show(self, share: float, text: str, last: bool = False) -> None:
+        """Show how far a training is, at most some times a second.
+
+        Args:
+            share: of the training that is done, in [0, 1].
+            text: beside the bar.
+            last: whether nothing follows, so that it must be shown.
+        """
+        from IPython.display import HTML, display  # there is one where there is a notebook
+
+        if time.monotonic() < self._next and not last:
+            return
+        self._next = time.monotonic() + 0.2
+        bar = f'<progress value="{share:.4f}" max="1" style="width:20em"></progress> {html.escape(text)}'
+        if self._handle is None:
+            self._handle = display(HTML(bar), display_id=True)
+        else:
+            self._handle.update(HTML(bar))
 
 
 class Display(Listener):
@@ -47,6 +83,8 @@ class Display(Listener):
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
+        self._cell = Cell() if in_notebook() and not quiet else None
+        self._quality = ""
         self._task = self._bar.add_task("", total=None, step="0", quality="", share=1.0, speed="")
 
     def __enter__(self) -> Display:
@@ -62,8 +100,9 @@ class Display(Listener):
         config, count = self.config, len(member.signal.dataset)
         lattice = member.signal.dataset.grid_shape
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
+        name = escape(config.data.path) or "a signal in memory"
         self.console.print(
-            f"[bold]{escape(config.data.path)}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
+            f"[bold]{name}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
             f"{member.signal.dataset.channels} channel{'s' if member.signal.dataset.channels > 1 else ''}\n"
             f"{config.network.name}, {member.parameters:,} parameters; {config.selector.name} selection, "
             f"{config.objective.name} loss, {config.optimizer.name}, {_extent(member)}"
@@ -81,6 +120,10 @@ class Display(Listener):
         self._bar.start()
 
     def on_step(self, member: Member, selected: int) -> None:
+        if self._cell is not None:
+            total, completed = member.budget or member.steps, member.seconds["train"] if member.budget else member.step
+            text = f"step {member.step:,}  {self._quality}  {duration(member.seconds['train'])}"
+            self._cell.show(min(1.0, completed / total), text, last=member.ended)
         if self._bar.disable:
             return
         train = member.seconds["train"]
@@ -91,9 +134,9 @@ class Display(Listener):
         )
 
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
-        quality = measured(row)
+        self._quality = quality = measured(row)
         self._bar.update(self._task, quality=quality)
-        if self._bar.disable:
+        if self._bar.disable and self._cell is None:
             steps = f"/{member.steps}" if member.budget is None else ""
             self.console.print(f"step {member.step}{steps}  {quality}  {row['seconds']:.1f} s")
 
@@ -114,7 +157,8 @@ class Display(Listener):
         if result["status"] == "interrupted":
             self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
         opened = self.run.reconstruction or self.run.folder
-        self.console.print(f"look at {escape(str(opened))}")
+        if opened.exists():
+            self.console.print(f"look at {escape(str(opened))}")
 
 
 def _extent(member: Member) -> str:

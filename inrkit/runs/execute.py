@@ -11,19 +11,20 @@ from typing import Any
 from inrkit.config import Config
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, RunError, StaleCheckpoint
-from inrkit.runs.build import build, field_of, memory_ran_out, read_signal
+from inrkit.runs.build import as_signal, build, field_of, memory_ran_out, read_signal
 from inrkit.runs.display import Display
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
-from inrkit.training.listener import Listener
+from inrkit.signals.dataset import CoordinateDataset
 from inrkit.training.loop import Trainer, train
-from inrkit.training.member import Member
+from inrkit.training.member import Listener, Member
 
 
 def execute(
     config: Config,
     run: Run,
     *,
+    dataset: CoordinateDataset | None = None,
     resume: bool = False,
     quiet: bool = True,
     interruptible: bool = False,
@@ -34,6 +35,7 @@ def execute(
     Args:
         config: what to fit.
         run: where it goes.
+        dataset: the signal; the config's file, if not given.
         resume: continue the run from its checkpoint.
         quiet: print nothing.
         interruptible: whether Ctrl-C and SIGTERM end the training after the present step, so that it can be resumed.
@@ -45,7 +47,7 @@ def execute(
     Raises:
         ConfigError, DataError, RunError: as `inrkit.fit`.
     """
-    fit = Fit(config, run, resume)
+    fit = Fit(config, run, resume, dataset=dataset)
     interrupts = Interrupts()
     display = Display(config, run, fit.device, fit.precision, quiet)
     fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
@@ -140,13 +142,20 @@ class Fit:
         resume: continue the run from its checkpoint, if it left one.
         started: the clock's reading when the fit began; now, if not given.
         share: of the time that passes from then on, how much is this fit's.
+        dataset: the signal; the config's file, if not given.
 
     Raises:
         ConfigError, DataError, RunError: as `fit`.
     """
 
     def __init__(
-        self, config: Config, run: Run, resume: bool, started: float | None = None, share: float = 1.0
+        self,
+        config: Config,
+        run: Run,
+        resume: bool,
+        started: float | None = None,
+        share: float = 1.0,
+        dataset: CoordinateDataset | None = None,
     ) -> None:
         self.config = config
         self.run = run
@@ -156,7 +165,7 @@ class Fit:
         self._assessed: dict[str, float] = {}
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
-        self.signal = read_signal(config)
+        self.signal = read_signal(config) if dataset is None else as_signal(config, dataset)
         self.member = build(config, self.signal, self.device, self.precision)
         self.result: dict[str, Any] = {
             "status": "interrupted",
@@ -181,6 +190,8 @@ class Fit:
             return
         if run.has_progress:
             self._restore()
+        if config.train.steps != run.config.train.steps:
+            run.rewrite_config(config)
         run.write_history(self._history.rows)
 
     def _restore(self) -> None:
@@ -209,7 +220,8 @@ class Fit:
         field = field_of(self.config, self.member.network, self.signal)
         modality = self.config.modality.make()
         self.run.write_field(field, modality, reconstruct=len(self.signal) <= self.config.log.reconstruction)
-        self._assessed = modality.assess(field, Path(self.config.data.path))
+        if self.config.data.path:
+            self._assessed = modality.assess(field, Path(self.config.data.path))
 
     def conclude(self) -> None:
         """Write the result of a fit whose field is written."""

@@ -13,8 +13,17 @@ from typing import Any
 import torch
 
 from inrkit.runs.run import Run
-from inrkit.training.listener import Listener
-from inrkit.training.member import Member
+from inrkit.training.member import Listener, Member
+
+
+class AfterStep(Listener):
+    """Calls a function with the member after every step."""
+
+    def __init__(self, function: Callable[[Member], object]) -> None:
+        self._function = function
+
+    def on_step(self, member: Member, selected: int) -> None:
+        self._function(member)
 
 
 class History(Listener):

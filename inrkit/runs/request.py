@@ -3,42 +3,98 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from inrkit.config import Config, parse_overrides, presets, read_yaml, resolve
 from inrkit.config.schema import SECTIONS, SLOTS, GeneralOptions
 from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
+from inrkit.plugins.choice import Chosen
 from inrkit.plugins.options import field_names, nearest
+from inrkit.runs.display import in_notebook
 from inrkit.runs.execute import execute
-from inrkit.runs.run import Run, default_folder
+from inrkit.runs.given import signal_of
+from inrkit.runs.listeners import AfterStep
+from inrkit.runs.memory import MemoryRun
+from inrkit.runs.objects import slot_of, with_objects
+from inrkit.runs.run import Run, next_folder
+from inrkit.runs.steps import Training
+from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
-from inrkit.training.listener import Listener
+from inrkit.training.member import Listener, Member
+
+Slot = str | Mapping[str, Any] | Chosen | type | object
+"""What a plug-in may be given as: a name, a mapping, a class, a class called with its options, an instance."""
 
 
 def fit(
-    target: str | Path,
+    target: str | Path | np.ndarray | Tensor | CoordinateDataset | Any = None,
     *,
+    points: Any = None,
+    values: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     overrides: Sequence[str] = (),
-    quiet: bool = True,
-    listeners: Sequence[Listener] = (),
-    **options: Any,
+    quiet: bool | None = None,
+    callbacks: Sequence[Listener | Callable[[Member], object]] = (),
+    base: str | None = None,
+    modality: Slot | None = None,
+    transform: Slot | None = None,
+    operator: Slot | None = None,
+    embedding: Slot | None = None,
+    network: Slot | None = None,
+    selector: Slot | None = None,
+    objective: Slot | None = None,
+    optimizer: Slot | None = None,
+    schedule: Slot | None = None,
+    steps: int | None = None,
+    seconds: float | None = None,
+    chunk: int | None = None,
+    precision: str | None = None,
+    compile: str | None = None,
+    every: int | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    **more: Any,
 ) -> Run:
-    """Fit an INR to a signal and leave a run's folder behind.
+    """Fit an INR to a signal.
 
     Args:
-        target: a signal's file; or a config file, a preset's name, or, with `resume`, a run's folder.
-        out: the run's folder; `runs/<name of the signal>` if not given.
-        resume: continue the run in `out`, or in `target`, from its checkpoint.
+        target: a signal's file; a config file, a preset's name, or, with `resume`, a run's folder. Or the signal
+            itself: a CoordinateDataset, a PIL image, or an array of numpy or torch. Unless `modality` says what it is,
+            an array is a sound if it is (N,); a picture if it is (H, W), or (H, W, C) with at most 4 channels; a video
+            if it is (T, H, W, C) with at most 4; else a volume.
+        points: (N, D) places of scattered samples, in units of your own; then `values` has what is there.
+        values: (N,) or (N, C) values at the points.
+        out: the run's folder. If not given, `runs/<name of the file>`; a signal given as an object stays in memory.
+        resume: continue the run in `out`, or in `target`, from its checkpoint. `steps` may be raised.
         overrides: `key=value` words, as on the command line.
-        quiet: print nothing.
-        listeners: who else hears of the training.
-        options: config keys: a slot's name or mapping (`selector="evos"`, `network={"hidden_features": 128}`), a
-            section's mapping (`train={"steps": 500}`), or any key of a section by itself (`steps=500`).
+        quiet: print nothing. If not given, progress is shown in a notebook and nowhere else.
+        callbacks: who else hears of the training: listeners, and functions that are called with the member after every
+            step.
+        base: the preset to start from; the modality's own if not given.
+        modality, transform, operator, embedding, network, selector, objective, optimizer, schedule: each a plug-in by
+            its name, a mapping of options, its class, its class called with options (`Evos(ratio=0.2)`), or an
+            instance. A network may be any nn.Module from (…, D) to (…, C), which trains in place; an optimizer a class
+            of torch's or a function of the parameters; a transform one with its constants.
+        steps: optimizer steps, T.
+        seconds: of training, in place of steps.
+        chunk: coordinates that pass through the network at a time.
+        precision: "auto", "float32" or "bfloat16".
+        compile: "auto", "always" or "never".
+        every: steps between evaluations.
+        metrics: of an evaluation, by name.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        more: any other key of the config: a section's mapping (`train={"steps": 500}`), or a key of one by itself.
 
     Returns:
         The run; its `result["status"]` is "done" or "interrupted".
@@ -48,8 +104,97 @@ def fit(
         DataError: the signal cannot be used; nothing was written.
         RunError: the run failed; what it had written stays.
     """
-    config, run = prepare(target, out=out, resume=resume, layers=[parse_overrides(overrides), _layer(options)])
-    return execute(config, run, resume=resume, quiet=quiet, listeners=listeners)
+    given = {key: value for key, value in locals().items() if key in _OPTIONS and value is not None}
+    asked = ask(target, points=points, values=values, out=out, resume=resume, overrides=overrides, **given, **more)
+    quiet = not in_notebook() if quiet is None else quiet
+    return execute(
+        asked.config, asked.run, dataset=asked.dataset, resume=resume, quiet=quiet, listeners=_listeners(callbacks)
+    )
+
+
+def trainer(
+    target: str | Path | np.ndarray | Tensor | CoordinateDataset | Any = None,
+    *,
+    callbacks: Sequence[Listener | Callable[[Member], object]] = (),
+    **options: Any,
+) -> Training:
+    """The training of a fit with its loop in your hands; it writes no files.
+
+        training = inrkit.trainer("photo.png", steps=500)
+        for step in training:
+            if step.number % 100 == 0:
+                print(step.number, step.loss)
+        training.field.render((1024, 1024))
+
+    Args:
+        target: as for `fit`.
+        callbacks: as for `fit`.
+        options: as for `fit`, but for `out`, `resume` and `quiet`.
+
+    Raises:
+        ConfigError, DataError, RunError: as `fit`.
+    """
+    asked = ask(target, out=None, in_memory=True, **options)
+    return Training(asked.config, asked.dataset, _listeners(callbacks))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, validated.
+
+    Args:
+        config: every key.
+        run: to be made or resumed.
+        dataset: the signal, if it was given as an object; else the config names its file.
+    """
+
+    config: Config
+    run: Run
+    dataset: CoordinateDataset | None
+
+
+def ask(
+    target: Any,
+    *,
+    points: Any = None,
+    values: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    in_memory: bool = False,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Request:
+    """Find out what is asked for in Python; arguments and errors are `fit`'s."""
+    named = {key: slot_of(key, value) if key in SLOTS else value for key, value in options.items()}
+    layers = [parse_overrides(overrides), _layer(named)]
+    if points is None and values is None and isinstance(target, str | Path):
+        config, run = prepare(target, out=out, resume=resume, layers=layers, default=not in_memory)
+        return Request(with_objects(config, options), run, None)
+    if resume:
+        raise ConfigError("a signal that is given as an object cannot be resumed by it; give the run's folder")
+    dataset, name = signal_of(target, points, values)
+    modality = named.get("modality")
+    below: dict[str, Any] = {"data": {"path": ""}}
+    if modality is None or (isinstance(modality, Mapping) and "name" not in modality):
+        below["modality"] = name
+    config = with_objects(resolve([below, *layers]), options)
+    if not isinstance(dataset, CoordinateDataset):
+        dataset = config.modality.make().from_array(dataset)
+    if out is None:
+        return Request(config, MemoryRun(), dataset)
+    run = Run(expanded(out))
+    if run.exists:
+        raise ConfigError(f"{run.folder} already holds a run; choose another out")
+    return Request(config, run, dataset)
+
+
+_OPTIONS = frozenset(inspect.signature(fit).parameters) - {
+    *("target", "points", "values", "out", "resume", "overrides", "quiet", "callbacks", "more"),
+}
+
+
+def _listeners(callbacks: Sequence[Listener | Callable[[Member], object]]) -> list[Listener]:
+    return [callback if isinstance(callback, Listener) else AfterStep(callback) for callback in callbacks]
 
 
 def prepare(
@@ -58,8 +203,16 @@ def prepare(
     out: str | Path | None = None,
     resume: bool = False,
     layers: Sequence[Mapping[str, Any]] = (),
+    default: bool = True,
 ) -> tuple[Config, Run]:
-    """Find out what is asked for, and where it goes.
+    """Find out what is asked for of a file, and where it goes.
+
+    Args:
+        target: as for `fit`, by name.
+        out: the run's folder.
+        resume: whether it is to be continued.
+        layers: of the config, above what the target stands for.
+        default: whether a run without `out` goes to a folder named for its signal; else it stays in memory.
 
     Returns:
         The validated config and the run to be made or resumed.
@@ -75,13 +228,14 @@ def prepare(
         config.data.path.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{config.data.path!a} is not UTF-8, so config.yaml cannot name it; rename the file") from error
-    if continued:
-        run = Run(given if out is None else expanded(out))
+    if out is not None:
+        run = Run(expanded(out))
+    elif continued:
+        run = Run(given)
+    elif resume:
+        run = Run(Path("runs") / Path(config.data.path).stem)
     else:
-        folder = expanded(out) if out is not None else None
-        if folder is None:
-            folder = Path("runs") / Path(config.data.path).stem if resume else default_folder(config.data.path)
-        run = Run(folder)
+        run = Run(next_folder(config.data.path), movable=True) if default else MemoryRun()
     if resume and not run.exists:
         raise ConfigError(f"{run.folder} holds no run to resume; fit without --resume, or name it with --out")
     if resume:
@@ -143,6 +297,8 @@ def _check_same(asked: Config, had: Config, folder: Path) -> None:
         "log.sample",
         "train.chunk",
     }
+    if asked.train.steps > had.train.steps:
+        free.add("train.steps")  # the schedules go on as those of the longer training
     changed = [key for key in one.keys() | other.keys() if key not in free and one.get(key) != other.get(key)]
     if changed:
         key = min(changed)

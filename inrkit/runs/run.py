@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
-from inrkit.errors import ConfigError, DataError, RunError
-from inrkit.files import append_text, to_json, write_text, written_whole
+from inrkit.errors import ConfigError, DataError
+from inrkit.files import append_text, claim, to_json, write_text, written_whole
 from inrkit.runs.field import Field
 from inrkit.runs.notebook import as_html, in_a_line
 from inrkit.signals.modality import Modality
@@ -32,10 +32,12 @@ class Run:
     Args:
         folder: that holds, or will hold, config.yaml, metrics.jsonl, result.json, field.safetensors,
             checkpoint.pt and reconstruction.<suffix>.
+        movable: whether the next free folder will do where another fit has taken this one meanwhile.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, movable: bool = False) -> None:
         self.folder = Path(folder)
+        self._movable = movable
 
     def __repr__(self) -> str:
         return in_a_line(self.folder, self._shown)
@@ -125,20 +127,23 @@ class Run:
         Raises:
             ConfigError: the folder cannot be made or written to.
         """
-        path = self.folder / "config.yaml"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.touch(exist_ok=False)  # of two fits that begin at once, one gets the folder
-        except OSError as error:
-            if path.exists():
-                raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
-            reason = error.strerror or error
-            raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
-        try:
-            write_text(path, commented_yaml(config.to_dict()))
-        except RunError:
-            path.unlink()
-            raise
+        text = commented_yaml(config.to_dict())
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                claim(self.folder / "config.yaml", text)
+                return
+            except FileExistsError as error:  # of two fits that begin at once, one gets the folder
+                if not self._movable:
+                    raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
+                self.folder = next_folder(config.data.path)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
+
+    def rewrite_config(self, config: Config) -> None:
+        """Write config.yaml anew: a resumed run may be given more steps."""
+        write_text(self.folder / "config.yaml", commented_yaml(config.to_dict()))
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write metrics.jsonl anew."""
@@ -201,7 +206,7 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
     return {name: math.inf if value is None else float(value) for name, value in row.items()}
 
 
-def default_folder(path: str) -> Path:
+def next_folder(path: str) -> Path:
     """`runs/<stem>`, or `runs/<stem>-2`, … where that is taken."""
     stem = Path(path).stem or "run"
     folder, number = Path("runs") / stem, 1

@@ -6,7 +6,7 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -15,13 +15,41 @@ from inrkit.plugins.choice import PluginType
 from inrkit.plugins.registry import Registry, entry_points
 from inrkit.signals.dataset import CoordinateDataset
 
-if TYPE_CHECKING:
-    from inrkit.runs.field import Field
-
 MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
 
 SUFFIX_GROUP = "inrkit.suffixes"
 """Entry points `<suffix>.<modality> = package.module:Class`: who reads a file, known without importing anyone."""
+
+
+class Rendering(Protocol):
+    """What a modality may ask of a fitted field, to write it and to compare it with its file."""
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+
+    @property
+    def grid_shape(self) -> tuple[int, ...] | None:
+        """The lattice that the signal came on; None for free points."""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(D, D + 1) map from [−1, 1]^D to physical units."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of the dataset that was read."""
+
+    def __call__(self, coordinates: Any, physical: bool = False) -> Any:
+        """(…, C) values at (…, D) coordinates."""
+
+    def render(
+        self, shape: tuple[int, ...] | None = None, *, scale: float | None = None, dtype: Any = None
+    ) -> np.ndarray:
+        """(*shape, C) values on a lattice."""
+
+    def lattice(self, shape: tuple[int, ...] | None = None, scale: float | None = None) -> tuple[int, ...]:
+        """The lattice that `render` would fill."""
 
 
 @MODALITIES.base
@@ -62,6 +90,17 @@ class Modality(metaclass=PluginType):
             DataError: the file cannot be used.
         """
 
+    def from_array(self, values: np.ndarray) -> CoordinateDataset:
+        """The signal in an array, as `inrkit.fit(array)` has it.
+
+        Raises:
+            ConfigError: the modality takes no arrays.
+            DataError: the array's shape or dtype is none of the modality's.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} takes no array; name a file, or build an inrkit.CoordinateDataset of the array"
+        )
+
     @abstractmethod
     def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
         """Write (*shape, C) stored values to a file, in the format that its suffix names.
@@ -79,7 +118,9 @@ class Modality(metaclass=PluginType):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         """Suffix, with its dot, of a format that holds a reconstruction without loss."""
 
-    def export(self, path: Path, field: Field, shape: tuple[int, ...] | None = None, scale: float | None = None) -> str:
+    def export(
+        self, path: Path, field: Rendering, shape: tuple[int, ...] | None = None, scale: float | None = None
+    ) -> str:
         """Write a field's reconstruction to a file; `shape` and `scale` are those of `Field.render`.
 
         Returns:
@@ -89,7 +130,7 @@ class Modality(metaclass=PluginType):
         self.write(path, values, field.metadata)
         return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
 
-    def assess(self, field: Field, path: Path) -> dict[str, float]:
+    def assess(self, field: Rendering, path: Path) -> dict[str, float]:
         """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""
         return {}
 

@@ -1,4 +1,4 @@
-"""Member: one network in training, with all that its training needs."""
+"""Member: one network in training, with all that its training needs, and who listens to it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,24 @@ from inrkit.selectors import Errors, Selector
 from inrkit.selectors.progress import Progress
 from inrkit.signals.signal import Signal
 from inrkit.training.learning_rates import LearningRateSchedule
-from inrkit.training.listener import Listener
 from inrkit.training.objectives import Objective
 from inrkit.training.randomness import seeded_states
+
+
+class Listener:
+    """Hears of a training; everything but the loop itself is one. Methods may raise to end the training."""
+
+    def on_start(self, member: Member) -> None:
+        """Before the first step, resumed or not."""
+
+    def on_step(self, member: Member, selected: int) -> None:
+        """After every step, with the number of coordinates it trained on."""
+
+    def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
+        """After an evaluation: step, seconds and the metrics."""
+
+    def on_end(self, member: Member) -> None:
+        """After the last step, or the one that `member.stop()` made the last."""
 
 
 class Member:

@@ -149,7 +149,7 @@ def test_interrupted_and_resumed_fit_equals_an_uninterrupted_one(name, options, 
         "overrides": ["objective=mse", "optimizer=adam"],
     }
     whole = fit(tmp_path / "noise.png", out=tmp_path / "whole", **request)
-    parted = fit(tmp_path / "noise.png", out=tmp_path / "parted", listeners=[StopAt(stop)], **request)
+    parted = fit(tmp_path / "noise.png", out=tmp_path / "parted", callbacks=[StopAt(stop)], **request)
     assert (parted.result["status"], parted.result["steps"]) == ("interrupted", stop)
     parted = fit(tmp_path / "parted", resume=True)
     assert (parted.result["status"], parted.result["steps"]) == ("done", 30)

@@ -49,7 +49,7 @@ def test_a_compiled_fit_ends_where_the_other_does_and_resumes_to_the_same_bits(t
     options = {"network": {"hidden_features": 32, "hidden_layers": 1}, "steps": 10, "device": "cpu", "chunk": 300}
     whole = inrkit.fit(tmp_path / "a.npy", out=tmp_path / "whole", compile="always", **options)
     plain = inrkit.fit(tmp_path / "a.npy", out=tmp_path / "plain", compile="never", **options)
-    inrkit.fit(tmp_path / "a.npy", out=tmp_path / "cut", compile="always", listeners=[StopAt()], **options)
+    inrkit.fit(tmp_path / "a.npy", out=tmp_path / "cut", compile="always", callbacks=[StopAt()], **options)
     cut = inrkit.fit(tmp_path / "cut", resume=True)
     assert whole.metrics["psnr"] == pytest.approx(plain.metrics["psnr"], abs=0.01)
     assert cut.metrics == whole.metrics

@@ -564,7 +564,7 @@ def test_a_resumed_run_with_free_points_equals_an_uninterrupted_one(stop, ball_f
         "train.steps=6",
     ]
     whole = fit(ball_file, out=tmp_path / "whole", overrides=overrides)
-    fit(ball_file, out=tmp_path / "part", overrides=overrides, listeners=[StopAt(stop)])
+    fit(ball_file, out=tmp_path / "part", overrides=overrides, callbacks=[StopAt(stop)])
     resumed = fit(ball_file, out=tmp_path / "part", overrides=overrides, resume=True)
     assert resumed.result["steps"] == 6
     one, other = whole.field.network.state_dict(), resumed.field.network.state_dict()

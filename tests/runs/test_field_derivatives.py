@@ -7,6 +7,7 @@ import torch
 from inrkit import NETWORKS, ConfigError, CoordinateDataset, DataError, Field
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.signals.embeddings import Identity, IdentityOptions, Periodic, PeriodicOptions
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import Identity as IdentityTransform
 from inrkit.signals.transforms import MinMax
 
@@ -197,7 +198,7 @@ def test_values_that_do_not_depend_on_the_coordinates_have_zero_derivatives():
 @pytest.mark.parametrize("name", NETWORKS.names())
 def test_derivatives_of_every_network_in_a_field_are_finite_differences(name):
     plugin = NETWORKS.get(name)
-    options = plugin.fitted(plugin.Options(), CoordinateDataset(np.zeros((16, 16, 2), dtype=np.float32)))
+    options = plugin.fitted(plugin.Options(), Signal(CoordinateDataset(np.zeros((16, 16, 2), dtype=np.float32))))
     options.hidden_features = 16
     module = field_of(plugin(options, 2, 2), 2).module.double()  # the steep ones enlarge the rounding of float32
     points = torch.rand(24, 2, dtype=torch.float64) * 1.8 - 0.9

@@ -1,0 +1,57 @@
+"""Signals given in Python: arrays, tensors, pictures, scattered samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from inrkit.errors import DataError
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.scattered import scattered
+
+_CHANNELS = 4
+"""Most channels that the last axis of a picture or a video is taken for."""
+
+
+def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[CoordinateDataset | np.ndarray, str]:
+    """What a user gave as a signal, and the modality that it is taken for.
+
+    Args:
+        target: a CoordinateDataset, or what numpy makes an array of: a tensor, a PIL image.
+        points: (N, D) places of scattered samples, instead of a target.
+        values: (N,) or (N, C) values there.
+
+    Raises:
+        DataError: nothing was given, or something of another kind or shape.
+    """
+    if points is not None or values is not None:
+        if target is not None or points is None or values is None:
+            raise DataError("scattered samples are points and values; give both, and no other signal")
+        return scattered(_array(points, "points"), _array(values, "values")), "array"
+    if isinstance(target, CoordinateDataset):
+        return target, "array"
+    array = _array(target, "the signal")
+    shape = array.shape
+    if array.ndim == 0 or array.dtype.kind not in "biufc":
+        raise DataError(
+            f"the signal is {type(target).__name__} of shape {shape} and dtype {array.dtype}; give a file's path, an "
+            "array of numbers, a PIL image, a CoordinateDataset, or points=… and values=…"
+        )
+    if array.ndim == 1:
+        return array, "audio"
+    if array.ndim == 2 or (array.ndim == 3 and shape[-1] <= _CHANNELS):
+        return array, "image"
+    return array, "video" if array.ndim == 4 and shape[-1] <= _CHANNELS else "volume"
+
+
+def _array(value: Any, what: str) -> np.ndarray:
+    if value is None:
+        raise DataError("no signal is given; give a file's path, an array, or points=… and values=…")
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} cannot be made an array: {error}") from error

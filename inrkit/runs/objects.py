@@ -1,0 +1,91 @@
+"""Plug-ins given in Python: a name, a class, an instance, a module, as the slots of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from inrkit.config import Choice, Config
+from inrkit.config.schema import SLOTS
+from inrkit.errors import ConfigError
+from inrkit.networks import Network, given
+from inrkit.plugins.choice import Chosen
+from inrkit.signals.transforms import ValueTransform
+from inrkit.training.optimizers import given as given_optimizers
+
+
+def slot_of(slot: str, value: Any) -> Any:
+    """A config's slot for what a user gave in Python.
+
+    Args:
+        slot: "selector", "network", …
+        value: a name; a mapping with a name and options, or options alone; a plug-in's class, such a class called with
+            options by name (`Evos(ratio=0.2)`), or an instance of it. For a network also any nn.Module, or a class of
+            them that takes no arguments; for an optimizer a class of torch's, or what makes one of parameters; for a
+            transform one with its constants (`MinMax(0, 255)`).
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    registry = SLOTS[slot].registry
+    if isinstance(value, str | Mapping) or value is None:
+        return value
+    if isinstance(value, Chosen) and registry.accepts(value.plugin):
+        return {"name": registry.name_of(value.plugin), **value.options}
+    if isinstance(value, type) and registry.accepts(value):
+        return {"name": registry.name_of(value)}
+    if registry.accepts(type(value)) and not isinstance(value, Network | ValueTransform):
+        return {"name": registry.name_of(type(value)), **dataclasses.asdict(value.options)}
+    if slot == "network" and _is_module(value):
+        return given.named(value if isinstance(value, nn.Module) else value())
+    if slot == "transform" and isinstance(value, ValueTransform):
+        return {"name": registry.name_of(type(value))}
+    if slot == "optimizer" and callable(value):
+        return given_optimizers.named(value)
+    raise ConfigError(
+        f"{slot} is {value!r:.80}; give a name ({', '.join(registry.names()[:3])}, …), a class or an instance of one"
+    )
+
+
+def with_objects(config: Config, options: Mapping[str, Any]) -> Config:
+    """The config with the objects themselves where its slots only name them.
+
+    Args:
+        config: made of the `slot_of` of the options, among others.
+        options: what a user gave, by slot.
+    """
+    choices = dict(config.choices)
+    network, optimizer, transform = (options.get(slot) for slot in ("network", "optimizer", "transform"))
+    if network is not None and config.network.plugin is given.Given:
+        module = network if isinstance(network, nn.Module) else network()
+        choices["network"] = dataclasses.replace(config.network, plugin=given.Given.holding(module))
+    if optimizer is not None and config.optimizer.plugin is given_optimizers.Given:
+        choices["optimizer"] = dataclasses.replace(config.optimizer, plugin=given_optimizers.Given.holding(optimizer))
+    if isinstance(transform, ValueTransform):
+        choices["transform"] = Choice(config.transform.name, _Fitted(transform), config.transform.options)
+    return dataclasses.replace(config, choices=choices)
+
+
+def _is_module(value: Any) -> bool:
+    """Whether it is a module, or a class of them, that no registry knows."""
+    if isinstance(value, nn.Module):
+        return True
+    return isinstance(value, type) and issubclass(value, nn.Module) and not issubclass(value, Network)
+
+
+class _Fitted:
+    """Stands for a transform's class: fitting it gives the transform that there is.
+
+    Args:
+        transform: from stored values to the network's range.
+    """
+
+    def __init__(self, transform: ValueTransform) -> None:
+        self.transform = transform
+
+    def fit(self, options: Any, values: Any) -> ValueTransform:
+        """The transform, whatever the values are."""
+        return self.transform

@@ -1,0 +1,97 @@
+"""A training whose loop is the user's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrkit.config import Config
+from inrkit.device import choose_device, choose_precision
+from inrkit.evaluation.evaluate import evaluate
+from inrkit.runs.build import as_signal, build, field_of, read_signal
+from inrkit.runs.field import Field
+from inrkit.selectors import Selection
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.training.loop import Trainer
+from inrkit.training.member import Listener, Member
+from inrkit.training.turn import Turn
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was taken.
+
+    Args:
+        number: t, from 1.
+        member: what trains: `member.network`, `member.optimizer`, `member.selector`, `member.seconds`, …
+        turn: what it selected and missed.
+    """
+
+    number: int
+    member: Member
+    turn: Turn
+
+    @property
+    def loss(self) -> float:
+        """Mean squared error of the selected coordinates, in the network's range squared, from before the update."""
+        return float(self.turn.errors.squared.mean())
+
+    @property
+    def selection(self) -> Selection:
+        """The coordinates that it trained on."""
+        return self.turn.selection
+
+    def __repr__(self) -> str:
+        return f"Step({self.number} of {self.turn.progress.steps}, loss {self.loss:.3g})"
+
+
+class Training:
+    """The training of a fit, to be iterated over: a `Step` each.
+
+    Leave the loop when you like, and go on by another; or end it by `stop`.
+
+    Args:
+        config: of the fit.
+        dataset: the signal; the config's file, if not given.
+        listeners: who hears of it.
+    """
+
+    def __init__(
+        self, config: Config, dataset: CoordinateDataset | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
+        device = choose_device(config.general.device)
+        self.config = config
+        signal = read_signal(config) if dataset is None else as_signal(config, dataset)
+        self.member = build(config, signal, device, choose_precision(config.train.precision, device))
+        self.member.listeners = list(listeners)
+
+    def __repr__(self) -> str:
+        return f"Training({self.config.network.name}, step {self.member.step} of {self.member.steps})"
+
+    def __len__(self) -> int:
+        """Steps that are left, where steps are counted."""
+        return max(0, self.member.steps - self.member.step)
+
+    def __iter__(self) -> Iterator[Step]:
+        for (turn,) in Trainer([self.member]):
+            yield Step(self.member.step, self.member, turn)
+
+    def stop(self) -> None:
+        """Make the present step the last one of the loop."""
+        self.member.stop()
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics at this moment, by name."""
+        member = self.member
+        return evaluate(member.network, member.signal, member.metrics, member.chunk, member.evaluate_most)
+
+    @property
+    def field(self) -> Field:
+        """The field at this moment: a copy, which further steps leave as it is."""
+        return field_of(self.config, copy.deepcopy(self.member.network), self.member.signal)
+
+    def save(self, path: str | Path) -> None:
+        """Write the field at this moment to a safetensors file, for `inrkit.load`."""
+        self.field.save(path)

@@ -1,0 +1,53 @@
+"""An optimizer that a user chose in Python: a class of torch's, or what makes one of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from inrkit.errors import ConfigError
+from inrkit.plugins.options import option
+from inrkit.training.optimizers.factories import OptimizerFactory
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass
+class GivenOptions:
+    maker: str = option("")
+    """What it was: the name of a class or a function."""
+
+
+class Given(OptimizerFactory):
+    """A maker given in Python, which no config can hold: its learning rate is the one before the schedule's factor."""
+
+    Options = GivenOptions
+    held: ClassVar[tuple[MakeOptimizer, ...]] = ()
+    """The maker; in a tuple, or a function would become a method."""
+
+    @classmethod
+    def make(cls, options: GivenOptions, network: nn.Module) -> torch.optim.Optimizer:
+        if not cls.held:
+            raise ConfigError(
+                f"the optimizer was a Python object ({options.maker or 'a class'}), which no file holds; give it "
+                "again, as in inrkit.fit(…, optimizer=torch.optim.Adam)"
+            )
+        optimizer = cls.held[0](network.parameters())
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(f"optimizer {options.maker} makes {type(optimizer).__name__}, not a torch optimizer")
+        return optimizer
+
+    @classmethod
+    def holding(cls, maker: MakeOptimizer) -> type[Given]:
+        """The optimizer that `maker` makes of a network's parameters."""
+        return type("Given", (cls,), {"held": (maker,), "__doc__": cls.__doc__})
+
+
+def named(maker: Any) -> dict[str, Any]:
+    """The slot of a config that stands for a maker given in Python."""
+    name = getattr(maker, "__qualname__", None) or type(maker).__qualname__
+    return {"name": f"{Given.__module__}:{Given.__qualname__}", "maker": name}
