@@ -1,4 +1,4 @@
-"""The commands as a user meets them, on real files: in this process, or in one of their own where that is promised."""
+"""The commands as a user meets them: in this process, and where that is the promise in one of its own."""
 
 import contextlib
 import io

@@ -1,10 +1,12 @@
+import dataclasses
+
 import pytest
 import yaml
 
 from inrkit import ConfigError
-from inrkit.config import commented_yaml, compose, parse_overrides, presets, read_yaml, resolve
+from inrkit.config import commented_yaml, compose, parse_overrides, presets, read_preset, read_yaml, resolve
 from inrkit.config.schema import KINDS
-from inrkit.plugins.options import docstrings, field_names
+from inrkit.plugins.options import docstrings, field_names, option, parse
 
 PHOTO = {"data": {"path": "photo.png"}}
 
@@ -198,3 +200,44 @@ def test_a_file_name_is_taken_as_it_is(path):
 def test_a_key_without_its_section_is_told_where_it_belongs(key, place):
     with pytest.raises(ConfigError, match=f"{key} is not an option; did you mean '{place}'"):
         resolved(f"{key}=3")
+
+
+@dataclasses.dataclass
+class Typed:
+    whole: int = option(3)
+    number: float = option(3.0)
+    flag: bool = option(False)
+    text: str = option("")
+    many: list = option([])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_that_python_finds_equal_keep_their_types(order):
+    cases = [
+        ("whole", 1, 1),
+        ("whole", True, None),
+        ("whole", 1.0, None),
+        ("number", 1, 1.0),
+        ("number", True, None),
+        ("flag", 1, True),
+        ("flag", True, True),
+        ("flag", 1.0, None),
+        ("text", 1, "1"),
+        ("text", True, "True"),
+        ("text", 1.0, "1.0"),
+    ]
+    for key, given, right in cases[::order]:
+        instance, errors = parse(Typed, {key: given}, "")
+        found = None if instance is None else getattr(instance, key)
+        assert (type(found), found) == (type(right), right)
+        assert (len(errors) == 1) == (right is None)
+
+
+def test_what_was_read_once_is_not_changed_by_who_got_it_first():
+    first = parse(Typed, {"many": [1]}, "")[0]
+    first.many.append(2)
+    assert parse(Typed, {"many": [1]}, "")[0].many == [1]
+    assert parse(Typed, {}, "")[0].many == []
+    for name in presets():
+        read_preset(name)["network"]["name"] = "other"
+        assert read_preset(name)["network"]["name"] != "other"
