@@ -1,0 +1,51 @@
+"""What a picture's file says: pixels, and what a file written of them should say again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+LOGGERS = ("PIL", "tifffile")
+"""Loggers that decoding a picture must not let speak."""
+
+TIFF = (".tif", ".tiff")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+ORIENTATION = 0x0112
+# What the tag says of how to turn the stored pixels upright (EXIF 2.32, 4.6.4 A).
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 3),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+@dataclass
+class Picture:
+    """A picture as it is read.
+
+    Args:
+        pixels: (H, W) or (H, W, C), upright, in the file's own depth.
+        known: (H, W) bool, False where the file says that it has no value; None if it says so nowhere.
+        profile: an ICC profile.
+        about: what else a file written of it should say, by a key of the room that reads and writes it; plain JSON.
+        notes: sentences that a user is told before the fit.
+    """
+
+    pixels: np.ndarray
+    known: np.ndarray | None = None
+    profile: bytes | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, …) stored pixels as the orientation tag says that they are seen."""
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda same: same)(pixels))
