@@ -20,10 +20,10 @@ from inrkit.modalities.image.colour import encoded, profile_of
 from inrkit.modalities.image.georeference import ground_affine
 from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import write_hdr
-from inrkit.modalities.image.picture import LOGGERS, TIFF, Picture
+from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, joined, straight
 from inrkit.modalities.image.tiff import GEO, SPACING, one_picture, write_tiff
-from inrkit.modalities.image.unknown import dataset_of, described, filled, finite, joined, mask_of
 from inrkit.modalities.image.writing import MODES, write_picture
+from inrkit.modalities.known import known_of, packed, partly_known, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
@@ -44,8 +44,8 @@ class ImageOptions:
     longest: int = option(0, at_least=0)
     """Pixels of the longer side to which a larger picture is reduced (Lanczos) as it is read; 0 leaves it."""
     mask: str = option("")
-    """A picture or .npy of the same height and width, bright (above half of its brightest) where the picture is known;
-    elsewhere it is not trained on, and the field fills it in."""
+    """A picture or .npy of the same height and width, dark (below half of its brightest) where the picture is not
+    known: there it is not trained on, and the field fills it in."""
     alpha: str = option("channel", choices=("channel", "mask"))
     """What transparency is: a `channel` like the others, or a `mask`: what is wholly transparent is not known, and
     there is no channel of it."""
@@ -91,30 +91,28 @@ class Image(Modality):
         squeezed = values.ndim == 2
         values = values[:, :, None] if squeezed else values
         shape = values.shape[:2]
-        known = self._known(path, picture, values)
-        transparent = self.options.alpha == "mask" and values.shape[2] in (2, 4) and values.dtype.kind != "c"
-        if transparent:
-            values = values[:, :, :-1]
         metadata: dict[str, Any] = {"suffix": path.suffix.lower(), "shape": list(shape), **picture.about}
         notes = list(picture.notes)
+        opaque = None
         if values.dtype.kind == "c":
             values = _parts(values)
             metadata["complex"] = True
             notes.append("values are complex: the real and the imaginary part are channels")
-        if known is not None:
-            values = filled(values, known)
+        elif self.options.alpha == "mask" and values.shape[2] in (2, 4):
+            opaque = values[:, :, -1] > 0
+            values = (straight(values) if ALPHA in metadata else values)[:, :, :-1]
+        known = known_of(values, joined(picture.known, opaque, self._mask(shape)))
+        if known is not None and not known.any():
+            raise DataError(f"{path}: no value is known; check for NaN, no data, transparency and modality.mask")
         if 0 < self.options.longest < max(shape):
             values, known = _reduced(values, known, self.options.longest)
         metadata |= {"squeezed": squeezed, "channels": values.shape[2], "notes": notes}
         if known is not None:
-            metadata["unknown"] = described(known)
-            count = metadata["unknown"]["count"]
-            notes.append(
-                f"{count:,} pixels ({count / known.size:.1%}) are not known; they are not trained on, and filled in"
-            )
+            metadata["known"] = packed(known)
+            notes.append(f"{share_unknown(known)} of the pixels are not known; the field fills them in")
         if picture.profile is not None:
             metadata["icc"] = encoded(picture.profile)
-        dataset = dataset_of(
+        dataset = partly_known(
             values,
             known,
             affine=_affine(metadata, values.shape[:2], notes),
@@ -130,20 +128,23 @@ class Image(Modality):
             )
         return dataset
 
-    def _known(self, path: Path, picture: Picture, values: np.ndarray) -> np.ndarray | None:
-        """(H, W) bool, where a picture's (H, W, C) values are known; None where they are everywhere."""
-        opaque = mask = None
-        if self.options.alpha == "mask" and values.shape[2] in (2, 4) and values.dtype.kind != "c":
-            opaque = values[:, :, -1] > 0
-        if self.options.mask:
-            given = Path(self.options.mask)
-            if not given.is_file():
-                raise DataError(f"mask {given} does not exist; check modality.mask")
-            mask = mask_of(given, files.read_picture(given).pixels, values.shape[:2])
-        known = joined(picture.known, finite(values), opaque, mask)
-        if known is not None and not known.any():
-            raise DataError(f"{path} has no pixel that is known; check its nodata, its alpha and modality.mask")
-        return known
+    def _mask(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """(H, W) bool, where the mask says that a picture of `shape` is known; None if there is no mask."""
+        if not self.options.mask:
+            return None
+        path = Path(self.options.mask)
+        if not path.is_file():
+            raise DataError(f"mask {path} does not exist; check modality.mask")
+        pixels = files.read_picture(path).pixels
+        if pixels.ndim == 3:
+            pixels = pixels[:, :, : pixels.shape[2] - (pixels.shape[2] in (2, 4))].mean(axis=2)
+        if pixels.shape != shape:
+            raise DataError(
+                f"mask {path} has shape {pixels.shape}, and the picture {shape}; "
+                "give one of the picture's height and width"
+            )
+        levels = np.nan_to_num(pixels.astype(np.float64))
+        return levels > levels.max() / 2
 
     def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
         suffix = path.suffix.lower()
@@ -247,6 +248,8 @@ def _whole(values: np.ndarray) -> np.ndarray:
 
 def _reduced(values: np.ndarray, known: np.ndarray | None, longest: int) -> tuple[np.ndarray, np.ndarray | None]:
     """(H, W, C) values, and where they are known, at the size at which the longer side has `longest`."""
+    if known is not None:
+        values = np.where(known[:, :, None], values, values[known].mean(axis=0)).astype(values.dtype)
     height, width = values.shape[:2]
     scale = longest / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -256,7 +259,7 @@ def _reduced(values: np.ndarray, known: np.ndarray | None, longest: int) -> tupl
         reduced = np.rint(reduced).clip(low, high)
     if known is not None:
         # Known is what nothing else than known pixels went into.
-        known = joined(np.abs(_resized(known.astype(np.float32), size) - 1) < 1e-4)
+        known = np.abs(_resized(known.astype(np.float32), size) - 1) < 1e-4
     return reduced.astype(values.dtype), known
 
 

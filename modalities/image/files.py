@@ -61,6 +61,8 @@ def _read_encoded(path: Path) -> Picture:
             else:
                 opened.load()
                 picture = _plain(opened)
+                if opened.format == "PPM" and picture.pixels.dtype == np.int32:
+                    picture.pixels = picture.pixels.astype(np.uint16)  # Pillow's room for 16 bits
             picture.pixels = upright(picture.pixels, _orientation(opened))  # loading a TIFF has turned it
             if tiff:
                 add_facts(path, picture, stored_of(opened))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.image.picture import Picture, upright
+from inrkit.modalities.image.picture import ALPHA, Picture, upright
 from inrkit.signals.decoding import decoding
 
 SUFFIXES = (".exr", ".hdr")
@@ -67,7 +67,10 @@ def read_hdr(path: Path) -> Picture:
     if exposure != 1:
         notes.append(f"its values stay as they are stored; divided by its EXPOSURE, {exposure:g}, they are radiance")
     pixels = upright(pixels, spec.get_int_attribute("Orientation", 1))
-    return Picture(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, about={_KEY: about}, notes=notes)
+    premultiplied = {ALPHA: True} if chosen[-1] == "A" and len(chosen) > 1 else {}
+    return Picture(
+        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, about={_KEY: about, **premultiplied}, notes=notes
+    )
 
 
 def decoded(library: Any, path: Path) -> tuple[np.ndarray, Any, int]:

@@ -14,6 +14,9 @@ LOGGERS = ("PIL", "tifffile")
 TIFF = (".tif", ".tiff")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+ALPHA = "premultiplied"
+"""Key in what a picture is about: its colours are multiplied with its alpha, the last channel."""
+
 ORIENTATION = 0x0112
 # What the tag says of how to turn the stored pixels upright (EXIF 2.32, 4.6.4 A).
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -49,3 +52,19 @@ class Picture:
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W, …) stored pixels as the orientation tag says that they are seen."""
     return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda same: same)(pixels))
+
+
+def joined(*masks: np.ndarray | None) -> np.ndarray | None:
+    """Where all of several masks know a value; None if there are none."""
+    given = [mask for mask in masks if mask is not None]
+    return np.logical_and.reduce(given) if given else None
+
+
+def straight(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) pixels whose colours were multiplied with alpha, the last channel, as they are without it."""
+    peak = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+    alpha = pixels[:, :, -1:].astype(np.float64) / peak
+    colours = np.divide(pixels[:, :, :-1], alpha, out=np.zeros(pixels[:, :, :-1].shape), where=alpha > 0)
+    if pixels.dtype.kind in "iu":
+        colours = np.rint(colours).clip(0, peak)
+    return np.concatenate([colours.astype(pixels.dtype), pixels[:, :, -1:]], axis=2)

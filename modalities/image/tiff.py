@@ -15,8 +15,7 @@ from PIL import TiffImagePlugin
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image.georeference import NODATA, geo_tags, rescaled, without_value
-from inrkit.modalities.image.picture import ORIENTATION, Picture, upright
-from inrkit.modalities.image.unknown import joined
+from inrkit.modalities.image.picture import ALPHA, ORIENTATION, Picture, joined, straight, upright
 
 _CODED_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("PALETTE", "YCBCR", "CIELAB", "ICCLAB", "ITULAB"))
 _MASK_PAGE = 4
@@ -67,7 +66,12 @@ def read_tiff(path: Path) -> Picture:
         peak = np.iinfo(pixels.dtype).max
         ink = pixels[:, :, :4].astype(np.float64) / peak
         pixels = np.rint((1 - ink[:, :, :3]) * (1 - ink[:, :, 3:]) * peak).astype(pixels.dtype)
+    premultiplied = pixels.ndim == 3 and page.extrasamples[-1:] == (tifffile.EXTRASAMPLE.ASSOCALPHA,)
+    if premultiplied and pixels.dtype.kind == "u":
+        pixels = straight(pixels)
     picture = Picture(upright(pixels, page.tags.valueof(ORIENTATION, 1)), profile=page.iccprofile)
+    if premultiplied and pixels.dtype.kind == "f":
+        picture.about[ALPHA] = True
     add_facts(path, picture, upright(stored, page.tags.valueof(ORIENTATION, 1)))
     return picture
 
@@ -127,12 +131,13 @@ def write_tiff(path: Path, values: np.ndarray, profile: bytes | None, metadata: 
         return
     colours = 3 if channels in (3, 4) and values.dtype.kind != "c" else 1
     alpha = channels - colours == 1 and values.dtype.kind != "c"
+    kind = "assocalpha" if metadata.get(ALPHA) else "unassalpha"
     tifffile.imwrite(
         path,
         values,
         photometric="rgb" if colours == 3 else "minisblack",
         planarconfig="contig",
-        extrasamples=["unassalpha" if alpha else "unspecified"] * (channels - colours),
+        extrasamples=[kind if alpha else "unspecified"] * (channels - colours),
         **options,
     )
 

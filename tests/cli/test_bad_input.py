@@ -303,7 +303,7 @@ def test_an_infinite_psnr_is_told_and_survives_a_resume(exact):
 # Arrays
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39], ids=str)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e39], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_value_that_is_no_number_is_found_and_placed(value, dtype):
     array = noise(12, 10, 3).astype(dtype)
@@ -314,7 +314,7 @@ def test_a_value_that_is_no_number_is_found_and_placed(value, dtype):
 
 
 UNUSABLE = {
-    "complex": (np.ones((4, 5), complex), "complex128"),
+    "unknown": (np.full((4, 5), np.nan), "no value is known"),
     "text": (np.array([["a", "b"]]), "<U1"),
     "bytes": (np.array([[b"a", b"b"]]), "|S1"),
     "dates": (np.zeros((4, 5), "M8[s]"), "datetime64"),
