@@ -199,7 +199,40 @@ def test_chunks_that_change_how_a_png_is_seen_travel_to_pngs(tmp_path, image, ki
     assert found.get(kind) == (content if unusual else None)
 
 
-def test_inks_with_a_profile_become_the_colours_that_it_says(tmp_path, image, monkeypatch):
+def ink_profile():
+    """A profile of inks (ICC.1:2010, 10.8) in which cyan is a neutral gray of L* = 50, and every other ink black."""
+    corners = [(128, 128, 128) if inks == (1, 0, 0, 0) else (0, 128, 128) for inks in np.ndindex(2, 2, 2, 2)]
+    corners[0] = (255, 128, 128)
+    identity = b"".join(struct.pack(">i", 65536 * (number % 4 == 0)) for number in range(9))
+    ramp = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + ramp * 4 + bytes(np.array(corners).ravel().tolist())
+    lut += ramp * 3
+    lut += b"\0" * (-len(lut) % 4)
+    head = struct.pack(">I4sI4s4s4s", 0, b"none", 0x02100000, b"prtr", b"CMYK", b"Lab ")
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    head += b"".join(struct.pack(">i", round(number * 65536)) for number in (0.9642, 1, 0.8249))
+    tags = {b"A2B0": lut, b"wtpt": b"XYZ \0\0\0\0" + head[-12:]}
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 6) + b"Inks!\0" + b"\0" * 78
+    table, body = b"", b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(content))
+        body += content + b"\0" * (-len(content) % 4)
+    profile = head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+def test_inks_become_the_colours_that_their_profile_says(tmp_path, image):
+    inks = np.zeros((2, 16, 16, 4), np.uint8)
+    inks[1, :, :, 0] = 255
+    Pillow.fromarray(inks.reshape(32, 16, 4), "CMYK").save(tmp_path / "in.tif", icc_profile=ink_profile())
+    dataset = image.read(tmp_path / "in.tif")
+    # L* = 50 is a luminance of 0.1842, which sRGB encodes as 119.
+    np.testing.assert_allclose(values_of(dataset)[[8, 24], 8], [[255, 255, 255], [119, 119, 119]], atol=3)
+    assert "icc" not in dataset.metadata
+    assert "by its colour profile" in notes(dataset)
+
+
+def test_inks_with_a_profile_of_something_else_become_colours_without_it(tmp_path, image):
     inks = Pillow.fromarray(PHOTO).convert("CMYK")
     inks.save(tmp_path / "plain.jpg", quality=95)
     inks.save(tmp_path / "profiled.jpg", quality=95, icc_profile=ADOBE)  # of RGB: of no use for inks
