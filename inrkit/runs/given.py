@@ -14,6 +14,9 @@ from inrkit.signals.scattered import scattered
 _CHANNELS = 4
 """Most channels that the last axis of a picture or a video is taken for."""
 
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
+"""Modes of PIL images whose numbers are brightnesses."""
+
 
 def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[CoordinateDataset | np.ndarray, str]:
     """What a user gave as a signal, and the modality that it is taken for.
@@ -51,6 +54,8 @@ def _array(value: Any, what: str) -> np.ndarray:
         raise DataError("no signal is given; give a file's path, an array, or points=… and values=…")
     if isinstance(value, Tensor):
         return value.detach().cpu().numpy()
+    if type(value).__module__.startswith("PIL.") and value.mode not in _PLAIN_MODES:
+        value = value.convert("RGBA" if value.has_transparency_data else "RGB")  # numbers of a palette say nothing
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:

@@ -20,7 +20,7 @@ from inrkit.modalities.image.colour import encoded, profile_of
 from inrkit.modalities.image.georeference import ground_affine
 from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import write_hdr
-from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, joined, straight
+from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, Picture, joined, straight
 from inrkit.modalities.image.tiff import GEO, SPACING, one_picture, write_tiff
 from inrkit.modalities.image.writing import MODES, write_picture
 from inrkit.modalities.known import known_of, packed, partly_known, share_unknown
@@ -78,11 +78,17 @@ class Image(Modality):
         return True
 
     def read(self, path: Path) -> CoordinateDataset:
-        picture = files.read_picture(path)
+        return self._dataset(files.read_picture(path), str(path), path.suffix.lower())
+
+    def from_array(self, values: np.ndarray) -> CoordinateDataset:
+        return self._dataset(Picture(values), "the array", ".npy")
+
+    def _dataset(self, picture: Picture, path: str, suffix: str) -> CoordinateDataset:
+        """A picture as a dataset; errors name it `path`."""
         values = picture.pixels
         if values.size == 0:
             raise DataError(f"{path} has shape {values.shape}, so no pixels; check how it was written")
-        array = path.suffix.lower() == ".npy"
+        array = suffix == ".npy"
         if values.ndim not in (2, 3) or (array and values.ndim == 3 and values.shape[2] > _MOST_CHANNELS):
             raise DataError(
                 f"{path} has shape {values.shape}; an image is (height, width) or (height, width, channels) "
@@ -91,7 +97,7 @@ class Image(Modality):
         squeezed = values.ndim == 2
         values = values[:, :, None] if squeezed else values
         shape = values.shape[:2]
-        metadata: dict[str, Any] = {"suffix": path.suffix.lower(), "shape": list(shape), **picture.about}
+        metadata: dict[str, Any] = {"suffix": suffix, "shape": list(shape), **picture.about}
         notes = list(picture.notes)
         opaque = None
         if values.dtype.kind == "c":
