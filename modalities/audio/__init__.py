@@ -1,0 +1,84 @@
+"""Audio: everything that libsndfile reads, in the file's own sample precision.
+
+Time is the only axis and the channels are the values; coordinates map to seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrkit.modalities.audio.files import read_sound, write_sound
+from inrkit.plugins.options import option
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import cell_affine
+from inrkit.signals.modality import MODALITIES, Modality
+
+
+@dataclass
+class AudioOptions:
+    offset: float = option(0.0, at_least=0)
+    """Seconds to leave out at the start."""
+    duration: float | None = option(None, above=0)
+    """Seconds to read from there; null reads to the end."""
+
+
+@MODALITIES.register("audio")
+class Audio(Modality):
+    """Sound on a 1-D lattice: (T, C) samples."""
+
+    Options = AudioOptions
+    operator = "laplacian"
+    metrics = ("psnr", "snr", "si_sdr", "lsd")
+    sample_suffix = ".wav"
+
+    def read(self, path: Path) -> CoordinateDataset:
+        sound = read_sound(path, self.options.offset, self.options.duration)
+        count = len(sound.values)
+        affine = cell_affine((count,)) / sound.rate
+        affine[0, -1] += sound.first / sound.rate
+        return CoordinateDataset(
+            sound.values,
+            affine=affine,
+            metadata={"rate": sound.rate, "samples": count, "format": sound.format, "subtype": sound.subtype},
+        )
+
+    def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
+        """Write (T, C) samples over the extent that was read, at the rate that follows from their number.
+
+        The rate is rounded to whole samples a second. Integers keep their bits where the format has them, and
+        become 24 bits in FLAC at most; samples beyond full scale saturate, except in a float format, which has no
+        such limit.
+        """
+        rate = max(1, round(metadata["rate"] * len(values) / metadata["samples"]))
+        write_sound(path, values, rate, metadata["subtype"])
+
+    def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
+        if metadata["format"] == "FLAC":
+            return ".flac"
+        return ".aiff" if metadata["format"] == "AIFF" else ".wav"
+
+    def sample(self, path: Path) -> None:
+        melody = sample_melody()
+        self.write(path, melody, {"rate": SAMPLE_RATE, "samples": len(melody), "subtype": "PCM_16"})
+
+
+SAMPLE_RATE = 8000
+"""Samples a second of `sample_melody`."""
+
+
+def sample_melody() -> np.ndarray:
+    """A second of a plucked string, six notes (Karplus and Strong 1983): (8000, 1) int16, always the same."""
+    random = np.random.default_rng(7)
+    sound = np.zeros(SAMPLE_RATE)
+    for beat, frequency in enumerate((220.0, 277.2, 329.6, 440.0, 329.6, 277.2)):
+        start = beat * SAMPLE_RATE // 6
+        string = random.uniform(-1, 1, round(SAMPLE_RATE / frequency))
+        for index in range(start, len(sound)):
+            place = (index - start) % len(string)
+            sound[index] += string[place]
+            string[place] = 0.498 * (string[place] + string[(place + 1) % len(string)])
+    return np.rint(sound / np.abs(sound).max() * 0.8 * 32767).astype(np.int16)[:, None]
