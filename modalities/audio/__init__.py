@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inrkit.modalities.audio.files import read_sound, write_sound
+from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import cell_affine
@@ -24,6 +25,8 @@ class AudioOptions:
     """Seconds to leave out at the start."""
     duration: float | None = option(None, above=0)
     """Seconds to read from there; null reads to the end."""
+    mask: str = option("")
+    """A .npy of as many numbers as the file has samples, 0 where they are not known: those are not trained on."""
 
 
 @MODALITIES.register("audio")
@@ -40,10 +43,26 @@ class Audio(Modality):
         count = len(sound.values)
         affine = cell_affine((count,)) / sound.rate
         affine[0, -1] += sound.first / sound.rate
-        return CoordinateDataset(
+        mask = None
+        if self.options.mask:
+            mask = as_mask(Path(self.options.mask), read_mask(Path(self.options.mask)), (sound.total,))
+            mask = mask[sound.first : sound.first + count] if len(mask) > 1 else mask
+        known = known_of(sound.values, mask)
+        notes = []
+        if known is not None:
+            notes = [f"{share_unknown(known)} of the samples are not known; the field fills them in"]
+        return partly_known(
             sound.values,
+            known,
             affine=affine,
-            metadata={"rate": sound.rate, "samples": count, "format": sound.format, "subtype": sound.subtype},
+            metadata={
+                "rate": sound.rate,
+                "samples": count,
+                "format": sound.format,
+                "subtype": sound.subtype,
+                "speakers": sound.speakers,
+                "notes": notes,
+            },
         )
 
     def write(self, path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
@@ -54,7 +73,7 @@ class Audio(Modality):
         such limit.
         """
         rate = max(1, round(metadata["rate"] * len(values) / metadata["samples"]))
-        write_sound(path, values, rate, metadata["subtype"])
+        write_sound(path, values, rate, metadata["subtype"], metadata.get("speakers", 0))
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         if metadata["format"] == "FLAC":

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from inrkit.errors import ConfigError, DataError
+from inrkit.modalities.audio.riff import Riff, never_filled_in, read_riff, speakers_at
 
 _BLOCK = 1 << 16
 """Samples that are decoded or encoded at a time; libsndfile overflows its stack on long blocks of Vorbis."""
@@ -34,7 +36,6 @@ _STORED: dict[str, type[np.generic]] = {
     "DOUBLE": np.float64,
 }
 _LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
-_MAPPED = ("PCM_16", "PCM_32", "FLOAT", "DOUBLE")
 
 # Suffix: libsndfile's format, and its subtype for 8, 16, 24 and 32 bits, float32 and float64.
 _WRITTEN: dict[str, tuple[str, tuple[str, str, str, str, str, str]]] = {
@@ -49,23 +50,51 @@ _LARGEST_WAV = (1 << 32) - (1 << 16)
 """Bytes of samples above which a WAV is written as RF64, whose lengths have 64 bits."""
 
 
+_LARGEST_COUNT = 1 << 62
+"""Samples of a file that does not say how many it has, in libsndfile's words, or more."""
+
+# The order in which a codec has the speakers, as places in it of those of a WAV; by the number of channels.
+_VORBIS_ORDER = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+_ALAC_ORDER = {
+    3: (1, 2, 0),
+    4: (1, 2, 0, 3),
+    5: (1, 2, 0, 3, 4),
+    6: (1, 2, 0, 5, 3, 4),
+    7: (1, 2, 0, 6, 5, 3, 4),
+    8: (3, 4, 0, 7, 5, 6, 1, 2),
+}
+# Bit masks of the speakers that a number of channels stands for where a format fixes them.
+_SPEAKERS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+_ALAC_SPEAKERS = {**_SPEAKERS, 4: 0x107, 8: 0xFF}
+
+
 @dataclass
 class Sound:
     """Samples of a file, and what the file says of them.
 
     Args:
-        values: (T, C) samples.
+        values: (T, C) samples, of more than two channels in the order of a WAV.
         rate: samples a second.
         first: place in the file of the first of them.
+        total: samples that the file has.
         format: libsndfile's name of the container.
         subtype: its name of how a sample is stored.
+        speakers: bit mask of the speakers that the channels are for, as WAV has it; 0 if the file does not say.
     """
 
     values: np.ndarray
     rate: int
     first: int
+    total: int
     format: str
     subtype: str
+    speakers: int
 
 
 def read_sound(path: Path, offset: float, duration: float | None) -> Sound:
@@ -74,24 +103,37 @@ def read_sound(path: Path, offset: float, duration: float | None) -> Sound:
     Raises:
         DataError: the file is damaged or no audio, or has no samples there.
     """
-    with path.open("rb"):
-        pass  # the system's own word where there is no file or no permission
-    with _decoding(path), soundfile.SoundFile(path) as file:
+    riff = read_riff(path)
+    if riff is not None and riff.truncated:
+        raise _truncated(path, riff.promised, riff.present)
+    with _decoding(path), contextlib.ExitStack() as opened:
+        source: Any = path
+        if riff is not None and riff.promised is None:
+            source = opened.enter_context(riff.filled_in(path))
+        file = opened.enter_context(soundfile.SoundFile(source))
         _check_whole(path, file)
-        first, count = _span(path, file, offset, duration)
-        values = _mapped(path, file)
+        values = None if riff is None else _mapped(path, file, riff)
+        if values is None and not _length_is_said(path, file):
+            values = _decoded_to_the_end(path, file)
+        total = file.frames if values is None else len(values)
+        first, count = _span(path, total, file.samplerate, offset, duration)
         values = _decoded(path, file, first, count) if values is None else values[first : first + count]
-        return Sound(values, file.samplerate, first, file.format, file.subtype)
+        order, speakers = _speakers_of(file)
+        if order is not None:
+            values = values[:, order]
+        speakers = speakers if riff is None else riff.speakers
+        return Sound(values, file.samplerate, first, total, file.format, file.subtype, speakers)
 
 
-def write_sound(path: Path, values: np.ndarray, rate: int, stored: str) -> None:
+def write_sound(path: Path, values: np.ndarray, rate: int, stored: str, speakers: int = 0) -> None:
     """Write (T, C) samples in the format that the path's suffix names.
 
     Args:
         path: to write to.
-        values: integers to full scale, or real numbers.
+        values: integers to full scale, or real numbers; of more than two channels in the order of a WAV.
         rate: samples a second.
         stored: subtype of the file that the values are from, which tells 24 bits from 32.
+        speakers: bit mask of the speakers that the channels are for; 0 if not known.
 
     Raises:
         ConfigError: the format is not one that is written, or cannot hold the values.
@@ -102,9 +144,20 @@ def write_sound(path: Path, values: np.ndarray, rate: int, stored: str) -> None:
         raise ConfigError(f"audio is not written {named}; choose one of: {', '.join(_WRITTEN)}")
     container, subtypes = _WRITTEN[suffix]
     subtype = subtypes[_precision(values.dtype, stored)]
-    if container == "WAV" and values.nbytes > _LARGEST_WAV:
-        container = "RF64"
     count, channels = values.shape
+    speakers = speakers if speakers.bit_count() <= channels else 0
+    if container == "WAV":
+        if values.nbytes > _LARGEST_WAV:
+            container = "RF64"
+        elif speakers and (channels > 2 or speakers != _SPEAKERS[channels]):
+            container = "WAVEX"
+    elif speakers and channels > 2:
+        fixed = _SPEAKERS.get(channels, 0) if suffix in (".flac", ".ogg") else 0
+        if _behind(speakers) != _behind(fixed):
+            raise ConfigError(f"{suffix} cannot say which {channels} speakers the sound is for; choose .wav")
+    order = None
+    if subtype == "VORBIS" and channels in _VORBIS_ORDER:
+        order = np.argsort(_VORBIS_ORDER[channels])
     try:
         file = soundfile.SoundFile(path, "w", rate, channels, subtype, format=container)
     except (soundfile.LibsndfileError, ValueError, OverflowError) as error:
@@ -115,14 +168,41 @@ def write_sound(path: Path, values: np.ndarray, rate: int, stored: str) -> None:
     try:
         with file:
             for first in range(0, count, _BLOCK):
-                file.write(_encoded(values[first : first + _BLOCK], subtype))
+                block = _encoded(values[first : first + _BLOCK], subtype)
+                file.write(block if order is None else block[:, order])
     except (soundfile.LibsndfileError, AssertionError) as error:  # both are how a full disk shows
         raise OSError(f"libsndfile stopped: {_reason(error)}") from error
+    place = speakers_at(path) if container in ("WAVEX", "RF64") else None
+    if place is not None:
+        with path.open("r+b") as written:
+            written.seek(place)
+            written.write(struct.pack("<I", speakers))
 
 
-def _span(path: Path, file: soundfile.SoundFile, offset: float, duration: float | None) -> tuple[int, int]:
+def _speakers_of(file: soundfile.SoundFile) -> tuple[tuple[int, ...] | None, int]:
+    """How to bring the channels into the order of a WAV, if they are not, and the speakers that they are then for."""
+    if file.subtype in ("VORBIS", "OPUS"):
+        return _VORBIS_ORDER.get(file.channels), _SPEAKERS.get(file.channels, 0)
+    if file.subtype.startswith("ALAC"):
+        return _ALAC_ORDER.get(file.channels), _ALAC_SPEAKERS.get(file.channels, 0)
+    return None, _SPEAKERS.get(file.channels, 0) if file.format == "FLAC" else 0
+
+
+def _behind(speakers: int) -> int:
+    """Speakers with those at the side taken for those at the back, where there is but one pair of them."""
+    side, back = 0x600, 0x30
+    return speakers ^ side ^ back if speakers & side and not speakers & back else speakers
+
+
+def _truncated(path: Path, promised: int, found: int) -> DataError:
+    return DataError(
+        f"{path} is truncated: its header promises {promised} bytes of samples and {found} are there; "
+        "check that it was copied whole"
+    )
+
+
+def _span(path: Path, frames: int, rate: int, offset: float, duration: float | None) -> tuple[int, int]:
     """First sample and number of samples that are asked for."""
-    rate, frames = file.samplerate, file.frames
     if frames < 1 or rate < 1:
         raise DataError(f"{path} holds {frames} samples at {rate} a second; check how it was written")
     first = round(offset * rate)
@@ -177,33 +257,65 @@ def _reason(error: Exception) -> str:
 
 
 def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """libsndfile shortens a WAV, AIFF or Ogg whose end is missing, and only its log tells."""
-    for said, found in re.findall(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
-        # A program that writes to a pipe cannot go back to fill in the length: it leaves the largest number, or 0.
-        if int(found) < int(said) < 0x7FFFFFFF - 1024:
-            raise DataError(
-                f"{path} is truncated: its header promises {said} bytes of samples and {found} are there; "
-                "check that it was copied whole"
-            )
-    if file.format == "OGG" and re.search(r"Ogg: (Junk after the last page|Last page lacks)", file.extra_info):
+    """libsndfile shortens a file whose end is missing, and only its log tells."""
+    for said, found in re.findall(
+        r"^ *(?:SSND|BODY|riff|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
+    ):
+        if int(found) < int(said) and not never_filled_in(int(said)):
+            raise _truncated(path, int(said), int(found))
+    if file.format == "OGG" and not _ends_with_a_page(path):
         raise DataError(f"{path} is truncated: its last page is cut off or missing; check that it was copied whole")
 
 
-def _mapped(path: Path, file: soundfile.SoundFile) -> np.ndarray | None:
-    """(T, C) samples of a WAV as a memory map; None where the samples are not stored as they are used."""
-    if file.format not in ("WAV", "WAVEX", "RF64") or file.subtype not in _MAPPED:
-        return None
-    from scipy.io import wavfile
+_LONGEST_PAGE = 27 + 255 + 255 * 255
+"""Bytes of a page of Ogg (RFC 3533)."""
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            _, values = wavfile.read(path, mmap=True)
-    except Exception:  # a variant that SciPy does not know; libsndfile does
+
+def _ends_with_a_page(path: Path) -> bool:
+    """Whether an Ogg's last page is there to its end, and says that it is the last."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2 * _LONGEST_PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return bool(segments) and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(segments)
+
+
+def _mapped(path: Path, file: soundfile.SoundFile, riff: Riff) -> np.ndarray | None:
+    """(T, C) samples of a WAV as a memory map; None where the samples are not stored as they are used."""
+    if riff.dtype is None or np.dtype(riff.dtype).newbyteorder("=") != _stored_type(file.subtype):
         return None
-    values = values[:, None] if values.ndim == 1 else values
-    if values.shape != (file.frames, file.channels) or values.dtype.newbyteorder("=") != _stored_type(file.subtype):
-        return None
+    # Copy-on-write: a stray write stays in memory.
+    values = np.memmap(path, riff.dtype, "c", riff.data, (file.frames, file.channels))
+    return values if values.flags.aligned and values.dtype.isnative else None
+
+
+def _length_is_said(path: Path, file: soundfile.SoundFile) -> bool:
+    """Whether the number of samples is in the file: a FLAC from a pipe has none, and an MP3 need not."""
+    if file.format == "FLAC":
+        return bool(file.frames < _LARGEST_COUNT)
+    if file.subtype not in _LOSSY[2:]:
+        return True
+    with path.open("rb") as opened:
+        head = opened.read(10)
+        if head[:3] == b"ID3":  # a tag, whose length comes in four bytes of seven bits (ID3v2, 3.1)
+            opened.seek(10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
+        else:
+            opened.seek(0)
+        first_frame = opened.read(1 << 11)
+    return any(word in first_frame for word in (b"Xing", b"Info", b"VBRI"))
+
+
+def _decoded_to_the_end(path: Path, file: soundfile.SoundFile) -> np.ndarray:
+    """(T, C) samples of a file that does not say how many it has."""
+    stored = _stored_type(file.subtype)
+    file.seekable = lambda: False  # soundfile seeks after every read, and libFLAC cannot without that number
+    blocks = []
+    while len(block := file.read(_BLOCK, dtype="int16" if stored == np.int8 else stored.name, always_2d=True)):
+        blocks.append((block >> 8).astype(np.int8) if stored == np.int8 else block)
+    values = np.concatenate(blocks) if blocks else np.empty((0, file.channels), dtype=stored)
+    if len(values) >= file.frames:  # libsndfile's guess, by the first frame's bit rate, where it stops
+        raise DataError(f"{path} does not say how long it is, and its bit rate varies; save it as .wav or .flac")
     return values
 
 

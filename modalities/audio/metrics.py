@@ -22,7 +22,7 @@ class _Energies(Metric):
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
-        self._count = 0
+        self._count = 0.0
         self._sums = torch.zeros(5, channels, dtype=torch.float64)
 
     @classmethod
@@ -32,9 +32,11 @@ class _Energies(Metric):
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         signal = target.to(torch.float64)
         error = prediction.to(torch.float64) - signal
-        terms = (signal, error, signal * signal, error * error, error * signal)
-        self._sums += torch.stack([term.sum(dim=0) for term in terms]).cpu()
-        self._count += len(target)
+        terms = torch.stack([signal, error, signal * signal, error * error, error * signal])
+        if weights is not None:
+            terms = terms * weights.to(torch.float64)[:, None]
+        self._sums += terms.sum(dim=1).cpu()
+        self._count += len(target) if weights is None else float(weights.sum(dtype=torch.float64))
 
 
 @METRICS.register("snr")
@@ -114,6 +116,7 @@ class LogSpectralDistance(Metric):
         return len(shape) == 1
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
+        prediction = _where_known(prediction, target, weights)
         self._seen += len(target)
         if self._kept is not None:
             prediction, target = torch.cat([self._kept[0], prediction]), torch.cat([self._kept[1], target])
@@ -170,6 +173,7 @@ class _SpeechMetric(Metric):
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         if self.shape[0] <= _LONGEST_SPEECH * self.rate:
+            prediction = _where_known(prediction, target, weights)
             self._slabs.append((prediction.mean(dim=-1), target.mean(dim=-1)))
 
     def compute(self) -> float | None:
@@ -230,6 +234,11 @@ class Stoi(_SpeechMetric):
                 return float(self._library.stoi(reference, degraded, self.rate))
             except (RuntimeWarning, ValueError):  # both are how it says that the signal is too short
                 return None
+
+
+def _where_known(prediction: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    """The prediction, and the signal itself where that counts for nothing: a spectrum needs all samples of a frame."""
+    return prediction if weights is None else torch.where(weights[:, None] > 0, prediction, target)
 
 
 def _decibels(signal: float, error: float) -> float:
