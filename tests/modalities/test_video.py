@@ -1,7 +1,9 @@
 """Videos: what Pillow and FFmpeg write is read as they read it, and what is written reads back."""
 
+import struct
 import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -153,6 +155,308 @@ def test_what_ffmpeg_decodes_is_read(tmp_path, suffix):
     assert dataset.affine[0, 0] == pytest.approx(0.4, rel=0.01)
 
 
+# What a player shows
+
+
+def encoded(path, frames, codec, pixels="yuv420p", stored="rgb24", times=None, rate=10, setup=None, **options):
+    """Frames by FFmpeg, `rate` a second or at `times`, in milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixels
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if setup is not None:
+            setup(stream)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=stored)
+            if times is not None:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def corners():
+    """(2, 32, 48, 3) gray with a white corner on the left and a dark blue one on the right of the top."""
+    frames = np.full((2, 32, 48, 3), 60, dtype=np.uint8)
+    frames[:, :12, :16] = 250
+    frames[:, :12, -16:] = (0, 0, 200)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ((1, 0, 0, 1, 0, 0), lambda frame: frame),
+        ((-1, 0, 0, 1, 48, 0), np.fliplr),
+        ((1, 0, 0, -1, 0, 32), np.flipud),
+        ((-1, 0, 0, -1, 48, 32), lambda frame: np.rot90(frame, 2)),
+        ((0, 1, -1, 0, 32, 0), lambda frame: np.rot90(frame, 3)),
+        ((0, -1, 1, 0, 0, 48), np.rot90),
+        ((0, 1, 1, 0, 0, 0), lambda frame: frame.swapaxes(0, 1)),
+        ((0, -1, -1, 0, 32, 48), lambda frame: np.rot90(frame.swapaxes(0, 1), 2)),
+    ],
+)
+def test_frames_are_turned_and_mirrored_as_the_file_says(tmp_path, matrix, upright):
+    path = encoded(tmp_path / "clip.mp4", corners(), "libx264", "yuv444p", crf="1")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"tkhd") + 4 + 4 + 20 + 8 + 8  # ISO 14496-12, 8.3.2
+    a, b, c, d, x, y = matrix
+    content[place : place + 36] = struct.pack(">9i", *(n << 16 for n in (a, b, 0, c, d, 0, x, y)), 1 << 30)
+    path.write_bytes(content)
+    expected = upright(corners()[0])
+    frame = stored(video().read(path))[0]
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).max() < 12
+
+
+COLOURS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (230, 200, 40)]
+WEIGHTS = {5: (0.299, 0.114), 1: (0.2126, 0.0722), 9: (0.2627, 0.0593)}  # red and blue, ITU-R BT.601, 709, 2020
+
+
+def luma_and_chroma(colour, matrix, full):
+    """(Y, Cb, Cr) of 8 bits by the definition (ITU-T H.273, 8.3)."""
+    red, blue = WEIGHTS[matrix]
+    r, g, b = (value / 255 for value in colour)
+    y = red * r + (1 - red - blue) * g + blue * b
+    cb, cr = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))
+    scaled = (255 * y, 255 * cb + 128, 255 * cr + 128) if full else (16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr)
+    return [round(value) for value in scaled]
+
+
+def bars(height, width, of):
+    return np.stack([np.tile(np.repeat([of(c)[k] for c in COLOURS], width // 4), (height, 1)) for k in range(3)])
+
+
+def seen(frame):
+    """The colour of each bar of an (H, W, 3) frame."""
+    height, width, _ = frame.shape
+    return frame[height // 2, [part * width // 4 + width // 8 for part in range(4)]].astype(int)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "full", "size", "tagged"),
+    [
+        *((matrix, full, (64, 64), True) for matrix in (5, 1, 9) for full in (False, True)),
+        (1, False, (720, 1280), True),
+        (1, False, (720, 1280), False),  # which is what a file of this size is taken for that does not say
+        (5, False, (64, 64), False),
+    ],
+)
+def test_colours_are_read_by_the_matrix_and_the_range_that_they_are_stored_in(tmp_path, matrix, full, size, tagged):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "0", "preset": "ultrafast"})
+        (stream.height, stream.width), stream.pix_fmt = size, "yuv444p"
+        frame = av.VideoFrame.from_ndarray(
+            bars(*size, lambda colour: luma_and_chroma(colour, matrix, full)).astype(np.uint8), format="yuv444p"
+        )
+        if tagged:
+            for owner in (stream.codec_context, frame):
+                owner.colorspace, owner.color_range = matrix, 2 if full else 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert np.abs(seen(stored(video().read(path))[0]) - COLOURS).max() <= 2
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((64, 64), 5), ((720, 1280), 1)])
+def test_the_colours_that_are_written_name_the_matrix_that_they_are_in(tmp_path, size, matrix):
+    values = np.moveaxis(bars(*size, lambda colour: colour), 0, -1)[None].astype(np.uint8)
+    video().write(tmp_path / "clip.mp4", values, {"seconds": 0.1})
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range) == (matrix, 1)
+        planes = frame.to_ndarray(format="yuv420p")
+    luma = planes[size[0] // 2, [part * size[1] // 4 + size[1] // 8 for part in range(4)]].astype(int)
+    assert np.abs(luma - [luma_and_chroma(colour, matrix, False)[0] for colour in COLOURS]).max() <= 2
+
+
+def test_colours_of_high_dynamic_range_are_said_so_and_written_so(tmp_path):
+    def tag(stream):
+        stream.codec_context.colorspace = stream.codec_context.color_primaries = 9
+        stream.codec_context.color_trc = 18
+
+    frames = np.broadcast_to(np.linspace(0, 65535, 64).astype(np.uint16)[:, None], (2, 48, 64, 3))
+    path = encoded(tmp_path / "clip.mp4", frames, "libx264", "yuv444p10le", "rgb48le", setup=tag, crf="1")
+    dataset = video().read(path)
+    assert "HLG" in dataset.metadata["notes"][0]
+    video().write(tmp_path / "again.mp4", stored(dataset), dataset.metadata)
+    with av.open(str(tmp_path / "again.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc) == (9, 9, 18)
+    assert np.abs(stored(video().read(tmp_path / "again.mp4")).astype(int) - stored(dataset)).max() < 1200
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "kind", "channels", "error"),
+    [
+        ("clip.mkv", "ffv1", "gray16le", "gray16le", 1, 0),
+        ("clip.mkv", "ffv1", "gray", "gray", 1, 0),
+        ("clip.mkv", "ffv1", "gbrp12le", "rgb48le", 3, 16),
+        ("clip.mp4", "libx264", "yuv444p10le", "rgb48le", 3, 200),
+        ("clip.mov", "prores_ks", "yuv422p10le", "rgb48le", 3, 200),
+        ("clip.mov", "qtrle", "argb", "rgba", 4, 0),
+        ("clip.mkv", "ffv1", "bgra", "rgba", 4, 0),
+    ],
+)
+def test_bits_and_transparency_are_kept(tmp_path, name, codec, pixels, kind, channels, error):
+    dtype = np.uint16 if "16" in kind or "48" in kind else np.uint8
+    ramp = np.linspace(0, np.iinfo(dtype).max, 64).astype(dtype)
+    frames = np.broadcast_to(ramp[:, None], (2, 48, 64, channels)) if channels > 1 else np.tile(ramp, (2, 48, 1))
+    options = {"crf": "1"} if codec == "libx264" else {}
+    dataset = video().read(encoded(tmp_path / name, frames, codec, pixels, kind, **options))
+    assert (dataset.dtype, dataset.channels) == (dtype, channels)
+    assert np.abs(stored(dataset).reshape(frames.shape).astype(int) - frames).max() <= error
+
+
+def test_the_transparency_of_a_webm_is_kept(tmp_path):
+    frames = np.full((3, 48, 64, 4), 255, dtype=np.uint8)
+    frames[:, :24, :, 3] = 0
+
+    def tag(stream):
+        stream.metadata["alpha_mode"] = "1"
+
+    path = encoded(tmp_path / "clip.webm", frames, "libvpx-vp9", "yuva420p", "rgba", setup=tag, crf="4")
+    read = stored(video().read(path))
+    assert read.shape == frames.shape
+    assert np.abs(read[..., 3].astype(int) - frames[..., 3]).max() <= 3
+
+
+def test_sixteen_bits_are_written_as_video_and_as_pictures(tmp_path):
+    values = noise(2, 8, 8, 3, dtype=np.uint16) // 4096 * 4096
+    video().write(tmp_path / "frames", values, {})
+    np.testing.assert_array_equal(stored(video().read(tmp_path / "frames")), values)
+    smooth = np.broadcast_to(np.linspace(0, 65535, 48).astype(np.uint16)[:, None], (2, 48, 48, 3))
+    video().write(tmp_path / "clip.mp4", smooth, {"seconds": 0.2})
+    again = stored(video().read(tmp_path / "clip.mp4"))
+    assert again.dtype == np.uint16
+    assert np.abs(again.astype(int) - smooth).max() < 1200
+
+
+def test_the_shape_of_pixels_is_kept(tmp_path):
+    def wide(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    dataset = video().read(encoded(tmp_path / "clip.mp4", brightening(3), "libx264", setup=wide))
+    assert "1.45 times as wide as high" in dataset.metadata["notes"][0]
+    for times, aspect in ((1, Fraction(16, 11)), (2, Fraction(8, 11))):
+        video().write(tmp_path / "again.mp4", stored(dataset).repeat(times, axis=2), dataset.metadata)
+        with av.open(str(tmp_path / "again.mp4")) as container:
+            assert container.streams.video[0].sample_aspect_ratio == aspect
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3])
+def test_a_gif_s_frames_are_cleared_away_as_they_ask_for(tmp_path, disposal):
+    path = tmp_path / "clip.gif"
+    frames = moving()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, disposal=disposal)
+    assert_as_ffmpeg_shows_it(path)
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+@pytest.mark.parametrize("blend", [0, 1])
+@pytest.mark.parametrize("alpha", [255, 128])
+def test_an_apng_s_frames_are_cleared_away_and_laid_over_as_they_ask_for(tmp_path, disposal, blend, alpha):
+    path = tmp_path / "clip.apng"
+    frames = moving(alpha)
+    frames[0].save(path, "PNG", save_all=True, append_images=frames[1:], duration=80, disposal=disposal, blend=blend)
+    assert_as_ffmpeg_shows_it(path)
+
+
+def moving(alpha=255):
+    frames = []
+    for number in range(6):
+        frame = Pillow.new("RGBA", (40, 30), (0, 0, 0, 0))
+        left, top = 5 * number, 3 * number
+        frame.paste((30 * number + 40, 200 - 30 * number, 90, alpha), (left, top, left + 12, top + 12))
+        frames.append(frame)
+    return frames
+
+
+def assert_as_ffmpeg_shows_it(path):
+    with av.open(str(path)) as container:
+        expected = np.stack([frame.to_ndarray(format="rgba") for frame in container.decode(video=0)]).astype(int)
+    read = stored(video().read(path)).astype(int)
+    assert np.abs(read[..., 3] - expected[..., 3]).max() <= 1
+    visible = (expected[..., 3:] > 0) & (read[..., 3:] > 0)
+    assert np.abs((read - expected)[..., :3] * visible).max() <= 2
+
+
+# Frames at their own times
+
+
+def gif_durations(path):
+    with Pillow.open(path) as animation:
+        return [frame.info.get("duration") for frame in ImageSequence.Iterator(animation)]
+
+
+def timed(path, durations):
+    frames = [Pillow.fromarray(np.full((8, 8), 25 * number + 5, np.uint8)) for number in range(len(durations))]
+    kind = "GIF" if path.suffix == ".gif" else "PNG"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".apng"])
+@pytest.mark.parametrize(
+    ("durations", "shown", "step"),
+    [
+        ([100] * 8 + [2000], [1] * 8 + [20], 0.1),
+        ([2000] + [100] * 8, [20] + [1] * 8, 0.1),
+        ([100, 100, 2000, 100], [1, 1, 20, 1], 0.1),
+        ([60, 90, 60, 150], [2, 3, 2, 5], 0.03),
+        ([100] * 5, [1] * 5, 0.1),
+    ],
+)
+def test_frames_are_at_their_own_times_and_are_written_with_them(tmp_path, suffix, durations, shown, step):
+    path = timed(tmp_path / f"clip{suffix}", durations)
+    dataset = video().read(path)
+    values = stored(dataset)
+    assert np.rint((values[:, 0, 0, 0] - 5.0) / 25).tolist() == np.repeat(np.arange(len(shown)), shown).tolist()
+    count = len(values)
+    seconds = dataset.affine[0, 0] * (2 * np.arange(count) + 1 - count) / count + dataset.affine[0, 3]
+    np.testing.assert_allclose(seconds, step * np.arange(count), atol=1e-9)
+    assert dataset.metadata["seconds"] == pytest.approx(sum(durations) / 1000)
+    assert bool(dataset.metadata["notes"]) == (count > len(durations))
+    for out in (".gif", ".apng", ".mp4"):
+        video().write(tmp_path / f"out{out}", values, dataset.metadata)
+    assert gif_durations(tmp_path / "out.gif") == durations
+    assert gif_durations(tmp_path / "out.apng") == durations
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+        stream = container.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(sum(durations) / 1000, abs=1e-3)
+    np.testing.assert_allclose(times, np.cumsum([0, *durations[:-1]]) / 1000, atol=1e-3)
+    finer = values.repeat(2, axis=0)
+    video().write(tmp_path / "finer.mp4", finer, dataset.metadata)
+    with av.open(str(tmp_path / "finer.mp4")) as container:
+        assert len(list(container.decode(video=0))) == len(finer)
+
+
+def test_times_that_no_step_divides_are_met_as_well_as_may_be(tmp_path):
+    dataset = video().read(timed(tmp_path / "clip.gif", [10, 2000, 2000, 2000]))
+    assert "they take 33 places of 0.182 s, where they are by up to 0.18 s" in dataset.metadata["notes"][0]
+    dataset = video().read(timed(tmp_path / "clip.gif", [40, 40, 40, 50] * 2))
+    assert dataset.grid_shape[0] == 8
+    assert "they are taken as even" in dataset.metadata["notes"][0]
+    video().write(tmp_path / "again.gif", stored(dataset), dataset.metadata)
+    assert gif_durations(tmp_path / "again.gif") == [40, 40, 40, 50] * 2
+
+
+def test_the_frames_of_a_telephone_s_video_are_at_their_own_times(tmp_path):
+    times = [0, 33, 67, 133, 167, 200, 233, 267]
+    path = encoded(tmp_path / "clip.mkv", brightening(8), "libx264", times=times, rate=30)
+    dataset = video().read(path)
+    assert shown(dataset) == [0, 1, 2, 2, 3, 4, 5, 6, 7]
+    assert dataset.metadata["seconds"] == pytest.approx(0.3, abs=2e-3)
+
+
+def test_rounding_to_hundredths_of_a_second_does_not_add_up(tmp_path):
+    video().write(tmp_path / "clip.gif", brightening(12, 8, 8), {"seconds": 12 / 30})
+    assert sum(gif_durations(tmp_path / "clip.gif")) == 400
+
+
 # Parts of a video
 
 
@@ -194,7 +498,54 @@ def test_a_long_video_reads_no_more_than_is_asked_for(tmp_path, monkeypatch):
     assert shown(video(duration=0.5).read(path)) == list(range(5))
 
 
+# Pixels that are not known
+
+
+def test_pixels_that_are_not_known_are_left_out(tmp_path):
+    path = tmp_path / "clip.npy"
+    values = brightening(3, 8, 10).astype(np.float32)
+    values[1, 2:4, 5:] = np.nan
+    np.save(path, values)
+    dataset = video().read(path)
+    known = ~np.isnan(values[..., 0])
+    assert ((dataset.weights.numpy() > 0) == known).all()
+    np.testing.assert_array_equal(stored(dataset)[known], values[known])
+    assert dataset.extent == (0, 20)
+
+
+@pytest.mark.parametrize("form", [".png", ".npy", "-each.npy"])
+def test_a_mask_says_which_pixels_are_known(tmp_path, form):
+    path, mask = tmp_path / "clip.gif", tmp_path / f"mask{form}"
+    video().write(path, brightening(3, 8, 10), {"seconds": 0.3})
+    known = np.ones((8, 10), dtype=bool)
+    known[:, :4] = False
+    if form == ".png":
+        Pillow.fromarray(known.astype(np.uint8) * 255).save(mask)
+    else:
+        np.save(mask, known if form == ".npy" else np.stack([known] * 3))
+    dataset = video(mask=str(mask)).read(path)
+    assert ((dataset.weights.numpy() > 0) == known).all()
+    assert dataset.metadata["notes"] == ["40 % of the pixels are not known; the field fills them in"]
+    with pytest.raises(DataError, match=r"none\.npy, the mask, does not exist"):
+        video(mask=str(tmp_path / "none.npy")).read(path)
+
+
+def test_transparency_can_say_which_pixels_are_known(tmp_path):
+    values = np.full((2, 6, 6, 4), 200, dtype=np.uint8)
+    values[:, :3, :, 3] = 0
+    np.save(tmp_path / "clip.npy", values)
+    dataset = video(mask="alpha").read(tmp_path / "clip.npy")
+    assert dataset.channels == 3
+    assert ((dataset.weights.numpy() > 0) == (values[..., 3] > 0)).all()
+
+
 # Folders
+
+
+def test_gaps_in_the_frames_numbers_are_said(tmp_path):
+    for number in (1, 2, 3, 7, 8):
+        Pillow.new("RGB", (6, 6), (number, 0, 0)).save(tmp_path / f"frame{number}.png")
+    assert "frame7.png follows frame3.png" in video().read(tmp_path).metadata["notes"][0]
 
 
 def test_frames_are_in_natural_order(tmp_path):
