@@ -27,7 +27,7 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.modalities import apng
 from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
-from inrkit.modalities.volume import read_array, require_memory
+from inrkit.modalities.volume.arrays import read_array, require_memory, require_room_in_order
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
@@ -173,6 +173,7 @@ class Video(Modality):
         last = first + max(1, round(options.duration * options.frame_rate)) if options.duration else len(frames)
         chosen = frames[first : last : options.every]
         self._check_some(path, len(chosen))
+        require_room_in_order(path, chosen)
         return chosen, first / options.frame_rate, options.every / options.frame_rate
 
     def _gathered(self, path: Path, timed: Frames) -> tuple[np.ndarray, _Timeline]:
