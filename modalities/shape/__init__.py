@@ -16,17 +16,10 @@ import torch
 
 from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
+from inrkit.modalities.shape.files import MESH_SUFFIXES, checked_suffix, write_mesh
 from inrkit.modalities.shape.metrics import SignIoU, mesh_iou, surface_metrics, volume_iou
 from inrkit.modalities.shape.solid import Solid, sampled
-from inrkit.modalities.shape.surface import (
-    MESH_SUFFIXES,
-    ExtractedSurface,
-    checked_suffix,
-    extract_surface,
-    placed,
-    surface_of,
-    write_mesh,
-)
+from inrkit.modalities.shape.surface import ExtractedSurface, extract_surface, placed, surface_of
 from inrkit.plugins.options import option
 from inrkit.runs.field import Field
 from inrkit.signals.dataset import CoordinateDataset
@@ -62,7 +55,8 @@ class ShapeOptions:
     resolution: int = option(64, at_least=8)
     """Cells along each axis of the lattice."""
     margin: float = option(0.05, at_least=0, below=1)
-    """Room between the mesh and the faces of [−1, 1]³, in units of the cube's half side."""
+    """Room between the mesh and the faces of [−1, 1]³, in units of the cube's half side. Where no
+    cell's centre of a coarse lattice lies outside the mesh, three quarters of a cell instead."""
     band: float = option(0.05, above=0)
     """Distance, in units of the cube's half side, beyond which all distances of a mesh count as this one."""
     count: int = option(1 << 18, at_least=16)
@@ -171,11 +165,12 @@ class Shape(Modality):
         solid = Solid.read(path, options.margin)
         metadata = {"kind": "mesh", "notes": solid.notes, "affine": solid.affine.tolist()}
         if options.data == "lattice":
+            values = self._lattice_values(solid)
+            if values.max() < 0:  # a box whose faces lie between the outermost centres and the cube's faces
+                solid = Solid.read(path, 1.5 / options.resolution)
+                metadata["affine"] = solid.affine.tolist()
+                values = self._lattice_values(solid)
             shape = (options.resolution,) * 3
-            values = np.empty((count, 1), dtype=np.float32)
-            for start in range(0, count, _QUERIES):
-                indices = torch.arange(start, min(start + _QUERIES, count))
-                values[start : start + _QUERIES, 0] = self._values(solid, lattice_coordinates(indices, shape).numpy())
             dataset = CoordinateDataset(values.reshape(*shape, 1), affine=solid.affine, metadata=metadata)
             mend = "close its surface, or raise modality.resolution"
         else:
@@ -201,6 +196,15 @@ class Shape(Modality):
         if not dataset.extent[0] < 0 < dataset.extent[1]:
             raise DataError(f"{path} encloses no volume that the samples meet; {mend}")
         return dataset
+
+    def _lattice_values(self, solid: Solid) -> np.ndarray:
+        """(resolution³, 1) float32 values at the centres of a lattice's cells."""
+        shape = (self.options.resolution,) * 3
+        values = np.empty((math.prod(shape), 1), dtype=np.float32)
+        for start in range(0, len(values), _QUERIES):
+            indices = torch.arange(start, min(start + _QUERIES, len(values)))
+            values[start : start + _QUERIES, 0] = self._values(solid, lattice_coordinates(indices, shape).numpy())
+        return values
 
     def _values(self, solid: Solid, points: np.ndarray) -> np.ndarray:
         """(k,) truncated signed distances, in the mesh's units, of (k, 3) points in [−1, 1]³."""

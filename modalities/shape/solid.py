@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.signals.decoding import decoding
+from inrkit.modalities.shape.files import read_polygons
+from inrkit.modalities.shape.files.polygons import triangulated
 
 _QUERIES = 1 << 16
 """Points whose winding numbers are computed at a time."""
 _EXTENTS = (1e-30, 1e30)
 """Extents of a mesh whose distances float32 holds with full precision."""
+_COARSE = 1e-4
+"""Steps between neighbouring float32 coordinates, as a share of a mesh's extent, that are worth a word."""
+_FEWEST_CORNERS, _MOST_CORNERS = 4, 64
+"""Corners of a part at which is asked what holds it."""
 
 
 class Solid:
@@ -56,11 +60,15 @@ class Solid:
         Raises:
             DataError: there is no mesh in the file, or none with a surface.
         """
-        vertices, faces = _load(path)
-        corners = vertices[np.unique(faces)]
-        wrong = int((~np.isfinite(corners)).any(axis=1).sum())
-        if wrong:
-            raise DataError(f"{path} has {wrong:,} vertices that are NaN or infinite; check how it was written")
+        held = read_polygons(path)
+        if not (held.lengths > 2).any():
+            if not len(held.vertices):
+                raise DataError(f"{path} has no faces and so no surface, or is damaged; check that it opens elsewhere")
+            raise DataError(
+                f"{path} is a point cloud: {len(held.vertices):,} points and no faces; reconstruct a surface first, "
+                "for instance by Poisson reconstruction"
+            )
+        corners = held.vertices[np.unique(held.corners)]
         low, high = corners.min(axis=0), corners.max(axis=0)
         extent = float(np.max(high / 2 - low / 2))
         if extent == 0:
@@ -70,11 +78,11 @@ class Solid:
         scale = extent / (1 - margin)
         center = low / 2 + high / 2
         with np.errstate(over="ignore", invalid="ignore"):  # of vertices that no face has
-            cube = (vertices - center) / scale
-        vertices, faces, notes = _repaired(cube, faces)
+            cube = (held.vertices - center) / scale
+        vertices, faces, notes = _repaired(cube, triangulated(replace(held, vertices=cube)))
         if not len(faces):
             raise DataError(f"{path} has degenerate faces only: none has an area; check how it was written")
-        return cls(vertices, faces, center, scale, notes)
+        return cls(vertices, faces, center, scale, held.notes + _steps(corners, extent) + notes)
 
     @property
     def affine(self) -> np.ndarray:
@@ -118,50 +126,17 @@ def sampled(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int) -> t
     return np.asarray(points), np.asarray(on)
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) float64 vertices and (F, 3) int64 triangles of all parts of the mesh in a file."""
-    import trimesh
-
-    suffix = path.suffix.lower()
-    if suffix.removeprefix(".") not in trimesh.available_formats():
-        raise DataError(f"{path} is neither a mesh nor a .npy or .npz volume; give an obj, ply, stl, off or glb")
-    materials = {"skip_materials": True} if suffix == ".obj" else {}
-    with decoding(path, f"is no {path.suffix.lower()} file, or is damaged", "trimesh"):
-        with _opened(path) as file:
-            scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **materials)
-        parts = scene.dump()
-        meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-        vertices = [np.asarray(mesh.vertices, dtype=np.float64) for mesh in meshes]
-        before = np.cumsum([0, *(len(part) for part in vertices)])
-        faces = [
-            np.asarray(mesh.faces, dtype=np.int64) + first for mesh, first in zip(meshes, before[:-1], strict=True)
-        ]
-        if any(
-            part.min() < first or part.max() >= last
-            for part, first, last in zip(faces, before[:-1], before[1:], strict=True)
-        ):
-            raise DataError(f"{path} has faces whose vertices do not exist; check how it was written")
-    if meshes:
-        return np.concatenate(vertices), np.concatenate(faces)
-    points = sum(len(part.vertices) for part in parts)
-    if points:
-        raise DataError(
-            f"{path} is a point cloud: {points:,} points and no faces; reconstruct a surface first, for instance by "
-            "Poisson reconstruction"
-        )
-    raise DataError(f"{path} has no faces and so no surface, or is damaged; check that it opens elsewhere")
-
-
-def _opened(path: Path) -> BinaryIO:
-    """A mesh's file, its text as UTF-8: names and comments in other encodings are no reason not to read a mesh."""
-    if path.suffix.lower() not in (".obj", ".off"):
-        return path.open("rb")
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        data = data.decode("latin-1").encode("utf-8")
-    return io.BytesIO(data)
+def _steps(corners: np.ndarray, extent: float) -> list[str]:
+    """A note where (k, 3) corners came in float32, too far from the origin for it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = corners.astype(np.float32)
+        step = float(np.spacing(np.abs(single).max()))
+    if step < _COARSE * 2 * extent or (corners != single).any():
+        return []
+    return [
+        f"the file's coordinates are in single precision and far from the origin: they are {step:.3g} apart, on an "
+        f"extent of {2 * extent:.4g}"
+    ]
 
 
 def _repaired(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -173,21 +148,16 @@ def _repaired(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.n
     """
     import trimesh
 
-    notes = []
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.remove_unreferenced_vertices()
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     distinct = (mesh.faces != np.roll(mesh.faces, 1, axis=1)).all(axis=1)
     flat = int((~distinct).sum())
-    mesh.update_faces(distinct)
-    once = mesh.unique_faces()
-    if not once.all():
-        notes.append(f"duplicate faces were taken once: {(~once).sum():,}")
-        mesh.update_faces(once)
-    if len(mesh.faces):
-        oriented, more = _outward(np.array(mesh.vertices), np.array(mesh.faces))
-        mesh.faces = oriented
-        notes += _topology(oriented) + more
+    once, notes = _once(np.array(mesh.faces)[distinct])
+    if len(once):
+        once, more = _outward(np.array(mesh.vertices), once)
+        notes += _topology(once) + more
+    mesh.faces = once
     thick = mesh.area_faces > 1e-15
     flat += int((~thick).sum())
     mesh.update_faces(thick)
@@ -195,6 +165,48 @@ def _repaired(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.n
         notes.append(f"degenerate faces, without area, were dropped: {flat:,}")
     mesh.remove_unreferenced_vertices()
     return np.array(mesh.vertices, dtype=np.float64), np.array(mesh.faces, dtype=np.int64), notes
+
+
+def _once(faces: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(F, 3) faces without those that have all their vertices in common, and notes on what became of them.
+
+    One of them stays, but for walls: where closed parts touch with the same faces, the solid goes on behind them, and
+    the rest is closed without them.
+    """
+    _, firsts, counts = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    repeated = counts > 1
+    if not repeated.any():
+        return faces, []
+    edges = np.sort(faces[firsts][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    _, edges = np.unique(edges, axis=0, return_inverse=True)
+    edges = edges.reshape(-1, 3)
+    others = np.bincount(edges[~repeated].reshape(-1), minlength=edges.max() + 1)
+    mine = np.bincount(edges[repeated].reshape(-1), minlength=len(others))
+    closed = (others % 2 == 0) & (others + mine > 1)
+    patches = _patches(edges[repeated], len(others))
+    bounded = np.bincount(patches, weights=(others[edges[repeated]] > 0).any(axis=1)) > 0
+    spoilt = np.bincount(patches, weights=~closed[edges[repeated]].all(axis=1)) > 0
+    wall = np.zeros(len(firsts), dtype=bool)
+    wall[repeated] = (bounded & ~spoilt)[patches]
+    notes = []
+    if wall.any():
+        notes.append(f"walls inside the mesh, where parts of it touch, were left out: {wall.sum():,} faces")
+    doubles = int((counts - 1)[repeated & ~wall].sum())
+    if doubles:
+        notes.append(f"duplicate faces were taken once: {doubles:,}")
+    return faces[np.sort(firsts[~wall])], notes
+
+
+def _patches(edges: np.ndarray, count: int) -> np.ndarray:
+    """(F,) number of the patch that each face is in; faces are in one that share one of (F, 3) of `count` edges."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(edges) + count
+    rows = np.repeat(np.arange(len(edges)), 3)
+    links = coo_array((np.ones(len(rows), dtype=bool), (rows, len(edges) + edges.reshape(-1))), shape=(size, size))
+    _, patches = connected_components(links, directed=False)
+    return np.unique(patches[: len(edges)], return_inverse=True)[1]
 
 
 def _topology(faces: np.ndarray) -> list[str]:
@@ -238,15 +250,51 @@ def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, list[
         faces, volumes = faces[:, ::-1], -volumes
         notes.append("the mesh is inside out, its normals point inwards: it was turned")
     inwards = 0
-    for part in np.flatnonzero(volumes < 0):
-        others = parts != part
-        corners = _doubles(vertices[np.unique(faces[~others])[:64]])
-        if not others.any() or igl.fast_winding_number(vertices, _whole(faces[others]), corners).mean() <= 0.5:
-            faces = np.where(others[:, None], faces, faces[:, ::-1])
-            inwards += 1
+    waiting = np.flatnonzero(volumes < 0)
+    # The outermost first: turned, it may hold what it did not before.
+    while len(waiting):
+        loose = waiting[_winding_around(vertices, faces, parts, waiting) <= 0.5]
+        faces = _turned(faces, np.isin(parts, loose))
+        waiting = loose[_winding_around(vertices, faces, parts, loose) > 0.5]
+        faces = _turned(faces, np.isin(parts, waiting))
+        inwards += len(loose) - len(waiting)
+        if len(waiting) == len(loose):
+            break
     if inwards:
         notes.append(f"parts of the mesh that are inside out were turned: {inwards:,}")
     return _whole(faces), notes
+
+
+def _turned(faces: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """(F, 3) faces, the (F,) chosen ones from their other side."""
+    return np.where(which[:, None], faces[:, ::-1], faces)
+
+
+def _winding_around(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """(k,) mean winding number of all other parts at corners of each of k parts: that of the whole, less its own.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3).
+        parts: (F,) the part that each face is of.
+        which: (k,) parts.
+    """
+    import igl
+
+    if not len(which):
+        return np.empty(0)
+    samples = max(_FEWEST_CORNERS, min(_MOST_CORNERS, _QUERIES // len(which)))
+    order = np.argsort(parts, kind="stable")
+    ends = np.cumsum(np.bincount(parts))
+    members = [order[end - count : end] for end, count in zip(ends[which], np.bincount(parts)[which], strict=True)]
+    points = [vertices[faces[rows[:: -(-len(rows) // samples)], 0]] for rows in members]
+    whole = igl.fast_winding_number(vertices, _whole(faces), np.concatenate(points))
+    own = []
+    for rows, some in zip(members, points, strict=True):
+        used, corners = np.unique(faces[rows], return_inverse=True)
+        own.append(igl.fast_winding_number(vertices[used], _whole(corners.reshape(-1, 3)), some))
+    lengths = np.array([len(some) for some in points])
+    return np.add.reduceat(whole - np.concatenate(own), np.cumsum(lengths) - lengths) / lengths
 
 
 def _volumes(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -1,22 +1,16 @@
-"""From distances to a mesh: the surface where a field is zero, and the files that it is written to."""
+"""From distances to a mesh: the surface where a field is zero."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from inrkit.errors import ConfigError
 from inrkit.runs.field import Field
 from inrkit.signals.lattice import lattice_coordinates
 
-MESH_SUFFIXES = (".ply", ".obj", ".stl", ".glb")
-"""What meshes are written as."""
 SLAB = 1 << 20
 """Lattice points that are evaluated and meshed at a time."""
 
@@ -129,39 +123,3 @@ def placed(surface: ExtractedSurface, shape: tuple[int, ...], affine: np.ndarray
     """Vertices in the units that `affine` maps [−1, 1]³ to, and faces."""
     coordinates = (2 * surface.vertices + 1) / np.array(shape) - 1
     return coordinates @ affine[:, :3].T + affine[:, 3], surface.faces
-
-
-def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Write a mesh, in the format that the suffix names; one without faces is a valid file too.
-
-    Coordinates are float32 in all formats but .obj.
-
-    Args:
-        path: to write to.
-        vertices: (V, 3).
-        faces: (F, 3).
-
-    Raises:
-        ConfigError: the suffix names no format that is written.
-    """
-    import trimesh
-
-    suffix = checked_suffix(path)
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    more: dict[str, Any] = {}
-    if suffix == ".obj":
-        if not len(faces):
-            path.write_text("# no surface\n", encoding="utf-8")
-            return
-        # Digits after the point: nine significant ones of the extent.
-        more["digits"] = max(1, 9 - math.floor(math.log10(np.ptp(vertices, axis=0).max() or 1.0)))
-    data = mesh.export(file_type=suffix[1:], **more)
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-def checked_suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (*MESH_SUFFIXES, ".npy"):
-        written = f"as '{suffix}'" if suffix else "without a suffix"
-        raise ConfigError(f"shapes are not written {written}; choose one of: {', '.join(MESH_SUFFIXES)}, .npy")
-    return suffix

@@ -261,7 +261,7 @@ def _damaged():
         "point.obj": (b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "degenerate"),
         "nan.obj": (b"v 0 nan 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "NaN"),
         "infinite.obj": (b"v 0 inf 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "NaN or infinite"),
-        "beyond.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "damaged"),
+        "beyond.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "do not exist"),
         "endless.obj": (b"v 0 0 0\nv 1e300 0 0\nv 0 1e300 0\nf 1 2 3\n", "scale the mesh"),
         "sheet.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "encloses no volume"),
         "header.ply": (header + b"property float z\nend_header\n", "damaged"),
