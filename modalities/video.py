@@ -81,19 +81,26 @@ class Video(Modality):
     sample_suffix = ".gif"
 
     def read(self, path: Path) -> CoordinateDataset:
+        if path.suffix.lower() == ".npy":
+            return self._dataset(path, *self._shortened(path, read_array(path)), {}, [])
         about: dict[str, Any] = {}
         notes: list[str] = []
-        if path.suffix.lower() == ".npy":
-            frames, first, step = self._shortened(path, read_array(path))
-        else:
-            with contextlib.closing(_timed_frames(path, self.options, about, notes)) as timed:
-                frames, timeline = self._gathered(path, timed)
-            first, step = timeline.first, timeline.step
-            if frames.shape[-1] == 4 and (frames[..., 3] == _opaque(frames.dtype)).all():
-                frames = np.ascontiguousarray(frames[..., :3])
-            if timeline.uneven:
-                about |= {"shown": timeline.shown, "durations": timeline.durations}
-            notes += timeline.notes()
+        with contextlib.closing(_timed_frames(path, self.options, about, notes)) as timed:
+            frames, timeline = self._gathered(path, timed)
+        if frames.shape[-1] == 4 and (frames[..., 3] == _opaque(frames.dtype)).all():
+            frames = np.ascontiguousarray(frames[..., :3])
+        if timeline.uneven:
+            about |= {"shown": timeline.shown, "durations": timeline.durations}
+        return self._dataset(path, frames, timeline.first, timeline.step, about, notes + timeline.notes())
+
+    def from_array(self, values: np.ndarray) -> CoordinateDataset:
+        path = Path("array.npy")
+        return self._dataset(path, *self._shortened(path, values), {}, [])
+
+    def _dataset(
+        self, path: Path, frames: np.ndarray, first: float, step: float, about: dict[str, Any], notes: list[str]
+    ) -> CoordinateDataset:
+        """(T, H, W, C) frames, one every `step` seconds from `first` on, as a dataset; errors name their path."""
         if frames.size == 0 or frames.shape[-1] not in CHANNEL_WEIGHTS:
             raise DataError(f"{path} has frames of shape {frames.shape[1:]}; expected (height, width, 1 to 4 channels)")
         frames, mask = self._masked(path, frames)

@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from inrkit.modalities.audio.files import read_sound, write_sound
+from inrkit.errors import DataError
+from inrkit.modalities.audio.files import Sound, read_sound, write_sound
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
+
+_RATE = 44_100
+"""Samples a second of an array, which names no rate."""
 
 
 @dataclass
@@ -39,7 +43,17 @@ class Audio(Modality):
     sample_suffix = ".wav"
 
     def read(self, path: Path) -> CoordinateDataset:
-        sound = read_sound(path, self.options.offset, self.options.duration)
+        return self._dataset(read_sound(path, self.options.offset, self.options.duration))
+
+    def from_array(self, values: np.ndarray) -> CoordinateDataset:
+        """The sound in an array: (T,) or (T, C) samples, which count as 44,100 a second."""
+        samples = values[:, None] if values.ndim == 1 else values
+        if samples.ndim != 2 or samples.size == 0 or samples.dtype.kind not in "if":
+            raise DataError(f"the array has shape {values.shape} and dtype {values.dtype}; a sound is (T,) or (T, C)")
+        subtype = "FLOAT" if samples.dtype.kind == "f" else "PCM_16" if samples.dtype.itemsize < 4 else "PCM_32"
+        return self._dataset(Sound(samples, _RATE, 0, len(samples), "WAV", subtype, 0))
+
+    def _dataset(self, sound: Sound) -> CoordinateDataset:
         count = len(sound.values)
         affine = cell_affine((count,)) / sound.rate
         affine[0, -1] += sound.first / sound.rate

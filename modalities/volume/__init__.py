@@ -70,7 +70,13 @@ class Volume(Modality):
         return not Image.claims(path)
 
     def read(self, path: Path) -> CoordinateDataset:
-        stored = _stored(path, self.options.key)
+        return self._dataset(_stored(path, self.options.key), path)
+
+    def from_array(self, values: np.ndarray) -> CoordinateDataset:
+        return self._dataset(Stored(values), Path("array.npy"))
+
+    def _dataset(self, stored: Stored, path: Path) -> CoordinateDataset:
+        """A volume as a dataset; errors name its path."""
         array, notes = stored.array, list(stored.notes)
         require_room_in_order(path, array)
         channels_last = self.options.channels_last
