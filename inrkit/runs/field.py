@@ -174,7 +174,8 @@ class Field:
         """First derivatives of the values, in stored units per physical unit: per pixel, per second, ….
 
         Like every derivative here, they are those of the values before these are clipped to what the dtype can hold,
-        carry no graph, and are float32, or coarser where the network multiplies in bfloat16.
+        and carry no graph. They are computed in float32, also where the network was trained with products in bfloat16:
+        its 8 bits of mantissa are too coarse for slopes.
 
         Args:
             coordinates: (…, D) tensor or array in [−1, 1]^D, or in physical units with `physical`.
@@ -464,11 +465,17 @@ class Field:
         given = self._given(coordinates).detach()
         points, function = given.reshape(-1, self.dimensions), self._frozen()
         inverse = torch.as_tensor(self._inverse, dtype=torch.float32, device=self.device)
-        # Of no points too, so that the result has its shape. A quarter, since graphs of derivatives take memory.
-        parts = points.split(max(1, self._chunk // 4))
-        found = torch.cat(
-            [derivative(function, self._normalised(part, physical), inverse).to(given.device) for part in parts]
-        )
+        precision = precision_of(self.network)
+        set_precision(self.network, "float32")
+        try:
+            # Of no points too, so that the result has its shape. A quarter, since graphs of derivatives take memory.
+            parts = [
+                derivative(function, self._normalised(part, physical), inverse).to(given.device)
+                for part in points.split(max(1, self._chunk // 4))
+            ]
+        finally:
+            set_precision(self.network, precision)
+        found = torch.cat(parts)
         found = found.reshape(*given.shape[:-1], *found.shape[1:])
         return found if isinstance(coordinates, Tensor) else found.numpy()
 

@@ -6,6 +6,8 @@ import torch
 
 from inrkit import NETWORKS, ConfigError, CoordinateDataset, DataError, Field
 from inrkit.evaluation.derivatives import hessian, jacobian
+from inrkit.networks import precision_of, set_precision
+from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.signals.embeddings import Identity, IdentityOptions, Periodic, PeriodicOptions
 from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import Identity as IdentityTransform
@@ -223,6 +225,16 @@ def test_an_embedding_is_differentiated_through():
     degrees = np.array([[30.0, 0.2], [170.0, -0.4]])
     expected = np.stack([-np.sin(np.radians(degrees[:, 0])) * np.pi / 180, [2.0, 2.0]], axis=-1)
     close(field.gradient(degrees, physical=True)[:, 0], expected)
+
+
+def test_derivatives_are_in_float32_also_of_a_network_that_multiplies_in_bfloat16():
+    network = Siren(SirenOptions(hidden_features=16), 2, 1)
+    field, points = field_of(network, 1), np.random.default_rng(0).uniform(-1, 1, (20, 2))
+    values, gradient = field(points), field.gradient(points)
+    set_precision(network, "bfloat16")
+    assert np.array_equal(field.gradient(points), gradient)
+    assert precision_of(network) == "bfloat16"
+    assert not np.array_equal(field(points), values)
 
 
 class Ball(torch.nn.Module):
