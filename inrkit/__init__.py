@@ -8,7 +8,7 @@ from inrkit.plugins.options import option
 from inrkit.runs.field import Field
 from inrkit.runs.request import fit, trainer
 from inrkit.runs.run import Run, load
-from inrkit.selectors import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
+from inrkit.selectors import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, Selector, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
@@ -36,7 +36,6 @@ __all__ = [
     "CoordinateDataset",
     "DataError",
     "Embedding",
-    "Errors",
     "Field",
     "FitnessOperator",
     "HiddenLinear",
@@ -52,6 +51,7 @@ __all__ = [
     "Progress",
     "RatioOptions",
     "RatioSelector",
+    "Residuals",
     "Run",
     "RunError",
     "Selection",

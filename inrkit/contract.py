@@ -27,7 +27,7 @@ from inrkit.networks import Network, set_precision
 from inrkit.plugins.options import docstrings, field_names
 from inrkit.plugins.registry import Registry
 from inrkit.runs.field import Field
-from inrkit.selectors import Errors, Selection, Selector
+from inrkit.selectors import Residuals, Selection, Selector
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import EMBEDDINGS, Identity, IdentityOptions
@@ -97,8 +97,8 @@ def check_selector(plugin: type[Selector], *, steps: int = 12) -> None:
         resumed.load_state_dict(_checkpointed(half.state_dict(), name))
         rest = _selections(resumed, steps // 2 + 1, steps, steps)
         assert _same(whole[steps // 2 :], rest), f"{name} goes on differently after state_dict, load_state_dict"
-        kept = resumed.cached_numbers
-        assert math.isfinite(kept) and kept >= 0, f"{name}.cached_numbers is {kept}; it must be a number of at least 0"
+        kept = resumed.numbers_kept
+        assert math.isfinite(kept) and kept >= 0, f"{name}.numbers_kept is {kept}; it must be a number of at least 0"
     before = _global_generators()
     _selections(_selector(plugin, 100), 1, steps, steps)
     assert _global_generators() == before, f"{name} draws from a global generator; draw from self.generator"
@@ -215,7 +215,7 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
             asked = survey.indices
             residual = wave[asked] / step
             influence = residual.abs() if survey.influence else None
-            selector.learn(progress, survey, Errors(residual.square(), residual, influence=influence))
+            selector.learn(progress, survey, Residuals(residual.square(), residual, influence=influence))
         assert 1 <= size <= count, f"{name}.size is {size} at step {step}; it must be 1 to N = {count}"
         selection = selector.select(progress)
         assert isinstance(selection, Selection), f"{name}.select gives {type(selection).__name__}, not a Selection"
@@ -230,16 +230,16 @@ def _selections(selector: Selector, first: int, last: int, steps: int) -> list[T
             fine = selection.weights.shape == indices.shape and bool((selection.weights > 0).all())
             assert fine, f"{name} gives weights that are not one number above 0 for each index {where}"
         residual = wave[indices] / step
-        factors = selector.weigh(progress, Errors(residual.square(), residual))
+        factors = selector.weigh(progress, Residuals(residual.square(), residual))
         if factors is not None:
             fine = factors.shape == indices.shape and bool((factors > 0).all())
             assert fine, f"{name}.weigh gives factors that are not one number above 0 for each coordinate {where}"
             half = residual[: (len(residual) + 1) // 2]
-            part = selector.weigh(progress, Errors(half.square(), half))
+            part = selector.weigh(progress, Residuals(half.square(), half))
             same = part is not None and torch.allclose(part, factors[: len(half)])
             assert same, f"{name}.weigh gives a coordinate another factor beside others {where}; chunks must not matter"
         slope = residual[:, None] if selector.needs_slope else None
-        selector.observe(progress, selection, Errors(residual.square(), residual, slope))
+        selector.observe(progress, selection, Residuals(residual.square(), residual, slope))
         taken.append(indices)
     return taken
 

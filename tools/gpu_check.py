@@ -25,7 +25,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 import inrkit
-from inrkit import CoordinateDataset, Errors, Listener, Member, Progress, Trainer
+from inrkit import CoordinateDataset, Listener, Member, Progress, Residuals, Trainer
 from inrkit.config import Config, resolve
 from inrkit.device import describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
@@ -181,11 +181,11 @@ def check_selections(bench: Bench) -> dict[str, Any]:
     return {"least_common_share": common, "largest_difference_of_visits": apart}
 
 
-def _errors(indices: torch.Tensor, count: int) -> Errors:
-    """Errors that follow from the coordinate alone, larger towards the end of the signal."""
+def _errors(indices: torch.Tensor, count: int) -> Residuals:
+    """Residuals that follow from the coordinate alone, larger towards the end of the signal."""
     place = indices.cpu().double()
     residual = (torch.sin(1.7 * place) * (0.5 + place / count)).float().to(indices.device)
-    return Errors(residual.square(), residual, residual[:, None].expand(-1, 2), residual.abs())
+    return Residuals(residual.square(), residual, residual[:, None].expand(-1, 2), residual.abs())
 
 
 def _selections(name: str, options: dict[str, Any], dataset: CoordinateDataset, device: torch.device) -> list[Any]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inrkit.config.layers import RENAMED
+
 _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
@@ -17,11 +19,11 @@ _ADDED = {"operator": {"clamp": False}}
 
 
 def _as_before(key: str, value: Any) -> Any:
-    """A key's value without the options that came later, where they change nothing."""
-    added = _ADDED.get(key)
-    if added is None or not isinstance(value, Mapping):
+    """A key's value by the names that its options had, without those that came later where they change nothing."""
+    if not isinstance(value, Mapping):
         return value
-    return {name: entry for name, entry in value.items() if name not in added or entry != added[name]}
+    added, before = _ADDED.get(key, {}), {new: old for old, new in RENAMED.get(key, {}).items()}
+    return {before.get(name, name): entry for name, entry in value.items() if name not in added or entry != added[name]}
 
 
 def identity(config: Mapping[str, Any], content: str) -> str:

@@ -33,7 +33,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
 
     RUN is a run's folder.
     Another file may have another resolution: the field is evaluated at its coordinates. Of a signal larger than the
-    run's log.sample, the same crops are measured as by the fit.
+    run's log.evaluated, the same crops are measured as by the fit.
     """
     config = Run(run).config
     if against is not None:
@@ -47,6 +47,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
             f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
         )
     signal = Signal(dataset, field.transform, field.embedding).to(chosen)
-    metrics = evaluate_network(field.network, signal, config.general.metrics, default_chunk(chosen), config.log.sample)
+    names, most = config.general.metrics, config.log.evaluated
+    metrics = evaluate_network(field.network, signal, names, default_chunk(chosen), most)
     metrics |= config.modality.make().assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -118,11 +118,20 @@ def _shared(slot: str, name: Any) -> set[str]:
         return set()  # the name is reported when the whole is validated
 
 
+RENAMED = {"log": {"sample": "evaluated"}}
+"""Keys by the names that they had in version 0.1.0, section by section, and their names now."""
+
+
 def normalised(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A slot given as a name alone becomes a mapping."""
-    return {
-        str(key): {"name": value} if key in SLOTS and isinstance(value, str) else value for key, value in layer.items()
-    }
+    """The layer with every slot a mapping, where a name alone may stand for it, and keys by their present names."""
+    result: dict[str, Any] = {}
+    for key, value in layer.items():
+        if key in SLOTS and isinstance(value, str):
+            value = {"name": value}
+        elif key in RENAMED and isinstance(value, Mapping):
+            value = {RENAMED[key].get(name, name): entry for name, entry in value.items()}
+        result[str(key)] = value
+    return result
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:

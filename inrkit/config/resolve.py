@@ -139,7 +139,7 @@ def _optimizer_errors(optimizer: Choice, objective: Choice, selector: Choice) ->
     if not optimizer.plugin.reevaluates:
         return []
     errors = []
-    if not selector.plugin.stands_still:
+    if not selector.plugin.selects_the_same:
         errors.append(
             f"optimizer is '{optimizer.name}', which compares the losses of steps, and selector '{selector.name}' "
             "selects other coordinates at each; choose selector=full or another optimizer"

@@ -47,7 +47,7 @@ class TrainOptions:
 class LogOptions:
     every: int = option(100, at_least=1)
     """Steps between evaluations, each a row of metrics.jsonl."""
-    sample: int = option(1 << 24, at_least=1 << 16)
+    evaluated: int = option(1 << 24, at_least=1 << 16)
     """Most coordinates of an evaluation; crops of as many, spread at random and always the same, stand for a larger
     signal."""
     reconstruction: int = option(1 << 28, at_least=0)

@@ -104,7 +104,7 @@ def _build(config: Config, signal: Signal, precision: str) -> Member:
         chunk=config.train.chunk or default_chunk(device),
         metrics=config.general.metrics,
         evaluate_every=config.log.every,
-        evaluate_most=config.log.sample,
+        evaluate_most=config.log.evaluated,
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)

@@ -110,8 +110,8 @@ class Display(Listener):
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
-        if count > config.log.sample:
-            self.console.print(f"evaluated on crops of {config.log.sample:,} coordinates in all (log.sample)")
+        if count > config.log.evaluated:
+            self.console.print(f"evaluated on crops of {config.log.evaluated:,} coordinates in all (log.evaluated)")
         if count > config.log.reconstruction:
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
         for note in member.signal.dataset.metadata.get("notes", []):

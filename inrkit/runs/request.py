@@ -291,10 +291,12 @@ def _layer(options: Mapping[str, Any]) -> dict[str, Any]:
 def _check_same(asked: Config, had: Config, folder: Path) -> None:
     """A resumed run must be the run that was interrupted; only how it is watched may change."""
     one, other = _flat(asked), _flat(had)
+    for flat in (one, other):
+        flat["data.path"] = str(Path(flat["data.path"]).resolve())
     free = {f"checkpoint.{field.name}" for field in dataclasses.fields(asked.checkpoint)} | {
         "log.every",
         "log.reconstruction",
-        "log.sample",
+        "log.evaluated",
         "train.chunk",
     }
     if asked.train.steps > had.train.steps:

@@ -1,6 +1,6 @@
 """Selectors: which coordinates train the network at a step."""
 
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Selector, Survey
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, Selector, Survey
 from inrkit.selectors.edge_guided import EdgeGuided
 from inrkit.selectors.evos import Evos
 from inrkit.selectors.expansive import ExpansiveSupervision
@@ -13,7 +13,6 @@ from inrkit.selectors.uniform import Uniform
 __all__ = [
     "SELECTORS",
     "EdgeGuided",
-    "Errors",
     "Evos",
     "ExpansiveSupervision",
     "Full",
@@ -21,6 +20,7 @@ __all__ = [
     "NtkGuidedTeaching",
     "RatioOptions",
     "RatioSelector",
+    "Residuals",
     "Selection",
     "Selector",
     "SoftMining",

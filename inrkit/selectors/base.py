@@ -43,7 +43,7 @@ class Survey:
 
     Args:
         indices: (k,) int64, distinct.
-        influence: whether `Errors.influence` is wanted too, which costs about three times as much again.
+        influence: whether `Residuals.influence` is wanted too, which costs about three times as much again.
     """
 
     indices: Tensor
@@ -51,7 +51,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Errors:
+class Residuals:
     """What the predictions of the selected, or surveyed, coordinates missed, in their order.
 
     Args:
@@ -89,10 +89,10 @@ class Selector(metaclass=PluginType):
     Options: ClassVar[type]
     visits_all: ClassVar[bool] = False
     """Whether some steps select all N coordinates, so that others may keep what those predicted."""
-    stands_still: ClassVar[bool] = False
+    selects_the_same: ClassVar[bool] = False
     """Whether all steps select the same coordinates, so that losses of different steps compare."""
     needs_slope: ClassVar[bool] = False
-    """Whether `observe` is to be given `Errors.slope`."""
+    """Whether `observe` is to be given `Residuals.slope`."""
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         self.options = options
@@ -109,14 +109,14 @@ class Selector(metaclass=PluginType):
         """What to learn before `select`; None where nothing is."""
         return None
 
-    def learn(self, progress: Progress, survey: Survey, errors: Errors) -> None:
+    def learn(self, progress: Progress, survey: Survey, errors: Residuals) -> None:
         """Learn the errors of the coordinates that `survey` asked for."""
 
     @abstractmethod
     def select(self, progress: Progress) -> Selection:
         """The coordinates of a step."""
 
-    def weigh(self, progress: Progress, errors: Errors) -> Tensor | None:
+    def weigh(self, progress: Progress, errors: Residuals) -> Tensor | None:
         """(k,) factors on the losses of some of the selected, from their errors at the present parameters.
 
         They come on top of `Selection.weights`, and are constants to the gradient; None for 1 each. The selected come
@@ -124,10 +124,10 @@ class Selector(metaclass=PluginType):
         """
         return None
 
-    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         """Learn the errors of the coordinates that `select` gave, from before the network's update."""
 
-    def surveyed(self, progress: Progress) -> int:
+    def survey_cost(self, progress: Progress) -> int:
         """How many coordinates the step's survey passes through the network, for the estimate of time.
 
         One whose influence is asked for counts as five: forwards and backwards, and once more along a direction.
@@ -156,7 +156,7 @@ class Selector(metaclass=PluginType):
         return self.visits_all
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
         return 0.0
 

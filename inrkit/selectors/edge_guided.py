@@ -55,7 +55,7 @@ class EdgeGuided(RatioSelector):
         self._edges: Tensor | None = None
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         return 2.0  # int64 indices of the edges, at most all
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import DRAWS, SELECTORS, Errors, RatioOptions, Selection, Selector, quasirandom, rankable
+from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, Residuals, Selection, Selector, quasirandom, rankable
 from inrkit.selectors.draws.subsets import gaps_before, sample_besides
 from inrkit.selectors.draws.tiles import Tiles, Tour
 from inrkit.selectors.progress import Progress
@@ -88,7 +88,7 @@ class Evos(Selector):
         self._stale = False
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         # The fitness, of a part its int64 indices too, and int64 indices of the ranking and two views of its head.
         largest = self.options.largest_size(self.count)
         part = self._visits(largest, max(self._interval(0.0), self._interval(1.0)))
@@ -135,7 +135,7 @@ class Evos(Selector):
             drawn = sample_besides(self._gaps, self.count, mutants, self.generator)
         return Selection(torch.cat([self._survivors, drawn]))
 
-    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         if not self._is_due(progress):
             return
         self._stale = False

@@ -42,7 +42,7 @@ class ExpansiveSupervision(RatioSelector):
         self._anchors: Tensor | None = None
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         return 2 * self.options.anchor * self.options.start(self.count)  # int64 indices
 
     def select(self, progress: Progress) -> Selection:

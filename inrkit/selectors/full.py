@@ -19,7 +19,7 @@ class Full(Selector):
 
     Options = FullOptions
     visits_all = True
-    stands_still = True
+    selects_the_same = True
 
     def size(self, progress: Progress) -> int:
         return self.count

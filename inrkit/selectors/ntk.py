@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, Survey
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import share_of
 from inrkit.selectors.teaching import largest
@@ -52,7 +52,7 @@ class NtkGuidedTeaching(RatioSelector):
         self._guided = self._ranking
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         # int64 indices, at most all that is not uniform: the ranking, and what a step's survey chose.
         return 2 * 2 * (1 - self.options.uniform) * self.options.largest_size(self.count) / self.count
 
@@ -69,13 +69,13 @@ class NtkGuidedTeaching(RatioSelector):
         due = self._is_due(progress) or len(self._ranking) == 0
         return Survey(self.everything().indices, influence=influential > 0 and due)
 
-    def surveyed(self, progress: Progress) -> int:
+    def survey_cost(self, progress: Progress) -> int:
         guided, influential = self.guided(progress)
         if guided == 0 or self.size(progress) == self.count:
             return 0
         return self.count * (5 if influential > 0 and self._is_due(progress) else 1)
 
-    def learn(self, progress: Progress, survey: Survey, errors: Errors) -> None:
+    def learn(self, progress: Progress, survey: Survey, errors: Residuals) -> None:
         guided, influential = self.guided(progress)
         if errors.influence is not None:
             self._ranking = largest(errors.influence, influential)

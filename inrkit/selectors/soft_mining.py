@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, RatioSelector, Selection, rankable
+from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, rankable
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import share_of
 from inrkit.signals.operators import FitnessOperator
@@ -67,7 +67,7 @@ class SoftMining(RatioSelector):
         self._cumulative: Tensor | None = None
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         # The float64 sums of edge strengths, and the positions.
         return 2 + self.operator.neighbourhood.dimensions * self.options.largest_size(self.count) / self.count
 
@@ -85,16 +85,16 @@ class SoftMining(RatioSelector):
         self._positions = positions
         return Selection(indices)
 
-    def weigh(self, progress: Progress, errors: Errors) -> Tensor:
+    def weigh(self, progress: Progress, errors: Residuals) -> Tensor:
         return self.correction(progress, errors).clamp_(max=self._bound) / self._mean
 
-    def correction(self, progress: Progress, errors: Errors) -> Tensor:
+    def correction(self, progress: Progress, errors: Residuals) -> Tensor:
         """(k,) 1 / error^α, where α has warmed up, at least 0.2."""
         softness = min(progress.step / self.options.warmup, self.options.softness)
         error = rankable(errors.squared).sqrt()
         return error.clamp(min=_LEAST_ERROR).pow_(-softness).clamp_(min=_LEAST_CORRECTION)
 
-    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         assert errors.slope is not None
         options, k = self.options, len(self._positions)
         correction = self.correction(progress, errors)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrkit.plugins.options import option
-from inrkit.selectors.base import SELECTORS, Errors, RatioOptions, Selection, Selector, Survey
+from inrkit.selectors.base import SELECTORS, RatioOptions, Residuals, Selection, Selector, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import RATIO_SCHEDULES
 from inrkit.signals.operators import FitnessOperator
@@ -49,7 +49,7 @@ class ImplicitNeuralTeaching(Selector):
         self._subset = torch.empty(0, dtype=torch.int64, device=device)
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         return 2 * self.options.largest_size(self.count) / self.count  # int64 indices
 
     def size(self, progress: Progress) -> int:
@@ -60,10 +60,10 @@ class ImplicitNeuralTeaching(Selector):
     def survey(self, progress: Progress) -> Survey | None:
         return Survey(self.everything().indices) if self._chooses(progress) else None
 
-    def surveyed(self, progress: Progress) -> int:
+    def survey_cost(self, progress: Progress) -> int:
         return self.count if mines(self.options.mining, progress) else 0
 
-    def learn(self, progress: Progress, survey: Survey, errors: Errors) -> None:
+    def learn(self, progress: Progress, survey: Survey, errors: Residuals) -> None:
         self._subset = largest(errors.squared, self.options.scheduled_size(self.count, progress.before))
 
     def select(self, progress: Progress) -> Selection:

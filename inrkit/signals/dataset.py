@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import available_memory
 from inrkit.errors import DataError
 from inrkit.signals.lattice import lattice_coordinates
 
@@ -89,6 +90,11 @@ class CoordinateDataset:
     def __len__(self) -> int:
         """N."""
         return len(self.values)
+
+    def __repr__(self) -> str:
+        lattice = self.grid_shape
+        extent = "×".join(map(str, lattice)) if lattice else f"{len(self):,} points in {self.dimensions} dimensions"
+        return f"CoordinateDataset({extent}, {self.channels} channel{'' if self.channels == 1 else 's'} {self.dtype})"
 
     @property
     def dimensions(self) -> int:
@@ -232,6 +238,11 @@ def _as_tensor(values: np.ndarray) -> Tensor:
     elif values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     if not values.flags.c_contiguous:
+        if values.nbytes > available_memory():
+            raise DataError(
+                f"the values are not in C order, and a copy takes {values.nbytes / 2**30:.1f} GiB where "
+                f"{available_memory() / 2**30:.1f} are at hand; make them C-contiguous beforehand"
+            )
         values = np.ascontiguousarray(values)
     with warnings.catch_warnings():
         # Torch warns of read-only memory because it could write to it; nothing here writes to values.

@@ -63,7 +63,7 @@ def estimate(member: Member) -> Estimate:
     for progress in left:
         selected = member.selector.size(progress)
         twice = selected > member.chunk and member.objective.couples(progress, selected == len(dataset))
-        trained += selected * (4 / 3 if twice else 1) + member.selector.surveyed(progress) / 3
+        trained += selected * (4 / 3 if twice else 1) + member.selector.survey_cost(progress) / 3
     pace = each * trained / max(1, len(left))
     count = len(steps)
     if member.budget is not None:
@@ -73,9 +73,9 @@ def estimate(member: Member) -> Estimate:
     seconds = pace * count + each * evaluations * evaluated / 3
 
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    numbers = member.selector.cached_numbers + member.objective.cached_numbers
+    numbers = member.selector.numbers_kept + member.objective.numbers_kept
     first = [Progress(step, member.steps) for step in steps[:1]]
-    asked = [max(member.selector.size(progress), member.selector.surveyed(progress)) for progress in first]
+    asked = [max(member.selector.size(progress), member.selector.survey_cost(progress)) for progress in first]
     largest = min(len(dataset), max(asked, default=0))
     transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
     memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient

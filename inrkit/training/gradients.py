@@ -8,18 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inrkit.selectors import Errors, Selection, Survey
+from inrkit.selectors import Residuals, Selection, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.signals.operators import clamp_prediction
 from inrkit.signals.signal import Signal
 from inrkit.training.member import Member
 from inrkit.training.turn import Turn
 
-Gradients = Callable[[Member, Progress, Selection], tuple[Tensor, Errors]]
+Gradients = Callable[[Member, Progress, Selection], tuple[Tensor, Residuals]]
 """What does as `backpropagate`."""
 
 
-def step(turn: Turn, known: tuple[Tensor, Errors] | None = None, compute: Gradients | None = None) -> None:
+def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gradients | None = None) -> None:
     """Step a member's optimizer, which evaluates the loss once, or as often as a line search wants.
 
     Args:
@@ -28,7 +28,7 @@ def step(turn: Turn, known: tuple[Tensor, Errors] | None = None, compute: Gradie
         compute: finds the gradients; `backpropagate`, if not given.
     """
     member, compute = turn.member, compute or backpropagate
-    seen: list[Errors] = []
+    seen: list[Residuals] = []
 
     def closure() -> Tensor:
         if known is not None and not seen:
@@ -44,7 +44,7 @@ def step(turn: Turn, known: tuple[Tensor, Errors] | None = None, compute: Gradie
     turn.errors = seen[0]
 
 
-def backpropagate(member: Member, progress: Progress, selection: Selection) -> tuple[Tensor, Errors]:
+def backpropagate(member: Member, progress: Progress, selection: Selection) -> tuple[Tensor, Residuals]:
     """Add the gradient of the objective on the selection to the parameters' gradients.
 
     Chunks are forgotten one by one. A term that links coordinates needs the residuals of all of them first:
@@ -79,7 +79,7 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         pointwise = objective.pointwise(residual)
         if weights is not None:
             pointwise, squared[span] = pointwise * weights[span], squared[span] * weights[span]
-        factors = factors_of(member, progress, selection, span, Errors(squared[span], weighted[span]))
+        factors = factors_of(member, progress, selection, span, Residuals(squared[span], weighted[span]))
         if factors is not None:
             pointwise = pointwise * factors
         loss = pointwise.sum() / count
@@ -92,10 +92,10 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         if coordinates is not None:
             slopes.append(slope_of(coordinates.grad, count, factors))
         start = span.stop
-    return total, Errors(squared, weighted, torch.cat(slopes) if slopes else None, weights=weights)
+    return total, Residuals(squared, weighted, torch.cat(slopes) if slopes else None, weights=weights)
 
 
-def measure(member: Member, survey: Survey) -> Errors:
+def measure(member: Member, survey: Survey) -> Residuals:
     """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
     dataset = member.signal.dataset
     squared, weighted = [], []
@@ -118,7 +118,7 @@ def measure(member: Member, survey: Survey) -> Errors:
         squared.append(mean if weights is None else mean * weights)
         weighted.append(_reduced(member, residual, chunk))
     influence = [_change_along(member, chunk, direction) for chunk in chunks] if survey.influence else []
-    return Errors(
+    return Residuals(
         torch.cat(squared),
         torch.cat(weighted),
         influence=torch.cat(influence) if influence else None,
@@ -126,7 +126,9 @@ def measure(member: Member, survey: Survey) -> Errors:
     )
 
 
-def factors_of(member: Member, progress: Progress, selection: Selection, span: slice, errors: Errors) -> Tensor | None:
+def factors_of(
+    member: Member, progress: Progress, selection: Selection, span: slice, errors: Residuals
+) -> Tensor | None:
     """(k,) factors of the selector on the losses of a span of the selection, with its errors; None for 1 each."""
     factors = member.selector.weigh(progress, errors)
     if selection.weights is None:
@@ -142,7 +144,7 @@ def linear_targets(signal: Signal, indices: Tensor, coordinates: Tensor) -> Tens
 
 
 def slope_of(gradient: Tensor | None, count: int, factors: Tensor | None) -> Tensor:
-    """(k, D) `Errors.slope` from the gradient of a mean over `count` losses, some of them multiplied by factors."""
+    """(k, D) `Residuals.slope` from the gradient of a mean over `count` losses, some of them multiplied by factors."""
     assert gradient is not None
     slope = gradient.detach() * count
     return slope if factors is None else slope / factors[:, None]

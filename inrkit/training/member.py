@@ -13,7 +13,7 @@ from torch import Tensor
 from inrkit.errors import RunError
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks import Network
-from inrkit.selectors import Errors, Selector
+from inrkit.selectors import Residuals, Selector
 from inrkit.selectors.progress import Progress
 from inrkit.signals.signal import Signal
 from inrkit.training.learning_rates import LearningRateSchedule
@@ -104,6 +104,7 @@ class Member:
         self.failure: Exception | None = None
         self.unscheduled: int | None = None
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._trains = network.training
         self._stopping = False
         self._first = 0.0
 
@@ -146,6 +147,8 @@ class Member:
         """
         if self.step == 1:
             self._first = self.seconds["train"]
+        if self._trains and not self.network.training:  # a field that was made of it has put it in evaluation mode
+            self.network.train()
         progress = self._progress()
         self._advance()
         factor = self.schedule.factor(progress.before, 1 / progress.steps)
@@ -153,7 +156,7 @@ class Member:
             group["lr"] = rate * factor
         return progress
 
-    def report(self, errors: Errors) -> None:
+    def report(self, errors: Residuals) -> None:
         """After a step, with its errors: evaluate, if it is time, and tell the listeners.
 
         Raises:
@@ -230,7 +233,7 @@ class Member:
             self.selector.operator.rebuild()
             self.selector.restart()
 
-    def _evaluate(self, errors: Errors) -> None:
+    def _evaluate(self, errors: Residuals) -> None:
         if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
             raise self._diverged()
         start = self.now()

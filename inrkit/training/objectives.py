@@ -12,7 +12,7 @@ from torch import Tensor
 from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
-from inrkit.selectors import Errors, Selection
+from inrkit.selectors import Residuals, Selection
 from inrkit.selectors.evos import PUBLISHED_HIGH_FREQUENCY_WEIGHT
 from inrkit.selectors.progress import Progress
 from inrkit.signals.operators import FitnessOperator
@@ -67,11 +67,11 @@ class Objective(metaclass=PluginType):
         """
         return torch.zeros_like(residual)
 
-    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         """Learn the errors of the step's selection, from before the network's update."""
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
         return 0.0
 
@@ -131,7 +131,7 @@ class CrossFrequencySupervision(MeanSquaredError):
         self._residual = self._scratch = torch.empty(0, device=device)
 
     @property
-    def cached_numbers(self) -> float:
+    def numbers_kept(self) -> float:
         return 2.0
 
     def couples(self, progress: Progress, whole: bool) -> bool:
@@ -153,7 +153,7 @@ class CrossFrequencySupervision(MeanSquaredError):
         response = response if weights is None else response * weights
         return self.operator.adjoint_at(response, indices, self._scratch).mul_(factor)
 
-    def observe(self, progress: Progress, selection: Selection, errors: Errors) -> None:
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         if not self.couples(progress, whole=False):
             self._residual = self._scratch = self._residual[:0].clone()
         elif selection.whole:

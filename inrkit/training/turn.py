@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from inrkit.selectors import Errors, Selection, Survey
+from inrkit.selectors import Residuals, Selection, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.training.member import Member
 
@@ -28,10 +28,10 @@ class Turn:
 
     progress: Progress
     survey: Survey | None
-    surveyed: Errors
+    surveyed: Residuals
     selection: Selection
     loss: Tensor
-    errors: Errors
+    errors: Residuals
 
     def __init__(self, member: Member) -> None:
         self.member = member

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from inrkit import OPERATORS, SELECTORS, CoordinateDataset, Errors, Listener, Progress, fit
+from inrkit import OPERATORS, SELECTORS, CoordinateDataset, Listener, Progress, Residuals, fit
 from inrkit.plugins.options import field_names
 from inrkit.selectors.schedules import RATIO_SCHEDULES
 from inrkit.signals.signal import Signal
@@ -25,7 +25,7 @@ ERRORS = {
     "partly infinite": lambda random: torch.where(random < 0.3, math.inf, random),
     "partly not a number": lambda random: torch.where(random < 0.3, math.nan, random),
 }
-"""Errors made of numbers uniform in [0, 1)."""
+"""Residuals made of numbers uniform in [0, 1)."""
 
 
 def signal(kind, count, constant):
@@ -66,7 +66,7 @@ def test_exactly_as_many_distinct_coordinates_as_promised(
         size = len(indices)
         squared = ERRORS[kind](torch.rand(size, generator=generator))
         inclined = torch.randn(size, dataset.dimensions, generator=generator) * squared[:, None]
-        return Errors(squared, squared.sqrt(), inclined if slope else None, squared if influence else None)
+        return Residuals(squared, squared.sqrt(), inclined if slope else None, squared if influence else None)
 
     allowed = {count} if selector.visits_all else set()
     for step in range(1, steps + 1):
@@ -108,12 +108,12 @@ def test_every_coordinate_that_can_matter_is_reached(name):
         if survey is not None:
             size = len(survey.indices)
             squared = torch.rand(size, generator=random)
-            selector.learn(progress, survey, Errors(squared, squared.sqrt(), influence=squared))
+            selector.learn(progress, survey, Residuals(squared, squared.sqrt(), influence=squared))
         selection = selector.select(progress)
         seen[selection.indices] = True
         squared = torch.rand(len(selection.indices), generator=random)
         slope = squared[:, None] - 0.5 if selector.needs_slope else None
-        selector.observe(progress, selection, Errors(squared, squared.sqrt(), slope))
+        selector.observe(progress, selection, Residuals(squared, squared.sqrt(), slope))
     assert seen.all()
 
 

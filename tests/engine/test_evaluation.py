@@ -112,7 +112,7 @@ def test_a_signal_larger_than_the_sample_is_evaluated_on_crops_and_not_rendered_
         metrics=["psnr"],
         selector={"name": "uniform", "least": 1, "most": 100},
         network={"hidden_features": 16},
-        log={"every": 1, "sample": 1 << 16, "reconstruction": 1000},
+        log={"every": 1, "evaluated": 1 << 16, "reconstruction": 1000},
     )
     assert run.result["status"] == "done"
     assert run.reconstruction is None

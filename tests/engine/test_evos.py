@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import inrkit
 from inrkit import ConfigError, CoordinateDataset, Progress, RatioOptions
 from inrkit.config.resolve import resolve
-from inrkit.selectors import Errors, Selection
+from inrkit.selectors import Residuals, Selection
 from inrkit.selectors.evos import Evos, EvosOptions, crossover
 from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio
 from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
@@ -25,13 +25,13 @@ def make(count: int, **options) -> Evos:
     return Evos(EvosOptions(**options), count, operator, 0, torch.device("cpu"))
 
 
-def errors_of(count: int, seed: int = 0, weights: torch.Tensor | None = None) -> Errors:
+def errors_of(count: int, seed: int = 0, weights: torch.Tensor | None = None) -> Residuals:
     residual = torch.randn(count, generator=torch.Generator().manual_seed(seed))
     squared = residual.square() if weights is None else residual.square() * weights
-    return Errors(squared, residual, weights=weights)
+    return Residuals(squared, residual, weights=weights)
 
 
-def key_step(selector: Evos, errors: Errors, progress: Progress) -> None:
+def key_step(selector: Evos, errors: Residuals, progress: Progress) -> None:
     selection = selector.select(progress)
     assert selection.whole
     selector.observe(progress, selection, errors)
@@ -267,7 +267,7 @@ class TestWhereThePublishedCodeMisbehaves:
     @pytest.mark.parametrize("how", ["select", "add", "none"])
     def test_a_constant_signal_without_any_error_is_handled(self, how):
         selector = make(30, crossover=how)
-        key_step(selector, Errors(torch.zeros(30), torch.zeros(30)), Progress(1, 100))
+        key_step(selector, Residuals(torch.zeros(30), torch.zeros(30)), Progress(1, 100))
         assert len(selector.select(Progress(2, 100)).indices.unique()) == 15
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -282,7 +282,7 @@ class TestWhereThePublishedCodeMisbehaves:
 
     def test_selecting_does_not_depend_on_whether_gradients_are_recorded(self):
         errors = errors_of(30)
-        errors = Errors(errors.squared, errors.residual)
+        errors = Residuals(errors.squared, errors.residual)
         selector = make(30)
         selector.observe(Progress(1, 10), selector.everything(), errors)
         assert not selector.state_dict()["fitness"].requires_grad
@@ -311,7 +311,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
         selection = selector.select(progress)
         indices = selection.indices
         assert len(indices.unique()) == len(indices) == selector.size(progress)
-        selector.observe(progress, selection, Errors(residual[indices].square(), residual[indices]))
+        selector.observe(progress, selection, Residuals(residual[indices].square(), residual[indices]))
         return selection.indices
 
     def test_key_steps_visit_a_share_of_what_the_steps_between_them_train_on(self):
@@ -405,7 +405,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
         operator = LatticeLaplacian(LaplacianOptions(), Signal(dataset))
         options = EvosOptions(ratio=1e-9, least=k)
         selector = Evos(options, len(dataset), operator, 0, torch.device("cpu"))
-        assert 4 * selector.cached_numbers * len(dataset) < 1 << 20
+        assert 4 * selector.numbers_kept * len(dataset) < 1 << 20
         before = psutil.Process().memory_info().rss
         for step in (1, 2, 100, 101):
             progress = Progress(step, 10**6)
@@ -416,7 +416,7 @@ class TestWhereASignalIsTooLargeForAPassOverAllOfIt:
             exact = torch.stack([indices // side, indices % side], dim=1) * 2 + 1 - side
             assert torch.equal(coordinates * side, exact.to(torch.float64))
             residual = coordinates.sum(1).float()
-            selector.observe(progress, Selection(indices), Errors(residual.square(), residual))
+            selector.observe(progress, Selection(indices), Residuals(residual.square(), residual))
         assert psutil.Process().memory_info().rss - before < 100 << 20
 
 

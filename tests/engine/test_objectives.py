@@ -4,7 +4,7 @@ import torch
 
 from inrkit import CoordinateDataset, Member, Progress, Trainer
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.selectors import Errors, Selection
+from inrkit.selectors import Residuals, Selection
 from inrkit.selectors.evos import Evos, EvosOptions
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
 from inrkit.signals.signal import Signal
@@ -48,7 +48,7 @@ def test_gradient_at_a_key_step_is_that_of_the_live_full_prediction(weights):
 def test_gradient_between_key_steps_replaces_the_selected_entries_of_the_cached_prediction(weights):
     objective = supervision(weight=0.3)
     cached, target = torch.randn(2, COUNT)
-    objective.observe(Progress(1, 10), EVERYTHING, Errors(cached.square(), cached - target))
+    objective.observe(Progress(1, 10), EVERYTHING, Residuals(cached.square(), cached - target))
     indices = torch.randperm(COUNT)[:17]
     live = torch.randn(17, requires_grad=True)
     prediction = cached.index_copy(0, indices, live)
@@ -88,7 +88,7 @@ def test_a_weight_of_zero_turns_it_off():
 
 def test_nothing_is_kept_once_key_steps_alone_have_it():
     objective, residual = supervision(until=2), torch.randn(COUNT)
-    errors = Errors(residual.square(), residual)
+    errors = Residuals(residual.square(), residual)
     objective.observe(Progress(1, 10), EVERYTHING, errors)
     assert torch.equal(objective.state_dict()["residual"], residual)
     for step in (3, 4):
@@ -98,7 +98,7 @@ def test_nothing_is_kept_once_key_steps_alone_have_it():
 
 def test_steps_that_are_added_after_its_end_wait_for_a_key_step():
     objective, residual, some = supervision(until=0.3), torch.randn(COUNT), torch.tensor([3, 5, 9])
-    errors = Errors(residual.square(), residual)
+    errors = Residuals(residual.square(), residual)
     for steps in (10, 100):  # off at step 10 of 10, on at step 10 of 100
         assert not objective.coupling(Progress(10, steps), Selection(some), residual[some], None).any()
         objective.observe(Progress(10, steps), EVERYTHING, errors)

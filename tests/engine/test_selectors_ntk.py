@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import CoordinateDataset, Errors, Progress
+from inrkit import CoordinateDataset, Progress, Residuals
 from inrkit.selectors import NtkGuidedTeaching
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.signal import Signal
@@ -27,7 +27,7 @@ def take(selector, step, squared, influence):
     survey = selector.survey(progress)
     if survey is not None:
         assert torch.equal(survey.indices, torch.arange(selector.count))
-        errors = Errors(squared, squared.sqrt(), influence=influence if survey.influence else None)
+        errors = Residuals(squared, squared.sqrt(), influence=influence if survey.influence else None)
         selector.learn(progress, survey, errors)
     return selector.select(progress).indices, survey
 
@@ -64,13 +64,13 @@ def test_influence_is_asked_for_every_tenth_step_while_it_counts():
     asked = [step for step in range(1, STEPS + 1) if take(selector, step, numbers(step), numbers(step))[1].influence]
     # 60·exp(−t/10) coordinates: at least one up to t = 40.
     assert asked == [1, 11, 21, 31, 41]
-    assert asked == [step for step in range(1, STEPS + 1) if selector.surveyed(Progress(step, STEPS)) == 5 * N]
-    assert selector.surveyed(Progress(STEPS, STEPS)) == N
+    assert asked == [step for step in range(1, STEPS + 1) if selector.survey_cost(Progress(step, STEPS)) == 5 * N]
+    assert selector.survey_cost(Progress(STEPS, STEPS)) == N
 
 
 def test_however_many_the_coordinates_a_thousandth_of_the_selection_is_too_few():
     selector = make(count=10**8)
-    asked = [step for step in range(1, STEPS + 1) if selector.surveyed(Progress(step, STEPS)) == 5 * 10**8]
+    asked = [step for step in range(1, STEPS + 1) if selector.survey_cost(Progress(step, STEPS)) == 5 * 10**8]
     # exp(−t/10) · 0.3 ≥ 0.001 up to t = 57.
     assert asked == [1, 11, 21, 31, 41, 51]
 
@@ -113,7 +113,7 @@ def test_the_uniform_share_favours_none_of_the_coordinates_left():
 def test_all_uniform_asks_for_nothing():
     selector = make(uniform=1.0)
     assert selector.survey(Progress(1, STEPS)) is None
-    assert selector.surveyed(Progress(1, STEPS)) == 0
+    assert selector.survey_cost(Progress(1, STEPS)) == 0
     indices, _ = take(selector, 1, None, None)
     assert len(indices.unique()) == 200
 

@@ -8,7 +8,7 @@ import torch
 
 from inrkit import CoordinateDataset, Member, Progress, Trainer
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.selectors import Errors
+from inrkit.selectors import Residuals
 from inrkit.selectors.soft_mining import SoftMining, SoftMiningOptions
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian, NoneOptions, NoOperator
 from inrkit.signals.signal import Signal
@@ -32,11 +32,11 @@ def flat(*shape: int) -> np.ndarray:
     return np.zeros((*shape, 1))
 
 
-def errors_of(squared: torch.Tensor, slope: torch.Tensor) -> Errors:
-    return Errors(squared, squared.sqrt(), slope)
+def errors_of(squared: torch.Tensor, slope: torch.Tensor) -> Residuals:
+    return Residuals(squared, squared.sqrt(), slope)
 
 
-def unmoved(selector: SoftMining, squared: torch.Tensor) -> Errors:
+def unmoved(selector: SoftMining, squared: torch.Tensor) -> Residuals:
     return errors_of(squared, torch.zeros(len(squared), selector.operator.neighbourhood.dimensions))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import CoordinateDataset, Errors, Progress
+from inrkit import CoordinateDataset, Progress, Residuals
 from inrkit.selectors import ImplicitNeuralTeaching
 from inrkit.selectors.teaching import MINING_SCHEDULES, largest, mines
 from inrkit.signals.operators import NoneOptions, NoOperator
@@ -25,7 +25,7 @@ def take(selector, step, steps, squared):
     if survey is not None:
         assert torch.equal(survey.indices, torch.arange(selector.count))
         assert not survey.influence
-        selector.learn(progress, survey, Errors(squared, squared.sqrt()))
+        selector.learn(progress, survey, Residuals(squared, squared.sqrt()))
     selection = selector.select(progress)
     return selection.indices, survey is not None
 
@@ -84,7 +84,7 @@ def test_the_same_coordinates_train_until_others_are_chosen():
         indices, surveyed = take(selector, step, 100, squared)
         assert len(indices) == promised
         assert surveyed == mines("reverse-incremental", Progress(step, 100))
-        assert selector.surveyed(Progress(step, 100)) == (100 if surveyed else 0)
+        assert selector.survey_cost(Progress(step, 100)) == (100 if surveyed else 0)
         if surveyed:
             assert len(indices) == selector.options.scheduled_size(100, (step - 1) / 100)
         else:
@@ -108,4 +108,4 @@ def test_keeps_no_more_than_the_indices():
     take(selector, 1, 10, torch.rand(1000))
     kept = sum(tensor.numel() for name, tensor in selector.state_dict().items() if name != "generator")
     assert kept == 100
-    assert selector.cached_numbers == pytest.approx(2 * kept / 1000)
+    assert selector.numbers_kept == pytest.approx(2 * kept / 1000)

@@ -10,7 +10,7 @@ from inrkit import CoordinateDataset, Listener, Member, Progress, RunError, Trai
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
-from inrkit.selectors import SELECTORS, Errors, Selection
+from inrkit.selectors import SELECTORS, Residuals, Selection
 from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import MinMax, MinMaxOptions
@@ -151,7 +151,7 @@ def test_evaluation_records_no_gradients(monkeypatch):
 
     monkeypatch.setattr(Siren, "forward", watch)
     member.step = member.steps
-    member.report(Errors(torch.zeros(1), torch.zeros(1)))
+    member.report(Residuals(torch.zeros(1), torch.zeros(1)))
     assert sum(size for size, _ in recorded) == 320
     assert not any(enabled for _, enabled in recorded)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from inrkit.networks import precision_of, set_precision
 from inrkit.networks.stacked import StackedNetwork, float_options
-from inrkit.selectors import Errors
+from inrkit.selectors import Residuals
 from inrkit.signals.operators import clamp_prediction
 from inrkit.training.backends.base import Backend
 from inrkit.training.gradients import backpropagate, factors_of, linear_targets, measure, slope_of, step
@@ -165,13 +165,13 @@ class _Row:
             return self.indices
         return torch.cat([self.indices, self.indices[:1].expand(length - self.count)])
 
-    def errors(self, squared: Tensor, weighted: Tensor) -> Errors:
+    def errors(self, squared: Tensor, weighted: Tensor) -> Residuals:
         """The errors from (length,) squared ones without the dataset's weights."""
         squared, weighted = squared[: self.count], weighted[: self.count]
         weights = self.member.signal.dataset.weights_of(self.indices)
-        # Errors may be kept for long, and must not keep those of all networks alive.
+        # They may be kept for long, and must not keep those of all networks alive.
         squared = squared.clone() if weights is None else squared * weights
-        return Errors(squared, weighted.clone(), weights=weights)
+        return Residuals(squared, weighted.clone(), weights=weights)
 
 
 class _Stack:
