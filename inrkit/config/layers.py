@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}; give a config file in YAML") from error
     layer = _parse_yaml(text, str(path))
     data = layer.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
         data["path"] = str(path.parent.resolve() / expanded(data["path"]))
     return layer
 

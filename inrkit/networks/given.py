@@ -61,4 +61,8 @@ class Given(Network):
 
 def named(module: nn.Module) -> dict[str, Any]:
     """The slot of a config that stands for a module given in Python."""
-    return {"name": f"{Given.__module__}:{Given.__qualname__}", "module": type(module).__qualname__}
+    return {"name": GIVEN, "module": type(module).__qualname__}
+
+
+GIVEN = f"{Given.__module__}:{Given.__qualname__}"
+"""The name that stands for such a network in configs and fields."""

@@ -24,6 +24,7 @@ from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import to_json, written_whole
 from inrkit.networks import NETWORKS, Network, precision_of, set_precision
+from inrkit.networks.given import GIVEN, Given
 from inrkit.plugins.options import parse
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
 from inrkit.signals.lattice import lattice_coordinates, slabs
@@ -321,13 +322,21 @@ class Field:
             aside.write_bytes(save(weights, metadata={"inrkit": to_json(description)}))
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu", trust: bool = False) -> Field:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        trust: bool = False,
+        network: nn.Module | None = None,
+    ) -> Field:
         """Read a field; runs no code from the file.
 
         Args:
             path: a field.safetensors, or the folder of a run.
             device: where the network goes.
             trust: whether a network may be named as `package.module:Name` and so imported.
+            network: the module, for a field of one that was given in Python; its weights become the file's.
 
         Raises:
             DataError: no field there, or a damaged one.
@@ -351,16 +360,26 @@ class Field:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return cls._from(description, weights, trust).to(device)
+                return cls._from(description, weights, trust, network).to(device)
         except InrkitError:
             raise
         except Exception as error:  # whatever a stranger's description leads torch or numpy to
             raise DataError(f"{path} is damaged: its description or its weights do not fit each other") from error
 
     @classmethod
-    def _from(cls, description: dict[str, Any], weights: dict[str, Tensor], trust: bool) -> Field:
+    def _from(
+        cls, description: dict[str, Any], weights: dict[str, Tensor], trust: bool, given: nn.Module | None
+    ) -> Field:
         names = {slot: str(description[slot]["name"]) for slot in ("network", "embedding", "transform", "modality")}
-        network_class = NETWORKS.get(names["network"], targets=trust)
+        if names["network"] == GIVEN:
+            if given is None:
+                raise ConfigError(
+                    "the field's network was a Python object, which no file holds; give it: "
+                    "inrkit.load(path, network=module)"
+                )
+            network_class: Any = Given.holding(given)
+        else:
+            network_class = NETWORKS.get(names["network"], targets=trust)
         embedding_class = EMBEDDINGS.get(names["embedding"], targets=trust)
         transform_class = TRANSFORMS.get(names["transform"], targets=trust)
         if ":" in names["modality"] and not trust:

@@ -20,7 +20,6 @@ class MemoryRun(Run):
         self._config: Config | None = None
         self._rows: list[dict[str, float]] = []
         self._result: dict[str, Any] = {}
-        self._field: Field | None = None
 
     @property
     def exists(self) -> bool:

@@ -223,7 +223,8 @@ def prepare(
     given = expanded(target)
     continued = resume and Run(given).exists
     config = resolve([read_yaml(given / "config.yaml") if continued else _target_layer(target), *layers])
-    config.data.path = str(Path.cwd() / expanded(config.data.path))
+    if config.data.path:  # a signal that was given as an object has none
+        config.data.path = str(Path.cwd() / expanded(config.data.path))
     try:
         config.data.path.encode()
     except UnicodeEncodeError as error:

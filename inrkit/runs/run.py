@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError
@@ -38,6 +39,8 @@ class Run:
     def __init__(self, folder: str | Path, movable: bool = False) -> None:
         self.folder = Path(folder)
         self._movable = movable
+        self._field: Field | None = None
+        """The field, where this process has fitted it."""
 
     def __repr__(self) -> str:
         return in_a_line(self.folder, self._shown)
@@ -114,7 +117,7 @@ class Run:
         Raises:
             DataError: there is none, or it is damaged.
         """
-        return Field.load(self.folder)
+        return self._field or Field.load(self.folder)
 
     @property
     def reconstruction(self) -> Path | None:
@@ -160,6 +163,7 @@ class Run:
     def write_field(self, field: Field, modality: Modality, reconstruct: bool = True) -> None:
         """Write field.safetensors and, unless not to `reconstruct`, the reconstruction."""
         field.save(self.folder / "field.safetensors")
+        self._field = field
         if not reconstruct:
             for earlier in self.folder.glob("reconstruction.*"):  # of a field that is no more
                 earlier.unlink()
@@ -225,6 +229,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", trust: bool = False) -> Field:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    trust: bool = False,
+    network: nn.Module | None = None,
+) -> Field:
     """A trained field, from a run's folder or a field.safetensors; see `Field.load`."""
-    return Field.load(path, device=device, trust=trust)
+    return Field.load(path, device=device, trust=trust, network=network)
