@@ -66,11 +66,18 @@ def claim(path: Path, text: str) -> None:
 
     Raises:
         FileExistsError: it exists.
-        OSError: it cannot be written.
+        OSError: no file can be made there.
+        RunError: it cannot be written to its end; the disk may be full.
     """
     aside = path.with_name(f".{os.getpid()}-{path.name}")
+    aside.touch()
     try:
-        aside.write_text(text, encoding="utf-8")
+        try:
+            aside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+            ) from error
         try:
             os.link(aside, path)
         except FileExistsError:

@@ -34,11 +34,11 @@ class Array(Modality):
     @classmethod
     def claims(cls, path: Path) -> bool:
         """Whether an .npz holds points and values."""
-        with decoding(path, "is damaged or truncated"), np.load(path) as file:
+        with decoding(path, "is damaged or truncated"), path.open("rb") as stream, np.load(stream) as file:
             return set(_ARRAYS) <= set(file.files)
 
     def read(self, path: Path) -> CoordinateDataset:
-        with decoding(path, "is damaged or truncated"), np.load(path) as file:
+        with decoding(path, "is damaged or truncated"), path.open("rb") as stream, np.load(stream) as file:
             missing = [name for name in _ARRAYS if name not in file.files]
             if missing:
                 raise DataError(

@@ -136,11 +136,12 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 claim(self.folder / "config.yaml", text)
                 return
-            except FileExistsError as error:  # of two fits that begin at once, one gets the folder
-                if not self._movable:
-                    raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
-                self.folder = next_folder(config.data.path)
             except OSError as error:
+                if self.exists:  # of two fits that begin at once, one gets the folder
+                    if not self._movable:
+                        raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
+                    self.folder = next_folder(config.data.path)
+                    continue
                 reason = error.strerror or error
                 raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
 

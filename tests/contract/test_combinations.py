@@ -35,6 +35,9 @@ def files(tmp_path_factory):
         sample = folder / f"{name}{plugin.sample_suffix}"
         modality.sample(sample)
         dataset = modality.read(sample)
+        if dataset.grid_shape is None:
+            paths[name] = sample
+            continue
         longest = math.ceil(250 ** (1 / dataset.dimensions))
         every = tuple(slice(None, None, math.ceil(length / longest)) for length in dataset.grid_shape)
         values = dataset.values.numpy().reshape(*dataset.grid_shape, dataset.channels)[every]
@@ -157,4 +160,4 @@ def test_every_plugin_fits_from_file_to_file(modality, network, selector, files,
     assert run.result["status"] == "done"
     assert run.metrics[MODALITIES.get(modality).metrics[0]] is not None
     assert run.reconstruction is not None
-    assert run.field.render().shape[:-1] == run.field.grid_shape
+    assert run.field.grid_shape is None or run.field.render().shape[:-1] == run.field.grid_shape

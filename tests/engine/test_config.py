@@ -69,7 +69,7 @@ def test_the_paper_preset_is_the_published_setting():
     assert config["objective"] == {
         "name": "cross-frequency",
         "weight": pytest.approx(1e-5 * 127.5**2),
-        "until": 0.3,
+        "until": 1500.0,
     }
     assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("adam", 1e-4)
     assert (config["schedule"]["name"], config["schedule"]["warmup"]) == ("constant", 0.0)

@@ -472,7 +472,7 @@ def test_an_interrupt_stops_all_and_each_resumes_together_or_alone(tmp_path, num
                 os.kill(os.getpid(), number)
 
     pressed = []
-    execute_together(requests, listeners=[Press()])
+    execute_together(requests, interruptible=True, listeners=[Press()])
     assert signal.getsignal(number) == before
     assert {run.result["status"] for _, run in requests} == {"interrupted"}
     assert {run.result["steps"] for _, run in requests} <= {5, 6}

@@ -19,6 +19,7 @@ import inrkit
 from inrkit import METRICS, MODALITIES, ConfigError, DataError
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import Identity
 
 QUICK = ["train.steps=2", "network.hidden_features=8", "network.hidden_layers=1"]
@@ -662,9 +663,8 @@ def test_speech_metrics_equal_their_libraries_and_use_the_file_s_rate(tmp_path, 
     syllables = np.sin(2 * np.pi * 3 * time) ** 2 * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 12))
     sound = 0.2 * syllables + 0.001 * random.standard_normal(len(time))
     dataset = audio().read(saved(tmp_path / "speech.wav", sound, rate, "DOUBLE"))
-    dataset.transform = Identity()
     network = Identically(dataset, 0.02)
-    found = evaluate(network, dataset, ["pesq", "stoi"], 1000)
+    found = evaluate(network, Signal(dataset, Identity()), ["pesq", "stoi"], 1000)
     degraded = network(dataset.coordinates(slice(0, len(dataset))))[:, 0].double().numpy()
     mode = "nb" if rate == 8000 else "wb"
     assert found["pesq"] == pytest.approx(pesq(rate, sound, degraded, mode), abs=0.02)

@@ -19,7 +19,7 @@ from inrkit.runs.field import Field
 from inrkit.signals.embeddings import Identity as NoEmbedding
 from inrkit.signals.embeddings import IdentityOptions
 from inrkit.signals.transforms import Identity
-from inrkit.training.loop import Listener
+from inrkit.training.member import Listener
 
 SUFFIXES = [".obj", ".ply", ".stl", ".off", ".glb"]
 TINY = ["modality.resolution=12", "modality.export_resolution=16", "network.hidden_features=16"]
