@@ -69,12 +69,13 @@ def test_the_paper_preset_is_the_published_setting():
     assert config["objective"] == {
         "name": "cross-frequency",
         "weight": pytest.approx(1e-5 * 127.5**2),
-        "until": 1500.0,
+        "until": 1500,
     }
     assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("adam", 1e-4)
     assert (config["schedule"]["name"], config["schedule"]["warmup"]) == ("constant", 0.0)
     assert (config["train"]["steps"], config["train"]["precision"]) == (5000, "float32")
     assert config["transform"] == {"name": "minmax", "range": "full"}
+    assert config["operator"] == {"name": "laplacian", "clamp": True, "periodic": []}
 
 
 def test_choosing_another_plugin_keeps_the_options_it_shares_and_drops_the_others():
