@@ -34,6 +34,8 @@ from inrkit.signals.modality import MODALITIES, Modality
 
 __all__ = ["Volume", "VolumeOptions", "read_array", "require_memory", "sample_volume"]
 
+_PICTURES = (".npy", ".tif", ".tiff", ".hdr")
+"""Suffixes that pictures and volumes share."""
 _MOST_DIMENSIONS = 5
 _MOST_SHORT = 4
 _KEY = "volume"
@@ -66,8 +68,8 @@ class Volume(Modality):
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        """Whether a file is no single picture; what those are, `Image.claims` says."""
-        return not Image.claims(path)
+        """Whether a file is no single picture; what those are, `Image.claims` says. Only .npy and TIFF may be one."""
+        return path.suffix.lower() not in _PICTURES or not Image.claims(path)
 
     def read(self, path: Path) -> CoordinateDataset:
         return self._dataset(_stored(path, self.options.key), path)

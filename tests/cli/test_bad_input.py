@@ -570,7 +570,7 @@ def test_resuming_what_is_no_run_is_a_one_line_error():
 def test_resuming_with_other_options_is_a_one_line_error(run):
     for key, value in (
         ("seed", "5"),
-        ("train.steps", "2"),
+        ("train.steps", "1"),
         ("selector.ratio", "0.7"),
         ("network.hidden_features", "9"),
     ):

@@ -650,7 +650,7 @@ class Identically(torch.nn.Module):
         count = len(self.dataset)
         indices = ((coordinates[:, 0].double() * count + count - 1) / 2).round().long()
         random = torch.Generator().manual_seed(0)
-        return self.dataset.targets(indices) + self.error * torch.randn(count, 1, generator=random)[indices]
+        return self.dataset.stored(indices).float() + self.error * torch.randn(count, 1, generator=random)[indices]
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])

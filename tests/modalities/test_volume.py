@@ -506,8 +506,8 @@ def test_a_tiff_goes_to_who_reads_its_pages(tmp_path, shape, options, modality):
         assert modality_of(tmp_path / f"stack{suffix}") == modality
 
 
-@pytest.mark.parametrize("suffix", ["npz", "nii", "nii.gz", "NII.GZ"])
-def test_scans_and_archives_are_volumes_without_a_look(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "NII.GZ"])
+def test_scans_are_volumes_without_a_look(tmp_path, suffix):
     assert modality_of(tmp_path / f"scan.2.{suffix}") == "volume"
 
 
