@@ -36,7 +36,10 @@ def read(path: Path) -> Polygons:
             words = [word for word in words if word]
         if words[0] in (b"v", b"vn"):
             if len(words) < 4:
-                raise DataError(f"{path}, line {number}: a vertex has {len(words) - 1} numbers; it must have three")
+                raise DataError(
+                    f"{path}, line {number}: a vertex has {len(words) - 1} numbers and must have three; the file is cut "
+                    "off or damaged"
+                )
             (places if words[0] == b"v" else normals).append(words[1:4])
             continue
         count = len(places)
