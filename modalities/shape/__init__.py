@@ -1,4 +1,4 @@
-"""Shapes: signed distances to a mesh's surface, or a volume of them, and the surface that a field draws.
+"""Shapes: signed distances to a mesh's surface or to points, or a volume of them, and the surface of a field.
 
 Distances are negative inside. A mesh is brought into [−1, 1]³ by a shift and one factor for all axes; the dataset's
 affine map is the inverse, and distances are stored in the mesh's own units.
@@ -16,9 +16,11 @@ import torch
 
 from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.shape.files import MESH_SUFFIXES, checked_suffix, write_mesh
+from inrkit.modalities.shape.cloud import Cloud
+from inrkit.modalities.shape.files import MESH_SUFFIXES, checked_suffix, read_polygons, write_mesh
+from inrkit.modalities.shape.files.points import holds_points
 from inrkit.modalities.shape.metrics import SignIoU, mesh_iou, surface_metrics, volume_iou
-from inrkit.modalities.shape.solid import Solid, sampled
+from inrkit.modalities.shape.solid import Solid
 from inrkit.modalities.shape.surface import ExtractedSurface, extract_surface, placed, surface_of
 from inrkit.plugins.options import option
 from inrkit.runs.field import Field
@@ -29,6 +31,7 @@ from inrkit.signals.modality import MODALITIES, Modality
 
 __all__ = [
     "MESH_SUFFIXES",
+    "Cloud",
     "ExtractedSurface",
     "Shape",
     "ShapeOptions",
@@ -77,7 +80,7 @@ class ShapeOptions:
 
 @MODALITIES.register("shape")
 class Shape(Modality):
-    """Meshes, and volumes of signed distances, negative inside."""
+    """Meshes, point clouds, and volumes of signed distances, negative inside."""
 
     Options = ShapeOptions
     metrics = ("psnr", "sign_iou")
@@ -87,6 +90,11 @@ class Shape(Modality):
     def operator(self) -> str:  # type: ignore[override]
         """The lattice's Laplacian, or that of the nearest neighbours of free points."""
         return "laplacian" if self.options.data == "lattice" else "graph-laplacian"
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether an .npz holds points and normals; other files of its suffixes no other modality reads."""
+        return path.suffix.lower() != ".npz" or holds_points(path, "normals")
 
     def read(self, path: Path) -> CoordinateDataset:
         return self._read_volume(path) if _is_volume(path) else self._read_mesh(path)
@@ -99,7 +107,8 @@ class Shape(Modality):
         distances = values[..., 0].astype(np.float32)
         steps = (float(np.abs(np.diff(distances, axis=axis)).max(initial=0)) for axis in range(3))
         affine = np.array(metadata["affine"]) if "affine" in metadata else cell_affine(distances.shape)
-        surface = extract_surface([distances], distances.shape, max(steps))
+        level = self._level(metadata, affine, distances.shape)
+        surface = extract_surface([distances - np.float32(level)], distances.shape, max(steps))
         write_mesh(path, *placed(surface, distances.shape, affine))
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
@@ -116,7 +125,8 @@ class Shape(Modality):
         if checked_suffix(path) == ".npy":
             _save(path, field.render(lattice)[..., 0])
             return f"{'×'.join(map(str, lattice))} distances"
-        surface = surface_of(field, lattice)
+        level = self._level(field.metadata, field.affine, lattice)
+        surface = surface_of(field, lattice, level=level)
         write_mesh(path, *placed(surface, lattice, field.affine))
         drawn = f"{len(surface.vertices):,} vertices and {len(surface.faces):,} faces from {_times(lattice)} cells"
         if not len(surface.faces):
@@ -137,11 +147,14 @@ class Shape(Modality):
         - `f_score`: harmonic mean of the shares of points on either surface that are within 1 % of the diagonal of
           the other.
 
-        The drawn surface is that of `export_resolution`. Of a volume, `iou` at the cells of its lattice.
+        The drawn surface is that of `export_resolution`. Of points with normals, the same with the surface that they
+        tell for the mesh's. Of points without normals, nothing. Of a volume, `iou` at the cells of its lattice.
         """
         if _is_volume(path):
             return {"iou": volume_iou(field, _volume(path))}
-        original = Solid.read(path, self.options.margin)
+        original = _original(path, self.options.margin)
+        if isinstance(original, Cloud) and original.normals is None:
+            return {}
         surface = surface_of(field, self._lattice(field, None, None))
         vertices, faces = placed(surface, self._lattice(field, None, None), field.affine)
         return {"iou": mesh_iou(field, original), **surface_metrics(original, vertices, faces)}
@@ -162,12 +175,16 @@ class Shape(Modality):
                 f"{named}={getattr(options, named.partition('.')[2])} needs about {needed / 2**30:,.0f} GiB of memory "
                 f"and this machine has {there / 2**30:,.0f}; lower it"
             )
-        solid = Solid.read(path, options.margin)
-        metadata = {"kind": "mesh", "notes": solid.notes, "affine": solid.affine.tolist()}
+        solid = _original(path, options.margin)
+        unsigned = isinstance(solid, Cloud) and solid.normals is None
+        kind = "unsigned" if unsigned else "mesh"
+        metadata: dict[str, Any] = {"kind": kind, "notes": solid.notes, "affine": solid.affine.tolist()}
+        if isinstance(solid, Cloud):
+            metadata["spacing"] = solid.spacing * solid.scale
         if options.data == "lattice":
             values = self._lattice_values(solid)
             if values.max() < 0:  # a box whose faces lie between the outermost centres and the cube's faces
-                solid = Solid.read(path, 1.5 / options.resolution)
+                solid = _original(path, 1.5 / options.resolution)
                 metadata["affine"] = solid.affine.tolist()
                 values = self._lattice_values(solid)
             shape = (options.resolution,) * 3
@@ -193,11 +210,11 @@ class Shape(Modality):
                 resample_every=options.resample_every,
             )
             mend = "close its surface, or raise modality.count"
-        if not dataset.extent[0] < 0 < dataset.extent[1]:
+        if not unsigned and not dataset.extent[0] < 0 < dataset.extent[1]:
             raise DataError(f"{path} encloses no volume that the samples meet; {mend}")
         return dataset
 
-    def _lattice_values(self, solid: Solid) -> np.ndarray:
+    def _lattice_values(self, solid: Solid | Cloud) -> np.ndarray:
         """(resolution³, 1) float32 values at the centres of a lattice's cells."""
         shape = (self.options.resolution,) * 3
         values = np.empty((math.prod(shape), 1), dtype=np.float32)
@@ -206,12 +223,20 @@ class Shape(Modality):
             values[start : start + _QUERIES, 0] = self._values(solid, lattice_coordinates(indices, shape).numpy())
         return values
 
-    def _values(self, solid: Solid, points: np.ndarray) -> np.ndarray:
+    def _level(self, metadata: dict[str, Any], affine: np.ndarray, lattice: tuple[int, ...]) -> float:
+        """The distance that is drawn: zero, or, where none is negative, that at which a shell around the points holds
+        together and a lattice shows it."""
+        if metadata.get("kind") != "unsigned":
+            return 0.0
+        side = float(np.linalg.norm(affine[:, 0]))
+        return min(max(2 * side / min(lattice), metadata["spacing"]), 0.9 * self.options.band * side)
+
+    def _values(self, solid: Solid | Cloud, points: np.ndarray) -> np.ndarray:
         """(k,) truncated signed distances, in the mesh's units, of (k, 3) points in [−1, 1]³."""
         band = self.options.band
         return np.clip(solid.signed_distance(points), -band, band) * solid.scale
 
-    def _draw(self, solid: Solid, number: int) -> np.ndarray:
+    def _draw(self, solid: Solid | Cloud, number: int) -> np.ndarray:
         """(N, 3) float32 free points of round `number`."""
         options = self.options
         random = np.random.default_rng([options.seed, number])
@@ -219,7 +244,7 @@ class Shape(Modality):
         points = np.empty((options.count, 3), dtype=np.float32)
         points[near:] = random.uniform(-1, 1, (options.count - near, 3))
         if near:
-            on_surface, _ = sampled(solid.vertices, solid.faces, near, int(random.integers(2**31)))
+            on_surface, _ = solid.sampled(near, int(random.integers(2**31)))
             points[:near] = np.clip(on_surface + random.normal(0, options.sigma, (near, 3)), -1, 1)
         return points
 
@@ -257,8 +282,20 @@ class Shape(Modality):
         return lattice
 
 
+def _original(path: Path, margin: float) -> Solid | Cloud:
+    """The mesh in a file, or its points where it has no faces."""
+    held = read_polygons(path)
+    if held.has_faces or not len(held.vertices):
+        return Solid.of(path, held, margin)
+    return Cloud.of(path, held, margin)
+
+
 def _is_volume(path: Path) -> bool:
-    return path.suffix.lower() in (".npy", ".npz")
+    suffix = path.suffix.lower()
+    if suffix != ".npz":
+        return suffix == ".npy"
+    with decoding(path, "is no .npz file, or is damaged"):
+        return not holds_points(path)
 
 
 def _volume(path: Path) -> np.ndarray:

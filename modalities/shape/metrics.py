@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrkit.evaluation.metrics import METRICS, Metric
-from inrkit.modalities.shape.solid import Solid, face_normals, sampled
+from inrkit.modalities.shape.cloud import Cloud
+from inrkit.modalities.shape.solid import Solid, face_normals
 from inrkit.modalities.shape.surface import SLAB
 from inrkit.runs.field import Field
 from inrkit.signals.lattice import lattice_coordinates
@@ -42,7 +44,7 @@ class SignIoU(Metric):
         return self._both / self._either if self._either else 1.0
 
 
-def mesh_iou(field: Field, original: Solid) -> float:
+def mesh_iou(field: Field, original: Solid | Cloud) -> float:
     """See `Shape.assess`."""
     points = np.random.default_rng(0).uniform(-1, 1, (_HELD_OUT, 3))
     expected = original.inside(points)
@@ -67,11 +69,11 @@ def volume_iou(field: Field, volume: np.ndarray) -> float:
     return both / max(1, either)
 
 
-def surface_metrics(original: Solid, vertices: np.ndarray, faces: np.ndarray) -> dict[str, float]:
+def surface_metrics(original: Solid | Cloud, vertices: np.ndarray, faces: np.ndarray) -> dict[str, float]:
     """Chamfer distance, normal consistency and F-score; see `Shape.assess`.
 
     Args:
-        original: the mesh.
+        original: the mesh, or points with normals.
         vertices: (V, 3) of the other surface, in the mesh's own units.
         faces: (F, 3) of the other surface.
     """
@@ -83,8 +85,9 @@ def surface_metrics(original: Solid, vertices: np.ndarray, faces: np.ndarray) ->
     drawn = Solid(cube, faces[has_area], original.center, original.scale, [])
     diagonal = float(np.linalg.norm(np.ptp(original.vertices, axis=0)))
     distances, agreements, shares = [], [], []
-    for one, other in ((drawn, original), (original, drawn)):
-        points, on = sampled(one.vertices, one.faces, _SURFACE_SAMPLES, 0)
+    pairs: tuple[tuple[Any, Any], ...] = ((drawn, original), (original, drawn))
+    for one, other in pairs:
+        points, on = one.sampled(_SURFACE_SAMPLES, 0)
         away, nearest = other.nearest(points)
         distances.append(float(away.mean()) / diagonal)
         agreements.append(float(np.abs((one.normals[on] * other.normals[nearest]).sum(axis=1)).mean()))

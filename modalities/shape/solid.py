@@ -10,7 +10,7 @@ import numpy as np
 
 from inrkit.errors import DataError
 from inrkit.modalities.shape.files import read_polygons
-from inrkit.modalities.shape.files.polygons import triangulated
+from inrkit.modalities.shape.files.polygons import Polygons, triangulated
 
 _QUERIES = 1 << 16
 """Points whose winding numbers are computed at a time."""
@@ -51,38 +51,29 @@ class Solid:
 
     @classmethod
     def read(cls, path: Path, margin: float) -> Solid:
+        """The mesh in a file; see `of`."""
+        return cls.of(path, read_polygons(path), margin)
+
+    @classmethod
+    def of(cls, path: Path, held: Polygons, margin: float) -> Solid:
         """The mesh in a file: its parts joined, its seams closed, its faces turned outwards.
 
         Args:
-            path: of a mesh.
+            path: of the file, for messages.
+            held: what it has.
             margin: room between the mesh and the faces of [−1, 1]³.
 
         Raises:
             DataError: there is no mesh in the file, or none with a surface.
         """
-        held = read_polygons(path)
-        if not (held.lengths > 2).any():
-            if not len(held.vertices):
-                raise DataError(f"{path} has no faces and so no surface, or is damaged; check that it opens elsewhere")
-            raise DataError(
-                f"{path} is a point cloud: {len(held.vertices):,} points and no faces; reconstruct a surface first, "
-                "for instance by Poisson reconstruction"
-            )
+        if not held.has_faces:
+            raise DataError(f"{path} has no faces and so no surface, or is damaged; check that it opens elsewhere")
         corners = held.vertices[np.unique(held.corners)]
-        low, high = corners.min(axis=0), corners.max(axis=0)
-        extent = float(np.max(high / 2 - low / 2))
-        if extent == 0:
-            raise DataError(f"{path} has degenerate faces only: all its vertices are one point")
-        if not _EXTENTS[0] < extent < _EXTENTS[1]:
-            raise DataError(f"{path} is {2 * extent:.3g} units long, which float32 cannot hold; scale the mesh first")
-        scale = extent / (1 - margin)
-        center = low / 2 + high / 2
-        with np.errstate(over="ignore", invalid="ignore"):  # of vertices that no face has
-            cube = (held.vertices - center) / scale
+        cube, center, scale = framed(path, corners, held.vertices, margin)
         vertices, faces, notes = _repaired(cube, triangulated(replace(held, vertices=cube)))
         if not len(faces):
             raise DataError(f"{path} has degenerate faces only: none has an area; check how it was written")
-        return cls(vertices, faces, center, scale, held.notes + _steps(corners, extent) + notes)
+        return cls(vertices, faces, center, scale, held.notes + _steps(corners, scale * (1 - margin)) + notes)
 
     @property
     def affine(self) -> np.ndarray:
@@ -108,6 +99,14 @@ class Solid:
         squared, faces, _ = self._tree.squared_distance(self.vertices, self.faces, _doubles(points))
         return np.sqrt(squared), faces
 
+    def sampled(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """(count, 3) points uniform on the surface, and the (count,) faces that they are on."""
+        import trimesh
+
+        mesh = trimesh.Trimesh(self.vertices, self.faces, process=False)
+        points, on = trimesh.sample.sample_surface(mesh, count, seed=seed)[:2]
+        return np.asarray(points), np.asarray(on)
+
     def signed_distance(self, points: np.ndarray) -> np.ndarray:
         """(k,) distances of (k, 3) points to the surface, negative inside.
 
@@ -118,12 +117,30 @@ class Solid:
         return np.where(self.inside(points), -distances, distances)
 
 
-def sampled(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, 3) points uniform on a surface, and the (count,) faces that they are on."""
-    import trimesh
+def framed(
+    path: Path, corners: np.ndarray, vertices: np.ndarray, margin: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Vertices in [−1, 1]³, (3,) the middle of the cube, and half its side in the file's units.
 
-    points, on = trimesh.sample.sample_surface(trimesh.Trimesh(vertices, faces, process=False), count, seed=seed)[:2]
-    return np.asarray(points), np.asarray(on)
+    Args:
+        path: of the file, for messages.
+        corners: (k, 3) that the cube is to hold.
+        vertices: (V, 3) to bring into it.
+        margin: room between the corners and the cube's faces.
+
+    Raises:
+        DataError: the corners are one point, or float32 does not hold distances between them.
+    """
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    extent = float(np.max(high / 2 - low / 2))
+    if extent == 0:
+        raise DataError(f"{path} has degenerate faces only: all its vertices are one point")
+    if not _EXTENTS[0] < extent < _EXTENTS[1]:
+        raise DataError(f"{path} is {2 * extent:.3g} units long, which float32 cannot hold; scale the mesh first")
+    scale = extent / (1 - margin)
+    center = low / 2 + high / 2
+    with np.errstate(over="ignore", invalid="ignore"):  # of vertices that no face has
+        return (vertices - center) / scale, center, scale
 
 
 def _steps(corners: np.ndarray, extent: float) -> list[str]:

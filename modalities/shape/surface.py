@@ -33,13 +33,14 @@ class ExtractedSurface:
     capped: bool
 
 
-def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB) -> ExtractedSurface:
-    """The surface where a field is zero, drawn from a lattice of `shape`.
+def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB, level: float = 0.0) -> ExtractedSurface:
+    """The surface where a field is zero, or another level, drawn from a lattice of `shape`.
 
     Args:
         field: in three dimensions.
         shape: lengths of the axes.
         slab: how many lattice points are evaluated and meshed at a time.
+        level: of the field's values.
     """
     layer = shape[1] * shape[2]
     rows = max(1, slab // layer)
@@ -49,7 +50,7 @@ def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB) -> Extrac
             count = min(rows, shape[0] - first)
             indices = torch.arange(first * layer, (first + count) * layer)
             values = field(lattice_coordinates(indices, shape))
-            yield values.cpu().numpy().reshape(count, *shape[1:])
+            yield values.cpu().numpy().reshape(count, *shape[1:]) - np.float32(level)
 
     probe = (_PROBE,) * 3
     values = field(lattice_coordinates(torch.arange(_PROBE**3), probe)).reshape(probe)

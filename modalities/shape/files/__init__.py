@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.shape.files import gltf, obj, off, ply, stl
+from inrkit.modalities.shape.files import gltf, obj, off, ply, points, stl
 from inrkit.modalities.shape.files.polygons import Polygons
 from inrkit.signals.decoding import decoding
 
@@ -21,6 +21,8 @@ _READERS = {
     ".off": off.read,
     ".glb": gltf.read,
     ".gltf": gltf.read,
+    ".xyz": points.read_text,
+    ".npz": points.read_arrays,
 }
 _SINGLE = 1e-6
 """The share of a mesh's extent that rounding to float32 may move a vertex by."""
@@ -34,7 +36,10 @@ def read_polygons(path: Path) -> Polygons:
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        raise DataError(f"{path} is neither a mesh nor a .npy or .npz volume; give an obj, ply, stl, off, glb or gltf")
+        raise DataError(
+            f"{path} is neither a mesh nor a .npy or .npz volume, by its suffix; shapes are read from .npy and "
+            f"{', '.join(_READERS)}"
+        )
     with decoding(path, f"is no {suffix} file, or is damaged"):
         held = _READERS[suffix](path)
     wrong = (held.corners < 0) | (held.corners >= len(held.vertices))

@@ -37,8 +37,8 @@ def read(path: Path) -> Polygons:
         if words[0] in (b"v", b"vn"):
             if len(words) < 4:
                 raise DataError(
-                    f"{path}, line {number}: a vertex has {len(words) - 1} numbers and must have three; the file is cut "
-                    "off or damaged"
+                    f"{path}, line {number}: a vertex has {len(words) - 1} numbers and must have three; the file is "
+                    "cut off or damaged"
                 )
             (places if words[0] == b"v" else normals).append(words[1:4])
             continue

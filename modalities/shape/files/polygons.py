@@ -30,6 +30,10 @@ class Polygons:
     normals: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def has_faces(self) -> bool:
+        return bool((self.lengths > 2).any())
+
 
 def of_triangles(vertices: np.ndarray, faces: np.ndarray) -> Polygons:
     """(V, 3) vertices and (F, 3) triangles."""

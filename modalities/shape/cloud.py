@@ -1,0 +1,141 @@
+"""Point clouds: the distances to the surface that points were taken from, signed where they have normals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from inrkit.errors import DataError
+from inrkit.modalities.shape.files.polygons import Polygons
+from inrkit.modalities.shape.solid import framed
+
+_NEIGHBOURS = 8
+"""Nearest points that tell how far apart points are."""
+_ON_A_PLANE = 0.7
+"""Distance from the nearest point, in spacings, up to which its plane tells the sign; the winding number does beyond.
+Of 0.35, 0.5, 0.7 and 1, on spot, fandisk and the bunny at 30,000 points, none is better on all three."""
+_NEAR = 2.0
+"""Distance, likewise, up to which a point's plane tells the distance."""
+
+
+class Cloud:
+    """Points in [−1, 1]³ and the surface that they were taken from.
+
+    With normals, inside is where the winding number of the oriented points exceeds one half (Barill et al. 2018), or,
+    next to a point, what is behind its plane. The distance is that to the nearest point's plane, or to the point
+    itself where that is far and not above its own part of the plane. Without normals all distances are positive.
+
+    Args:
+        points: (N, 3) float64 in [−1, 1]³.
+        normals: (N, 3) unit normals, outwards, or None.
+        center: (3,) of the cube, in the file's own units.
+        scale: half the side of the cube, likewise.
+        notes: what was assumed about the points.
+    """
+
+    def __init__(
+        self, points: np.ndarray, normals: np.ndarray | None, center: np.ndarray, scale: float, notes: list[str]
+    ) -> None:
+        from scipy.spatial import cKDTree
+
+        self.points = points
+        self.normals = normals
+        self.center = center
+        self.scale = scale
+        self.notes = notes
+        self._tree = cKDTree(points)
+        away, _ = self._tree.query(points, _NEIGHBOURS + 1)
+        self._areas = np.pi * away[:, -1] ** 2 / _NEIGHBOURS
+        self._spacings = np.sqrt(self._areas)
+
+    @classmethod
+    def of(cls, path: Path, held: Polygons, margin: float) -> Cloud:
+        """The points of a file without faces.
+
+        Args:
+            path: of the file, for messages.
+            held: what it has.
+            margin: room between the points and the faces of [−1, 1]³.
+
+        Raises:
+            DataError: there are too few points, or all are one.
+        """
+        points, firsts = np.unique(held.vertices, axis=0, return_index=True)
+        normals, notes = None, list(held.notes)
+        if held.normals is not None:
+            normals = held.normals[firsts]
+            lengths = np.linalg.norm(normals, axis=1)
+            known = np.isfinite(lengths) & (lengths > 0)
+            if not known.all() and known.any():
+                notes.append(f"points without a normal were left out: {(~known).sum():,}")
+            points, normals = (points[known], normals[known] / lengths[known, None]) if known.any() else (points, None)
+        if len(points) <= 2 * _NEIGHBOURS:
+            raise DataError(
+                f"{path} is a point cloud of {len(points):,} different points and has no faces; a surface takes more "
+                f"than {2 * _NEIGHBOURS}"
+            )
+        cube, center, scale = framed(path, points, points, margin)
+        cloud = cls(cube, normals, center, scale, notes)
+        if normals is None:
+            notes.append(
+                "the file is a point cloud without normals: distances are unsigned, and a shell around it is drawn"
+            )
+            return cloud
+        notes.append("the file is a point cloud with normals: distances are to the planes that these tell")
+        middle = cube.mean(axis=0)
+        if (cloud._areas * ((cube - middle) * normals).sum(axis=1)).sum() < 0:
+            cloud.normals = -normals
+            notes.append("the normals point inwards: they were turned")
+        return cloud
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(3, 4) map from [−1, 1]³ to the file's own units."""
+        return np.column_stack([self.scale * np.eye(3), self.center])
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """(N, 3) the points, as `Solid` calls what bounds it."""
+        return self.points
+
+    @property
+    def spacing(self) -> float:
+        """Side of a square that has one point, its median."""
+        return float(np.median(self._spacings))
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """(k,) whether each of (k, 3) points is inside."""
+        return self.signed_distance(points) < 0
+
+    def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) distances of (k, 3) points to the surface, and the (k,) points of the cloud that are nearest."""
+        away, which = self._tree.query(points)
+        if self.normals is None:
+            return away, which
+        above = np.abs(self._heights(points, which))
+        beside = np.sqrt(np.maximum(away**2 - above**2, 0))
+        spacings = self._spacings[which]
+        return np.where((away < _NEAR * spacings) | (beside < spacings), above, away), which
+
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """(k,) distances of (k, 3) points to the surface, negative inside where the points have normals."""
+        import igl
+
+        points = np.ascontiguousarray(points, dtype=np.float64)
+        distances, which = self.nearest(points)
+        if self.normals is None:
+            return distances
+        winding = igl.fast_winding_number(self.points, self.normals, self._areas, points)
+        close = np.linalg.norm(points - self.points[which], axis=1) < _ON_A_PLANE * self._spacings[which]
+        return np.where(np.where(close, self._heights(points, which) < 0, winding > 0.5), -distances, distances)
+
+    def sampled(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """(count, 3) of the points, with repetition, and the (count,) places in the cloud that they have."""
+        which = np.random.default_rng(seed).choice(len(self.points), count, p=self._areas / self._areas.sum())
+        return self.points[which], which
+
+    def _heights(self, points: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """(k,) heights of (k, 3) points above the planes of (k,) points of the cloud."""
+        assert self.normals is not None
+        return ((points - self.points[which]) * self.normals[which]).sum(axis=1)
