@@ -91,11 +91,6 @@ class Shape(Modality):
         """The lattice's Laplacian, or that of the nearest neighbours of free points."""
         return "laplacian" if self.options.data == "lattice" else "graph-laplacian"
 
-    @classmethod
-    def claims(cls, path: Path) -> bool:
-        """Whether an .npz holds points and normals; other files of its suffixes no other modality reads."""
-        return path.suffix.lower() != ".npz" or holds_points(path, "normals")
-
     def read(self, path: Path) -> CoordinateDataset:
         return self._read_volume(path) if _is_volume(path) else self._read_mesh(path)
 

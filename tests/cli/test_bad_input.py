@@ -175,7 +175,7 @@ def test_a_text_with_the_suffix_of_an_image_is_a_one_line_error(suffix):
     refused("fit", f"text.{suffix}", said=(f"text.{suffix}", "check that it opens elsewhere"))
 
 
-@pytest.mark.parametrize("name", ["photo.xyz", "photo", "photo.png.bak"])
+@pytest.mark.parametrize("name", ["photo.qqq", "photo", "photo.png.bak"])
 def test_an_unknown_suffix_says_how_to_name_the_modality(name):
     shutil.copy("photo.png", name)
     refused("fit", name, said=(name, "modality=", "image", f"data.path={name}", "png"))

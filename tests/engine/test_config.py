@@ -25,8 +25,8 @@ def test_the_modality_comes_from_the_suffix():
 
 
 def test_no_modality_is_an_error_that_lists_them():
-    with pytest.raises(ConfigError, match=r"no modality is named and song\.xyz.*image"):
-        resolve([{"data": {"path": "song.xyz"}}])
+    with pytest.raises(ConfigError, match=r"no modality is named and song\.qqq.*image"):
+        resolve([{"data": {"path": "song.qqq"}}])
 
 
 def test_later_layers_win():

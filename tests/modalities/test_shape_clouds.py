@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from inrkit import MODALITIES, DataError
-from inrkit.modalities.shape import Cloud, Shape, Solid
+from inrkit.modalities.shape import Cloud, Solid
 from inrkit.modalities.shape.files import read_polygons
 
 CENTER = np.array([100.0, -50.0, 7.0])
@@ -78,7 +78,6 @@ def test_every_format_of_points_with_normals_gives_the_same(suffix, knot, tmp_pa
         path.write_text("# x y z nx ny nz\n" + "\n".join(rows).replace(" ", ", "))
     elif suffix == ".npz":
         np.savez(path, points=points, normals=normals)
-        assert Shape.claims(path)
     elif suffix == ".obj":
         path.write_text("\n".join(f"v {row.rsplit(' ', 3)[0]}\nvn {row.split(' ', 3)[3]}" for row in rows))
     elif suffix == ".off":
@@ -121,12 +120,6 @@ def test_points_without_normals_give_unsigned_distances_and_a_shell_with_a_note(
         away = np.linalg.norm(shell.vertices[::20, None] - points[None], axis=2).min(axis=1)
         cell = 2 * dataset.affine[0, 0] / 32
         np.testing.assert_allclose(away, cell, atol=cell / 2)
-
-
-def test_an_npz_without_normals_is_no_shape_by_itself(tmp_path):
-    np.savez(tmp_path / "table.npz", points=np.zeros((5, 3)), values=np.zeros(5))
-    assert not Shape.claims(tmp_path / "table.npz")
-    assert Shape.claims(tmp_path / "mesh.obj")
 
 
 @pytest.mark.parametrize(

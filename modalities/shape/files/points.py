@@ -54,11 +54,10 @@ def read_arrays(path: Path) -> Polygons:
     return _of(points.astype(np.float64), None if normals is None else normals.astype(np.float64), [])
 
 
-def holds_points(path: Path, *others: str) -> bool:
-    """Whether an .npz has points and `others`, by the names of its arrays, and no volume of distances."""
+def holds_points(path: Path) -> bool:
+    """Whether an .npz has points, by the names of its arrays, and no volume of distances."""
     with path.open("rb") as opened, np.load(opened) as file:
-        named = any(name in file.files for name in _NAMES) and all(name in file.files for name in others)
-        return named and "sdf" not in file.files
+        return "sdf" not in file.files and any(name in file.files for name in _NAMES)
 
 
 def _of(points: np.ndarray, normals: np.ndarray | None, notes: list[str]) -> Polygons:
