@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SHIFT, FLOOR = 2**10, 2**16
+"""Of a turn's covariances, and of roots of mean squares: in units of the dtype's rounding, far above it and far below
+what trains. In float32 1.2e-4 of the trace, and 0.8 % of a matrix's root mean square."""
+
 
 class SOAP(torch.optim.Optimizer):
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025, algorithm 3).
@@ -20,6 +24,10 @@ class SOAP(torch.optim.Optimizer):
     Parameters of equal shape in a group are stacked and stepped together: products of small matrices one by one would
     leave a processor waiting. Momentum is kept in the eigenbasis, which spares two products a step, and turned with it.
     A parameter without a gradient counts as one whose gradient is zero.
+
+    Rounding decides next to nothing, so that parameters step alike stacked or alone and on any processor: bases of null
+    spaces are fixed (`_eigenvectors`) and stay (`_turn`), and what is zero but for rounding takes no full step
+    (`_divisors`). Products in bfloat16 round at about the floor there, and with them steps may differ by more.
 
     Args:
         params: real parameters, or groups of them.
@@ -84,7 +92,7 @@ class SOAP(torch.optim.Optimizer):
         turned = _rotated(factors, bases).to(gradients.dtype)
         momentum = state["momentum"].lerp_(turned, 1 - beta1)
         squares = state["squares"].lerp_(turned.square(), 1 - beta2)
-        change = momentum / squares.sqrt().add_(group["eps"])
+        change = momentum / _divisors(squares, bases).add_(group["eps"])
         change = _rotated(change.to(dtype), _each(bases, _inverse)).to(gradients.dtype)
         rate = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
         for parameter, each in zip(parameters, change, strict=True):
@@ -104,16 +112,17 @@ def _begun(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     Covariances and bases are (B, n, n), one for each axis but the first; None for an axis that keeps its own basis.
     """
     preconditioned = [gradients.ndim > 2 and length <= group["precondition_up_to"] for length in gradients.shape[1:]]
-    covariances = [
-        _covariance(gradients, axis) * (1 - group["betas"][1]) if wanted else None
-        for axis, wanted in enumerate(preconditioned, start=1)
+    # In float32, rounding would fill the null space of a gradient with fewer columns than rows.
+    precise = [
+        _covariance(gradients.double(), axis) if wanted else None for axis, wanted in enumerate(preconditioned, start=1)
     ]
+    dtype = gradients.dtype
     return {
         "step": 0,
         "momentum": torch.zeros_like(gradients),
         "squares": torch.zeros_like(gradients),
-        "covariances": covariances,
-        "bases": _each(covariances, _eigenvectors),
+        "covariances": _each(precise, lambda covariance: (covariance * (1 - group["betas"][1])).to(dtype)),
+        "bases": _each(precise, lambda covariance: _eigenvectors(covariance, dtype)),
     }
 
 
@@ -142,25 +151,57 @@ def _rotated(values: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     return values
 
 
-def _eigenvectors(covariances: Tensor) -> Tensor:
-    """Eigenvectors of (B, n, n) covariances as columns, the largest eigenvalue's first."""
-    try:
-        vectors = torch.linalg.eigh(covariances).eigenvectors
-    except torch.linalg.LinAlgError:  # float32 may not converge on eigenvalues that are nearly equal
-        vectors = torch.linalg.eigh(covariances.double()).eigenvectors.to(covariances.dtype)
-    return vectors.flip(-1)
+def _trace(covariances: Tensor) -> Tensor:
+    """(B, 1, 1) sums of the eigenvalues of (B, n, n) covariances."""
+    return covariances.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
+
+
+def _eigenvectors(covariances: Tensor, dtype: torch.dtype) -> Tensor:
+    """Eigenvectors of (B, n, n) float64 covariances as columns in `dtype`, the largest eigenvalue's first.
+
+    Vectors of equal eigenvalues are not determined, least of all those of the null space of a covariance whose rank is
+    below its size. Small falling numbers, added to the diagonal, choose the ones nearest the parameter's own axes.
+    """
+    length, trace = covariances.shape[-1], _trace(covariances)
+    scaled = covariances / torch.where(trace > 0, trace / length, 1.0)
+    falling = torch.linspace(1, 0, length, dtype=scaled.dtype, device=scaled.device).diag()
+    vectors = torch.linalg.eigh(scaled + torch.finfo(dtype).eps ** 0.5 * falling).eigenvectors.flip(-1)
+    largest = vectors.take_along_dim(vectors.abs().argmax(dim=1, keepdim=True), dim=1)
+    return (vectors * largest.sign()).to(dtype)
+
+
+def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
+    """Roots of (B, …) mean squares in the eigenbases, above a floor.
+
+    Products with a basis leave rounding of a matrix's size where zeros should be, and Adam alone would take full steps
+    along it: a gradient that does not change is diagonal in its own eigenbases, and all else there is rounding.
+    """
+    roots = squares.sqrt()
+    mixed = [axis for axis, basis in enumerate(bases, start=1) if basis is not None]
+    if mixed:
+        size = torch.linalg.vector_norm(roots, dim=mixed, keepdim=True)
+        count = math.prod(roots.shape[axis] for axis in mixed)
+        roots.add_(size, alpha=FLOOR * torch.finfo(roots.dtype).eps / math.sqrt(count))
+    return roots
 
 
 def _turn(state: dict[str, Any]) -> None:
-    """Turn the bases towards the covariances' eigenvectors, by a round of power iteration, and what is kept in them."""
+    """Turn the bases towards the covariances' eigenvectors, by a round of power iteration, and what is kept in them.
+
+    A small multiple of the identity is added to the covariances, which leaves their eigenvectors what they are. Without
+    it the product with a vector of the null space would be rounding alone; with it that vector stays.
+    """
     bases = state["bases"]
     unturned = _rotated(state["momentum"], _each(bases, _inverse))
     for axis, (covariance, basis) in enumerate(zip(state["covariances"], bases, strict=True), start=1):
         if basis is None:
             continue
-        powers = covariance @ basis
+        shift = SHIFT * torch.finfo(covariance.dtype).eps * _trace(covariance)
+        powers = (covariance @ basis).addcmul_(basis, shift)
         order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
-        bases[axis - 1] = torch.linalg.qr(powers.take_along_dim(order[:, None], dim=2)).Q
+        vectors, factor = torch.linalg.qr(powers.take_along_dim(order[:, None], dim=2))
+        # The decomposition leaves signs to rounding: a positive diagonal keeps every vector's.
+        bases[axis - 1] = vectors * torch.where(factor.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
         across = [1] * (state["squares"].ndim - 1)
         across[axis - 1] = -1
         state["squares"] = state["squares"].take_along_dim(order.view(len(order), *across), dim=axis)
