@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -183,3 +184,21 @@ def test_null_spaces_have_the_basis_nearest_the_axes(rank):
     falling = null.mT @ torch.arange(8, 0, -1, dtype=torch.float64).diag() @ null
     assert_diagonal(falling)
     assert (falling.diagonal(dim1=1, dim2=2).diff() < 0).all()
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_spoils_its_own_parameter_alone(wrong):
+    spoilt, whole = (nn.Parameter(torch.ones(6, 6)) for _ in range(2))
+    optimizer = SOAP([spoilt, whole], precondition_every=2)
+    given = gradients("fresh", (6, 6), 6, 0)
+    for gradient in given:
+        whole.grad, spoilt.grad = gradient.clone(), gradient.clone()
+        spoilt.grad[2, 3] = wrong
+        optimizer.step()
+    single = nn.Parameter(torch.ones(6, 6))
+    optimizer = SOAP([single], precondition_every=2)
+    for gradient in given:
+        single.grad = gradient.clone()
+        optimizer.step()
+    assert torch.allclose(whole, single, rtol=0, atol=1e-6)
+    assert not spoilt.isfinite().all()

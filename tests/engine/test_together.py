@@ -266,7 +266,7 @@ def poison(member: Member) -> Member:
     return member
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "soap"])
 def test_one_that_diverges_fails_alone(optimizer):
     ours, theirs = group(optimizer=optimizer), group(optimizer=optimizer)
     poison(ours[1])

@@ -161,9 +161,10 @@ def _eigenvectors(covariances: Tensor, dtype: torch.dtype) -> Tensor:
 
     Vectors of equal eigenvalues are not determined, least of all those of the null space of a covariance whose rank is
     below its size. Small falling numbers, added to the diagonal, choose the ones nearest the parameter's own axes.
+    Covariances that are not finite get these axes: the loss says that training has diverged.
     """
     length, trace = covariances.shape[-1], _trace(covariances)
-    scaled = covariances / torch.where(trace > 0, trace / length, 1.0)
+    scaled = (covariances / torch.where(trace > 0, trace / length, 1.0)).nan_to_num(0.0, 0.0, 0.0)
     falling = torch.linspace(1, 0, length, dtype=scaled.dtype, device=scaled.device).diag()
     vectors = torch.linalg.eigh(scaled + torch.finfo(dtype).eps ** 0.5 * falling).eigenvectors.flip(-1)
     largest = vectors.take_along_dim(vectors.abs().argmax(dim=1, keepdim=True), dim=1)
