@@ -118,7 +118,7 @@ def _place(key: str, merged: Mapping[str, Any]) -> str:
     for section, options in SECTIONS.items():
         if key in field_names(options):
             return f"; did you mean '{section}.{key}'?"
-    for slot in ("selector", "network", "optimizer", "objective", "schedule", "modality", "transform"):
+    for slot in SLOTS:
         chosen = merged.get(slot)
         name = chosen.get("name") if isinstance(chosen, dict) else None
         if key in _declared(slot, name or SLOTS[slot].default):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inrkit.config import Config
+from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, RunError, StaleCheckpoint
 from inrkit.runs.build import as_signal, build, field_of, memory_ran_out, read_signal
@@ -117,7 +118,8 @@ def execute_together(
     return outcomes
 
 
-_OF_A_KIND = ("network", "optimizer", "schedule", "selector", "objective", "modality", "embedding", "device", "train")
+_OF_A_KIND = (*(slot for slot in SLOTS if slot not in ("transform", "operator")), "device", "train")
+"""Keys in which fits must agree to train as one; what a signal's values and neighbours are made of may differ."""
 
 
 def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
