@@ -104,7 +104,7 @@ def test_a_strangers_modality_is_fitted_rendered_and_evaluated(session):
     run = session["folder"] / "runs" / "weather"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["modality"]["name"] == "globe"
-    assert config["operator"] == {"name": "laplacian", "periodic": [1]}
+    assert config["operator"] == {"name": "laplacian", "clamp": False, "periodic": [1]}
     assert config["embedding"] == {"name": "periodic", "axes": [1]}
     assert np.loadtxt(run / "reconstruction.csv", delimiter=",").shape == (72, 144)
     with Image.open(session["folder"] / "map.png") as picture:
