@@ -11,6 +11,7 @@ import numpy as np
 from inrkit.errors import ConfigError, DataError
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
+from inrkit.signals.lattice import Region
 from inrkit.signals.modality import MODALITIES, Modality, Rendering
 from inrkit.signals.scattered import scattered
 
@@ -60,14 +61,22 @@ class Array(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".npy"
 
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        return metadata
+
     def export(
-        self, path: Path, field: Rendering, shape: tuple[int, ...] | None = None, scale: float | None = None
+        self,
+        path: Path,
+        field: Rendering,
+        shape: tuple[int, ...] | None = None,
+        scale: float | None = None,
+        region: Region | None = None,
     ) -> str:
         """Write values on a lattice; that of a signal without one has about 2¹⁶ cells in all."""
-        if shape is None and field.grid_shape is None:
+        if shape is None and region is None and field.grid_shape is None:
             side = max(2, round((_CELLS * (scale or 1.0)) ** (1 / field.dimensions)))
             shape, scale = (side,) * field.dimensions, None
-        return super().export(path, field, shape, scale)
+        return super().export(path, field, shape, scale, region)
 
     def sample(self, path: Path) -> None:
         random = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from inrkit.modalities.volume.arrays import read_array, require_memory, require_
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
-from inrkit.signals.lattice import cell_affine
+from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
 _PILLOW = (".gif", ".apng")
@@ -51,6 +51,9 @@ _UNEVEN = 0.25
 """Of a step, by which frames may miss even times and still count as even; the files written keep their times."""
 _FINEST = 8
 """Places on the axis of frames, at most, for each frame that was read."""
+
+_FINEST_ASPECT = 10_000
+"""Largest denominator of a pixel's aspect."""
 
 Frames = Generator[tuple[float, float, np.ndarray], None, None]
 """The seconds at which each frame begins and for which it is shown (0 if not said), and its (H, W, C) pixels."""
@@ -163,6 +166,15 @@ class Video(Modality):
             # that replaces all, leaves behind.
             way = {"blend" if values.shape[3] < 4 else "disposal": [number % 2 for number in range(len(values))]}
             path.write_bytes(_encode_pictures(values, "PNG", duration=_ticks(durations, 0.001), loop=0, **way))
+
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        time, *sides = region.shares
+        size = [length * share for length, share in zip(metadata["size"], sides, strict=True)]
+        part = {**metadata, "seconds": metadata["seconds"] * time, "size": size}
+        if (region.low[0], region.high[0]) != (-1.0, 1.0):
+            # Its frames are none of the source's, whose times they would be.
+            part = {key: value for key, value in part.items() if key not in ("shown", "durations")}
+        return part
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         # Browsers show it, and unlike GIF and MP4 it loses nothing.
@@ -545,8 +557,9 @@ def _mux(av: Any, encoded: io.BytesIO, frames: np.ndarray, durations: list[float
         context.colorspace, context.color_range = matrix, _LIMITED
         context.color_primaries, context.color_trc = primaries, transfer
         if "pixel_aspect" in metadata:
-            aspect = Fraction(*metadata["pixel_aspect"]) * Fraction(metadata["size"][1], width)
-            context.sample_aspect_ratio = aspect * Fraction(height, metadata["size"][0])
+            aspect = Fraction(*metadata["pixel_aspect"]) * Fraction(metadata["size"][1]) / width
+            aspect = aspect * height / Fraction(metadata["size"][0])
+            context.sample_aspect_ratio = aspect.limit_denominator(_FINEST_ASPECT)
         begins = np.cumsum([0, *ticks[:-1]]).tolist()
         lengths = dict(zip(begins, ticks, strict=True))
 

@@ -27,7 +27,7 @@ from inrkit.networks import NETWORKS, Network, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.plugins.options import parse
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
-from inrkit.signals.lattice import lattice_coordinates, slabs
+from inrkit.signals.lattice import Lengths, Region, lattice_coordinates, region_of, slabs
 from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.transforms import TRANSFORMS, ValueTransform
 
@@ -237,22 +237,37 @@ class Field:
         shape: tuple[int, ...] | None = None,
         *,
         scale: float | None = None,
+        region: Region | tuple[Lengths, Lengths] | None = None,
+        step: Lengths = None,
+        extrapolate: bool = False,
         dtype: Any = None,
     ) -> np.ndarray:
-        """The signal on a lattice of any resolution that covers the original extent.
+        """The signal on a lattice of any resolution, over the original extent or a region of it.
 
         Args:
-            shape: lengths of the D axes; the original ones if neither `shape` nor `scale` is given.
+            shape: lengths of the D axes; the original ones if nothing is given.
             scale: factor on the original lengths instead.
+            region: (start, stop) in physical units, each a number or one for each axis, or a `Region`: values lie at
+                start, start + step, … short of stop, where `field(x, physical=True)` has the same.
+            step: in physical units; that of the original lattice if not given.
+            extrapolate: whether a region may go beyond the original extent, where values are made up.
             dtype: of the result; the stored one if not given. Integers are rounded and clipped.
 
         Returns:
             (*shape, C).
 
         Raises:
-            ConfigError: both or impossible lengths are given, or the signal came on no lattice and has no shape.
+            ConfigError: contradicting or impossible lengths are given, or the signal came on no lattice and has no
+                shape; what `region` raises.
         """
-        shape = self.lattice(shape, scale)
+        if isinstance(region, tuple) or step is not None:
+            if isinstance(region, Region):
+                raise ConfigError("a Region has a step of its own; leave step out")
+            start, stop = (None, None) if region is None else region
+            region = self.region(start, stop, step, extrapolate=extrapolate)
+        if region is not None and not (shape is None and scale is None):
+            raise ConfigError("both a region and a shape or scale are given; a region's resolution is its step")
+        shape = self.lattice(shape, scale) if region is None else region.shape
         dtype = np.dtype(self.dtype if dtype is None else dtype)
         try:
             result = np.empty((math.prod(shape), self.channels), dtype=dtype)
@@ -261,7 +276,8 @@ class Field:
         device = self.device
 
         def coordinates(span: slice) -> Tensor:
-            return lattice_coordinates(torch.arange(span.start, span.stop, device=device), shape)
+            indices = torch.arange(span.start, span.stop, device=device)
+            return lattice_coordinates(indices, shape) if region is None else region.coordinates(indices)
 
         for span in slabs(shape, 1 << 18):
             values = self._values(coordinates, span).cpu().numpy()
@@ -270,6 +286,23 @@ class Field:
                 values = np.clip(np.rint(values.astype(np.float64)), low, high)
             result[span] = values
         return result.reshape(*shape, self.channels)
+
+    def region(
+        self, start: Lengths = None, stop: Lengths = None, step: Lengths = None, *, extrapolate: bool = False
+    ) -> Region:
+        """A box of the signal, at a resolution of its own, for `render`.
+
+        Args:
+            start: where the leading values lie, in the order and the units of the physical axes: a number, or one for
+                each axis, of which None, as for all, is the beginning of the signal.
+            stop: where the region ends, likewise; values lie short of it. None is the end of the signal.
+            step: from a value to the next, likewise; None is that of the signal's own lattice.
+            extrapolate: whether values may lie beyond the signal's extent, where they are made up.
+
+        Raises:
+            ConfigError: the physical axes are oblique to the lattice's; or numbers are missing, impossible, or outside.
+        """
+        return region_of(self.affine, self.grid_shape, start, stop, step, extrapolate=extrapolate)
 
     def lattice(self, shape: tuple[int, ...] | None = None, scale: float | None = None) -> tuple[int, ...]:
         """The lattice that `render` would fill; arguments and errors are `render`'s."""

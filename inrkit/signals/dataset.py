@@ -73,7 +73,7 @@ class CoordinateDataset:
         self.points = None if points is None else torch.as_tensor(np.asarray(points, dtype=np.float32))
         self.values = _as_tensor(values).reshape(-1, channels)
         dimensions = self.dimensions
-        self.affine = np.eye(dimensions, dimensions + 1) if affine is None else np.asarray(affine, dtype=float)
+        self.affine = np.eye(dimensions, dimensions + 1) if affine is None else np.ascontiguousarray(affine, float)
         self.channel_weights = torch.tensor(channel_weights or (1 / channels,) * channels)
         if self.affine.shape != (dimensions, dimensions + 1) or len(self.channel_weights) != channels:
             raise DataError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from inrkit.errors import ConfigError
 
 _EXACT = 1 << 24
 """Length of an axis up to which float32 holds 2i + 1 − n; above it, neighbours would share a coordinate."""
@@ -50,6 +53,167 @@ def cell_affine(shape: tuple[int, ...]) -> np.ndarray:
             for axis, length in enumerate(shape)
         ]
     )
+
+
+@dataclass(frozen=True)
+class Region:
+    """A lattice over a box of [−1, 1]^D, such as a part of a signal at a resolution of its own.
+
+    Args:
+        shape: lengths of the D axes.
+        low: D numbers, where the leading cells begin.
+        high: D numbers, where the last cells end.
+    """
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @classmethod
+    def whole(cls, shape: tuple[int, ...]) -> Region:
+        """All of [−1, 1]^D, on a lattice of `shape`."""
+        return cls(shape, (-1.0,) * len(shape), (1.0,) * len(shape))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(D,) how much of the signal's length each axis covers."""
+        return (np.array(self.high) - self.low) / 2
+
+    def begins(self, shape: Sequence[float]) -> np.ndarray:
+        """(D,) how many cells of a lattice of `shape` over [−1, 1]^D lie before the region on each axis."""
+        return (np.array(self.low) + 1) / 2 * shape
+
+    def affine(self, affine: np.ndarray) -> np.ndarray:
+        """The (D, D + 1) map from [−1, 1]^D over the region to what `affine` maps [−1, 1]^D over the signal to."""
+        centre = (np.array(self.low) + self.high) / 2
+        return np.column_stack([affine[:, :-1] * self.shares, affine[:, :-1] @ centre + affine[:, -1]])
+
+    def coordinates(self, indices: Tensor) -> Tensor:
+        """Coordinates of the centres of the region's cells, as those of `lattice_coordinates`."""
+        if self == Region.whole(self.shape):
+            return lattice_coordinates(indices, self.shape)
+        axes = torch.unravel_index(indices, self.shape)
+        coordinates = torch.empty(*indices.shape, len(self.shape), dtype=torch.float32, device=indices.device)
+        for axis, (along, length, low, high) in enumerate(zip(axes, self.shape, self.low, self.high, strict=True)):
+            place = low + (high - low) * (2 * along.to(torch.float64) + 1) / (2 * length)
+            coordinates[..., axis] = torch.where(place.abs() < _NOTHING, 0.0, place)
+        return coordinates
+
+
+_NOTHING = 1e-13
+"""What a coordinate of 0 may come to by rounding."""
+_SAME = 1e-6
+"""Share of a cell by which a place may miss a cell's and be taken for it."""
+_SAME_STEP = 1e-9
+"""The same of a step, which is taken many times."""
+_MOST = 1 << 40
+"""Cells along an axis, far more than any memory holds."""
+
+Lengths = float | Sequence[float | None] | None
+"""A number for all axes, or one for each, of which None is left open; None leaves all open."""
+
+
+def region_of(
+    affine: np.ndarray,
+    grid_shape: tuple[int, ...] | None,
+    start: Lengths = None,
+    stop: Lengths = None,
+    step: Lengths = None,
+    *,
+    extrapolate: bool = False,
+) -> Region:
+    """The region whose values lie at `start`, `start + step`, … short of `stop` on each axis, in physical units.
+
+    These are the places of numpy.arange, at which `field(x, physical=True)` has the same values. Each is the centre of
+    a cell of size `step`. Where `start` is open, cells fill the extent from its beginning; where `stop` is, to its end.
+
+    Args:
+        affine: (D, D + 1) map from [−1, 1]^D to physical units.
+        grid_shape: the lattice that the signal came on; None for free points.
+        start: in the order of the physical axes.
+        stop: likewise.
+        step: likewise, above 0; where open, that of the signal's lattice.
+        extrapolate: whether places beyond the signal's extent are allowed.
+
+    Raises:
+        ConfigError: physical axes are oblique to the lattice's, or numbers are missing, impossible, or lie outside.
+    """
+    along = _axes_along(affine)
+    starts, stops, steps = (
+        _one_an_axis(given, len(along), name) for given, name in ((start, "from"), (stop, "to"), (step, "step"))
+    )
+    shape, lows, highs = [0] * len(along), [0.0] * len(along), [0.0] * len(along)
+    for row, axis in enumerate(along):
+        named = f"axis {row + 1} of {len(along)}"
+        factor, offset = float(affine[row, axis]), float(affine[row, -1])
+        cells = None if grid_shape is None else grid_shape[axis]
+        if steps[row] is None and cells is None:
+            raise ConfigError("the signal came on no lattice, so there is no step to fall back on; give one")
+        size = 2 / cells if steps[row] is None else steps[row] / abs(factor)  # type: ignore[operator]
+        if not 0 < size < math.inf:
+            raise ConfigError(f"step is {steps[row]:g} on {named}; it must be a finite number above 0")
+        if cells is not None and size > 1 / cells:
+            size = _snapped(size, 2 / cells, _SAME_STEP)
+        first = -1 + size / 2 if starts[row] is None else (starts[row] - offset) / factor  # type: ignore[operator]
+        if cells is not None:
+            first = _snapped(first + 1 - 1 / cells, 2 / cells, _SAME) - 1 + 1 / cells
+        last = 1.0 if stops[row] is None else (stops[row] - offset) / factor  # type: ignore[operator]
+        ends = sorted(offset + sign * abs(factor) for sign in (-1, 1))
+        begin, end = ends if factor > 0 else reversed(ends)
+        if not first < last:
+            begun = offset + factor * first
+            raise ConfigError(
+                f"the region goes from {begun:.8g} to {offset + factor * last:.8g} on {named}, and the signal from "
+                f"{begin:.8g} to {end:.8g}; give from and to in that direction, with something between"
+            )
+        if not (last - first) / size < _MOST:
+            raise ConfigError(f"step is {size * abs(factor):g} on {named}, too small for so large a region")
+        length = max(1, math.ceil((last - first) / size - _SAME))
+        reach = first + (length - 1) * size
+        if not extrapolate and (first < -1 - _SAME * size or reach > 1 + _SAME * size):
+            raise ConfigError(
+                f"the region has values from {offset + factor * first:.8g} to {offset + factor * reach:.8g} on "
+                f"{named}, and the signal lies from {begin:.8g} to {end:.8g}; give a region inside, or extrapolate, "
+                "for values that are made up"
+            )
+        low, high = first - size / 2, first + (length - 0.5) * size
+        shape[axis] = length
+        lows[axis] = -1.0 if abs(low + 1) < _SAME * size else low
+        highs[axis] = 1.0 if abs(high - 1) < _SAME * size else high
+    return Region(tuple(shape), tuple(lows), tuple(highs))
+
+
+def _axes_along(affine: np.ndarray) -> list[int]:
+    """For each physical axis, the lattice's axis that lies along it."""
+    sizes = np.abs(affine[:, :-1])
+    along = [int(axis) for axis in sizes.argmax(axis=1)]
+    rest = sizes.copy()
+    rest[np.arange(len(along)), along] = 0
+    if sorted(along) != list(range(len(along))) or not sizes.max(axis=1).all():
+        oblique = True
+    else:
+        oblique = bool((rest > _SAME * sizes.max(axis=1, keepdims=True)).any())
+    if oblique:
+        raise ConfigError(
+            "the signal lies oblique to the axes of its physical units, so a box along them is no lattice of its own; "
+            "leave from, to and step out, or call field(points, physical=True)"
+        )
+    return along
+
+
+def _one_an_axis(given: Lengths, count: int, name: str) -> list[float | None]:
+    numbers = [given] * count if given is None or np.ndim(given) == 0 else list(given)  # type: ignore[arg-type]
+    if len(numbers) != count:
+        raise ConfigError(f"{name} has {len(numbers)} numbers; expected {count}, one an axis")
+    if any(number is not None and not math.isfinite(number) for number in numbers):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is {', '.join(map(str, numbers))}; expected finite numbers")
+    return [None if number is None else float(number) for number in numbers]  # type: ignore[arg-type]
+
+
+def _snapped(place: float, unit: float, tolerance: float) -> float:
+    """`place`, or the whole number of units that it misses by less than `tolerance` of one."""
+    whole = round(place / unit)
+    return whole * unit if abs(place / unit - whole) < tolerance else place
 
 
 def slabs(shape: tuple[int, ...], size: int) -> Iterator[slice]:

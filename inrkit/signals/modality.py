@@ -14,6 +14,7 @@ from inrkit.errors import ConfigError
 from inrkit.plugins.choice import PluginType
 from inrkit.plugins.registry import Registry, entry_points
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import Region
 
 MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
 
@@ -44,7 +45,12 @@ class Rendering(Protocol):
         """(…, C) values at (…, D) coordinates."""
 
     def render(
-        self, shape: tuple[int, ...] | None = None, *, scale: float | None = None, dtype: Any = None
+        self,
+        shape: tuple[int, ...] | None = None,
+        *,
+        scale: float | None = None,
+        region: Region | None = None,
+        dtype: Any = None,
     ) -> np.ndarray:
         """(*shape, C) values on a lattice."""
 
@@ -118,16 +124,37 @@ class Modality(metaclass=PluginType):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         """Suffix, with its dot, of a format that holds a reconstruction without loss."""
 
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        """The metadata that `read` would give of a file which holds only a region, at the resolution of the original.
+
+        `write` gets them with the region's values, so that what it writes lies where the region does. A modality whose
+        files do not say where they lie, nor how long they are, returns `metadata` as they are.
+
+        Raises:
+            ConfigError: the modality does not know.
+        """
+        if set(metadata) <= {"notes"}:
+            return metadata
+        raise ConfigError(
+            f"{type(self).__name__} does not say how a region is written (it has no method `cropped`); render the "
+            "whole signal, or take the values from field.render(region=…)"
+        )
+
     def export(
-        self, path: Path, field: Rendering, shape: tuple[int, ...] | None = None, scale: float | None = None
+        self,
+        path: Path,
+        field: Rendering,
+        shape: tuple[int, ...] | None = None,
+        scale: float | None = None,
+        region: Region | None = None,
     ) -> str:
-        """Write a field's reconstruction to a file; `shape` and `scale` are those of `Field.render`.
+        """Write a field's reconstruction to a file; `shape`, `scale` and `region` are those of `Field.render`.
 
         Returns:
             What was written, in a few words.
         """
-        values = field.render(shape, scale=scale)
-        self.write(path, values, field.metadata)
+        values = field.render(shape, scale=scale, region=region)
+        self.write(path, values, field.metadata if region is None else self.cropped(field.metadata, region))
         return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
 
     def assess(self, field: Rendering, path: Path) -> dict[str, float]:

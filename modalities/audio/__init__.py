@@ -16,7 +16,7 @@ from inrkit.modalities.audio.files import Sound, read_sound, write_sound
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.lattice import cell_affine
+from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
 _RATE = 44_100
@@ -88,6 +88,9 @@ class Audio(Modality):
         """
         rate = max(1, round(metadata["rate"] * len(values) / metadata["samples"]))
         write_sound(path, values, rate, metadata["subtype"], metadata.get("speakers", 0))
+
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        return {**metadata, "samples": metadata["samples"] * region.shares[0]}
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         if metadata["format"] == "FLAC":

@@ -17,7 +17,7 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
 from inrkit.modalities.image import files
 from inrkit.modalities.image.colour import encoded, profile_of
-from inrkit.modalities.image.georeference import ground_affine
+from inrkit.modalities.image.georeference import ground_affine, shifted
 from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import write_hdr
 from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, Picture, joined, straight
@@ -27,7 +27,7 @@ from inrkit.modalities.known import known_of, packed, partly_known, share_unknow
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
-from inrkit.signals.lattice import cell_affine
+from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
 LUMA = (0.2989, 0.587, 0.114)
@@ -170,6 +170,13 @@ class Image(Modality):
             known = ", ".join([*MODES, *TIFF, *HDR, ".npy"])
             written = f"as '{suffix}'" if suffix else "without a suffix"
             raise ConfigError(f"images are not written {written}; choose one of: {known}")
+
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        whole = metadata["shape"]
+        part = {**metadata, "shape": (region.shares * whole).tolist()}
+        if GEO in metadata:
+            part[GEO] = shifted(metadata[GEO], tuple(region.begins(whole).tolist()))
+        return part
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         suffix = metadata["suffix"]

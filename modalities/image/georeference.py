@@ -53,6 +53,21 @@ def ground_affine(tags: Tags, shape: tuple[int, int]) -> np.ndarray | None:
     return ground if np.isfinite(ground).all() and np.linalg.det(ground[:, :2]) != 0 else None
 
 
+def shifted(tags: Tags, begins: tuple[float, float]) -> Tags:
+    """The tags of a picture whose first pixel lies so many rows and columns further than that of the file."""
+    row, column = begins
+    moved = dict(tags)
+    if str(_TIEPOINTS) in tags:
+        points = np.array(tags[str(_TIEPOINTS)], dtype=float).reshape(-1, 6)
+        moved[str(_TIEPOINTS)] = (points - [column, row, 0, 0, 0, 0]).reshape(-1).tolist()
+    if str(_TRANSFORMATION) in tags:
+        move = np.eye(4)
+        move[:2, 3] = column, row
+        matrix = np.array(tags[str(_TRANSFORMATION)], dtype=float).reshape(4, 4) @ move
+        moved[str(_TRANSFORMATION)] = matrix.reshape(-1).tolist()
+    return moved
+
+
 def rescaled(tags: Tags, ratio: tuple[float, float]) -> list[tuple[int, str, int, Any, bool]]:
     """The tags, as tifffile writes them, of a picture that covers the same ground with pixels of another size.
 

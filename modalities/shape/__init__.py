@@ -26,7 +26,7 @@ from inrkit.plugins.options import option
 from inrkit.runs.field import Field
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding, mapped_array
-from inrkit.signals.lattice import cell_affine, lattice_coordinates
+from inrkit.signals.lattice import Region, cell_affine, lattice_coordinates
 from inrkit.signals.modality import MODALITIES, Modality
 
 __all__ = [
@@ -109,24 +109,37 @@ class Shape(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".ply"
 
-    def export(self, path: Path, field: Field, shape: tuple[int, ...] | None = None, scale: float | None = None) -> str:
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        return {**metadata, "affine": region.affine(np.array(metadata["affine"])).tolist()}
+
+    def export(
+        self,
+        path: Path,
+        field: Field,
+        shape: tuple[int, ...] | None = None,
+        scale: float | None = None,
+        region: Region | None = None,
+    ) -> str:
         """Write the surface where the field is zero as a mesh, in the original's units, or the field as .npy.
 
         The surface is drawn from a lattice of `shape`; from the default lattice (`export_resolution`, or that of the
         volume which was fitted), finer by `scale`, otherwise. Where it leaves the cube it is closed by the cube's
-        faces. A field without a surface gives a mesh without faces.
+        faces. A field without a surface gives a mesh without faces. Of a region the surface is what lies between its
+        ends, closed by the faces of that box; the distances are at its own places.
         """
-        lattice = self._lattice(field, shape, scale)
+        lattice = self._lattice(field, region.shape if region is not None else shape, scale)
         if checked_suffix(path) == ".npy":
-            _save(path, field.render(lattice)[..., 0])
+            _save(path, field.render(lattice if region is None else None, region=region)[..., 0])
             return f"{'×'.join(map(str, lattice))} distances"
         level = self._level(field.metadata, field.affine, lattice)
-        surface = surface_of(field, lattice, level=level)
-        write_mesh(path, *placed(surface, lattice, field.affine))
+        box = Region.whole(lattice) if region is None else _between(region)
+        surface = surface_of(field, lattice, level=level, region=box)
+        write_mesh(path, *placed(surface, lattice, box.affine(field.affine)))
         drawn = f"{len(surface.vertices):,} vertices and {len(surface.faces):,} faces from {_times(lattice)} cells"
         if not len(surface.faces):
             return f"no surface: the field has one sign on {_times(lattice)} cells"
-        return f"{drawn}; closed where it leaves the cube" if surface.capped else drawn
+        left = "cube" if region is None else "region"
+        return f"{drawn}; closed where it leaves the {left}" if surface.capped else drawn
 
     def assess(self, field: Field, path: Path) -> dict[str, float]:
         """How near the field's surface is to that of the file.
@@ -150,8 +163,9 @@ class Shape(Modality):
         original = _original(path, self.options.margin)
         if isinstance(original, Cloud) and original.normals is None:
             return {}
-        surface = surface_of(field, self._lattice(field, None, None))
-        vertices, faces = placed(surface, self._lattice(field, None, None), field.affine)
+        lattice = self._lattice(field, None, None)
+        surface = surface_of(field, lattice)
+        vertices, faces = placed(surface, lattice, field.affine)
         return {"iou": mesh_iou(field, original), **surface_metrics(original, vertices, faces)}
 
     def sample(self, path: Path) -> None:
@@ -283,6 +297,16 @@ def _original(path: Path, margin: float) -> Solid | Cloud:
     if held.has_faces or not len(held.vertices):
         return Solid.of(path, held, margin)
     return Cloud.of(path, held, margin)
+
+
+def _between(region: Region) -> Region:
+    """The box between a region's ends: its cells, moved so that they begin where its leading values lie."""
+    lows, highs = [], []
+    for length, low, high in zip(region.shape, region.low, region.high, strict=True):
+        half = 0.0 if low == -1 else (high - low) / length / 2
+        lows.append(low + half)
+        highs.append(min(high + half, max(high, 1.0)))
+    return Region(region.shape, tuple(lows), tuple(highs))
 
 
 def _is_volume(path: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from inrkit.runs.field import Field
-from inrkit.signals.lattice import lattice_coordinates
+from inrkit.signals.lattice import Region
 
 SLAB = 1 << 20
 """Lattice points that are evaluated and meshed at a time."""
@@ -33,7 +33,9 @@ class ExtractedSurface:
     capped: bool
 
 
-def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB, level: float = 0.0) -> ExtractedSurface:
+def surface_of(
+    field: Field, shape: tuple[int, ...], slab: int = SLAB, level: float = 0.0, region: Region | None = None
+) -> ExtractedSurface:
     """The surface where a field is zero, or another level, drawn from a lattice of `shape`.
 
     Args:
@@ -41,7 +43,9 @@ def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB, level: fl
         shape: lengths of the axes.
         slab: how many lattice points are evaluated and meshed at a time.
         level: of the field's values.
+        region: that the lattice divides; all of [−1, 1]³ if not given.
     """
+    region = Region.whole(shape) if region is None else region
     layer = shape[1] * shape[2]
     rows = max(1, slab // layer)
 
@@ -49,11 +53,11 @@ def surface_of(field: Field, shape: tuple[int, ...], slab: int = SLAB, level: fl
         for first in range(0, shape[0], rows):
             count = min(rows, shape[0] - first)
             indices = torch.arange(first * layer, (first + count) * layer)
-            values = field(lattice_coordinates(indices, shape))
+            values = field(region.coordinates(indices))
             yield values.cpu().numpy().reshape(count, *shape[1:]) - np.float32(level)
 
-    probe = (_PROBE,) * 3
-    values = field(lattice_coordinates(torch.arange(_PROBE**3), probe)).reshape(probe)
+    probe = Region((_PROBE,) * 3, region.low, region.high)
+    values = field(probe.coordinates(torch.arange(_PROBE**3))).reshape(probe.shape)
     steepest = max(float(values.diff(dim=axis).abs().max()) for axis in range(3))
     return extract_surface(slabs(), shape, steepest * _PROBE / max(shape))
 

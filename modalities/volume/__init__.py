@@ -25,11 +25,11 @@ from inrkit.modalities.volume.arrays import (
     require_memory,
     require_room_in_order,
 )
-from inrkit.modalities.volume.scans import physical_affine, read_scan, write_scan
+from inrkit.modalities.volume.scans import moved, physical_affine, read_scan, write_scan
 from inrkit.modalities.volume.stacks import read_stack, write_stack
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.lattice import cell_affine
+from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
 __all__ = ["Volume", "VolumeOptions", "read_array", "require_memory", "sample_volume"]
@@ -157,6 +157,18 @@ class Volume(Modality):
         else:
             written = f"as '{path.suffix}'" if path.suffix else "without a suffix"
             raise ConfigError(f"volumes are not written {written}; choose one of: {', '.join(_WRITTEN)}")
+
+    def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
+        whole = metadata["shape"]
+        begins = region.begins(whole)
+        part = {**metadata, **moved(metadata, begins), "shape": (region.shares * whole).tolist()}
+        if "known" in metadata:
+            known = unpacked(metadata["known"], tuple(whole))
+            for axis, (length, begin, share) in enumerate(zip(region.shape, begins, region.shares, strict=True)):
+                cells = begin + share * whole[axis] * (np.arange(length) + 0.5) / length
+                known = known.take(np.floor(cells).astype(int).clip(0, whole[axis] - 1), axis=axis)
+            part["known"] = packed(known)
+        return part
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         suffix = str(metadata["suffix"])

@@ -103,6 +103,21 @@ def physical_affine(cells: np.ndarray, metadata: dict[str, Any]) -> np.ndarray:
     return affine
 
 
+def moved(metadata: dict[str, Any], begins: np.ndarray) -> dict[str, Any]:
+    """What says where voxels lie, of a scan that begins (D,) voxels further on each axis than that of `metadata`."""
+    move = np.eye(4)
+    move[: min(3, len(begins)), 3] = begins[:3]
+    if "spacing" in metadata:
+        return {"origin": (np.array(metadata["spacing"]) * begins).tolist()}
+    place: dict[str, Any] = {"affine": (np.array(metadata.get("affine", np.eye(4))) @ move).tolist()}
+    if metadata.get("qform") is not None:
+        place["qform"] = (np.array(metadata["qform"]) @ move).tolist()
+    steps = [*metadata.get("steps", []), 1.0]
+    if len(begins) > 3:
+        place["start"] = metadata.get("start", 0.0) + float(begins[3]) * steps[0]
+    return place
+
+
 def write_scan(path: Path, values: np.ndarray, metadata: dict[str, Any]) -> None:
     """Write (*shape, C) values as NIfTI, over the extent that was read with cells of another size."""
     encoded = _encoded(_nibabel(path), *_in_scanner_order(values, metadata))
@@ -117,15 +132,21 @@ def _in_scanner_order(values: np.ndarray, metadata: dict[str, Any]) -> tuple[np.
     order = [names.index(name) for name in "XYZT" if name in names]
     turned = values.transpose(*order, values.ndim - 1)
     shape, steps, units = ([metadata[key][axis] for axis in order] for key in ("shape", "spacing", "axis_units"))
+    begins = metadata.get("origin", [0.0] * len(names))
+    origin = [begins[axis] for axis in order]
     if "Z" not in names:
         turned = np.expand_dims(turned, 2)
         shape.insert(2, 1)
         steps.insert(2, 1.0)
         units.insert(2, units[0])
-    space = [step * MILLIMETRES.get(unit, 1.0) for step, unit in zip(steps[:3], units[:3], strict=True)]
+        origin.insert(2, 0.0)
+    lengths = np.array([MILLIMETRES.get(unit, 1.0) for unit in units[:3]])
+    affine = np.diag([*(lengths * steps[:3]), 1.0])
+    affine[:3, 3] = lengths * origin[:3]
     return turned, {
-        "affine": np.diag([*space, 1.0]).tolist(),
+        "affine": affine.tolist(),
         "steps": [step * SECONDS.get(unit, 1.0) for step, unit in zip(steps[3:], units[3:], strict=True)],
+        "start": sum(place * SECONDS.get(unit, 1.0) for place, unit in zip(origin[3:], units[3:], strict=True)),
         "units": ["mm" if all(unit in ("mm", *MILLIMETRES) for unit in units[:3]) else "unknown", "sec"],
         "shape": shape,
         "squeezed": metadata.get("squeezed"),
