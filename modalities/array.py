@@ -61,6 +61,9 @@ class Array(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".npy"
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        return ("own",) * dimensions
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         return metadata
 

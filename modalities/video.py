@@ -167,6 +167,9 @@ class Video(Modality):
             way = {"blend" if values.shape[3] < 4 else "disposal": [number % 2 for number in range(len(values))]}
             path.write_bytes(_encode_pictures(values, "PNG", duration=_ticks(durations, 0.001), loop=0, **way))
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        return ("s", "pixel", "pixel")
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         time, *sides = region.shares
         size = [length * share for length, share in zip(metadata["size"], sides, strict=True)]

@@ -11,6 +11,7 @@ from inrkit.device import choose_device
 from inrkit.errors import DataError
 from inrkit.evaluation.evaluate import default_chunk
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
+from inrkit.evaluation.places import Placed, leave_out_beyond, map_between
 from inrkit.files import to_json
 from inrkit.runs.build import read_signal
 from inrkit.runs.run import Run, load
@@ -32,8 +33,10 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     """Measure a fitted signal against the file it was fitted to, or against another one.
 
     RUN is a run's folder.
-    Another file may have another resolution: the field is evaluated at its coordinates. Of a signal larger than the
-    run's log.evaluated, the same crops are measured as by the fit.
+    Another file may have another resolution and another extent: the field is evaluated where the file's values lie,
+    in physical units such as seconds, millimetres or metres, and what lies beyond the signal that was fitted does not
+    count in PSNR. Axes that merely count pixels or cells are taken to have the same extent in both. Of a signal larger
+    than the run's log.evaluated, the same crops are measured as by the fit.
     """
     config = Run(run).config
     if against is not None:
@@ -46,7 +49,19 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
             f"{config.data.path} has {dataset.dimensions} dimensions and {dataset.channels} channels, and the "
             f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
         )
-    signal = Signal(dataset, field.transform, field.embedding).to(chosen)
+    embedding = field.embedding
+    units = config.modality.make().units(dataset.metadata, dataset.dimensions)
+    between = None if against is None else map_between(dataset.affine, units, field.affine, field.units)
+    if between is not None:
+        embedding = Placed(embedding, between)
+        beyond = leave_out_beyond(dataset, between)
+        if beyond == 1:
+            raise DataError(
+                f"{config.data.path} lies elsewhere than what was fitted; give a file that overlaps with it"
+            )
+        if beyond:
+            click.echo(f"note: {100 * beyond:.3g} % of {config.data.path} lie beyond what was fitted", err=True)
+    signal = Signal(dataset, field.transform, embedding).to(chosen)
     names, most = config.general.metrics, config.log.evaluated
     metrics = evaluate_network(field.network, signal, names, default_chunk(chosen), most)
     metrics |= config.modality.make().assess(field, Path(config.data.path))

@@ -122,6 +122,11 @@ class Field:
         return plugin(options)
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the physical units of the D axes; see `Modality.units`. None at all if they are not known."""
+        return self.modality.units(self.metadata, self.dimensions) if self.names["modality"] else ()
+
+    @property
     def dimensions(self) -> int:
         """D."""
         return self.embedding.dimensions

@@ -124,6 +124,16 @@ class Modality(metaclass=PluginType):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         """Suffix, with its dot, of a format that holds a reconstruction without loss."""
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        """Names of the physical units of the D axes, such as "s" or "mm"; "pixel" and "cell" where they count those of
+        the lattice, "own" where only the file's author knows. None at all if the modality does not say.
+
+        Args:
+            metadata: of the dataset that was read.
+            dimensions: D.
+        """
+        return ()
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         """The metadata that `read` would give of a file which holds only a region, at the resolution of the original.
 

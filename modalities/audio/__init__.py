@@ -89,6 +89,9 @@ class Audio(Modality):
         rate = max(1, round(metadata["rate"] * len(values) / metadata["samples"]))
         write_sound(path, values, rate, metadata["subtype"], metadata.get("speakers", 0))
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        return ("s",)
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         return {**metadata, "samples": metadata["samples"] * region.shares[0]}
 

@@ -17,7 +17,7 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
 from inrkit.modalities.image import files
 from inrkit.modalities.image.colour import encoded, profile_of
-from inrkit.modalities.image.georeference import ground_affine, shifted
+from inrkit.modalities.image.georeference import ground_affine, ground_unit, shifted
 from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import write_hdr
 from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, Picture, joined, straight
@@ -170,6 +170,11 @@ class Image(Modality):
             known = ", ".join([*MODES, *TIFF, *HDR, ".npy"])
             written = f"as '{suffix}'" if suffix else "without a suffix"
             raise ConfigError(f"images are not written {written}; choose one of: {known}")
+
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        if GEO in metadata and ground_affine(metadata[GEO], tuple(metadata["shape"])) is not None:
+            return (ground_unit(metadata[GEO]),) * 2
+        return (metadata[SPACING]["unit"],) * 2 if SPACING in metadata else ("pixel",) * 2
 
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         whole = metadata["shape"]

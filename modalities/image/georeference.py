@@ -13,7 +13,8 @@ NODATA = 42113
 
 _TYPES = {_SCALE: "d", _TIEPOINTS: "d", _TRANSFORMATION: "d", _KEYS: "H", _KEY_DOUBLES: "d", _KEY_TEXTS: "s"}
 _TYPES[_GDAL_METADATA] = "s"
-_RASTER_TYPE = 1025
+_MODEL_TYPE, _RASTER_TYPE, _LINEAR_UNITS = 1024, 1025, 3076
+_GEOGRAPHIC, _METRE = 2, 9001
 _PIXEL_IS_POINT = 2
 
 Tags = dict[str, Any]
@@ -51,6 +52,14 @@ def ground_affine(tags: Tags, shape: tuple[int, int]) -> np.ndarray | None:
     ground[:, 2] += matrix[:, 2]
     ground = ground[::-1]
     return ground if np.isfinite(ground).all() and np.linalg.det(ground[:, :2]) != 0 else None
+
+
+def ground_unit(tags: Tags) -> str:
+    """The unit of ground coordinates: "degree", "m", or "own" where the keys name another one, or none."""
+    entries = _entries(tags)
+    if entries.get(_MODEL_TYPE) == _GEOGRAPHIC:
+        return "degree"
+    return "m" if entries.get(_LINEAR_UNITS, _METRE if entries else 0) == _METRE else "own"
 
 
 def shifted(tags: Tags, begins: tuple[float, float]) -> Tags:
@@ -130,9 +139,13 @@ def without_value(pixels: np.ndarray, text: str, colours: bool) -> np.ndarray | 
 
 def _offset(tags: Tags) -> float:
     """Where raster coordinate 0 lies within the first pixel: 0 at its corner, half at its centre."""
+    return 0.5 if _entries(tags).get(_RASTER_TYPE) == _PIXEL_IS_POINT else 0.0
+
+
+def _entries(tags: Tags) -> dict[int, int]:
+    """The keys of GeoTIFF and their numbers, which for some are places in other tags."""
     keys = np.array(tags.get(str(_KEYS), []), dtype=int)
-    entries = keys[4 : len(keys) - len(keys) % 4].reshape(-1, 4)
-    return 0.5 if any(entry[0] == _RASTER_TYPE and entry[3] == _PIXEL_IS_POINT for entry in entries) else 0.0
+    return {int(entry[0]): int(entry[3]) for entry in keys[4 : len(keys) - len(keys) % 4].reshape(-1, 4)}
 
 
 def _matrix(tags: Tags) -> np.ndarray | None:

@@ -109,6 +109,9 @@ class Shape(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".ply"
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        return ("own" if metadata["kind"] == "mesh" else "cell",) * dimensions
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         return {**metadata, "affine": region.affine(np.array(metadata["affine"])).tolist()}
 

@@ -158,6 +158,13 @@ class Volume(Modality):
             written = f"as '{path.suffix}'" if path.suffix else "without a suffix"
             raise ConfigError(f"volumes are not written {written}; choose one of: {', '.join(_WRITTEN)}")
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        if "affine" in metadata:
+            return ("mm", "mm", "mm", "s", "cell")[:dimensions]
+        if len(metadata.get("spacing", ())) == dimensions:
+            return tuple(unit or "cell" for unit in metadata["axis_units"])
+        return ("cell",) * dimensions
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         whole = metadata["shape"]
         begins = region.begins(whole)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 
 import nibabel
@@ -348,3 +349,52 @@ def test_the_command_renders_what_python_does(tmp_path):
     code, said, _ = command("render", tmp_path / "run", out, "--from", "0.4", "--to", "0.6", "--extrapolate")
     assert code == 0
     assert soundfile.info(out).duration == pytest.approx(0.2)
+
+
+def test_a_field_is_evaluated_against_another_file_where_that_file_lies(tmp_path):
+    random = np.random.default_rng(0).standard_normal((9, 8, 7)).astype(np.float32)
+    nibabel.Nifti1Image(random, UPRIGHT).to_filename(tmp_path / "in.nii")
+    quick = ["train.steps=2", "network.hidden_layers=1", "network.hidden_features=16"]
+    run = inrkit.fit(tmp_path / "in.nii", out=tmp_path / "run", overrides=quick)
+    field, part = run.field, tmp_path / "part.nii"
+    exported(field, part, (-7, -17, 5), (1, -10, 20), (1, 1.5, 2))
+
+    def psnr(path):
+        code, said, error = command("evaluate", tmp_path / "run", "--against", path, "--json")
+        assert code == 0, error
+        found = json.loads(said)["psnr"]
+        return np.inf if found is None else found, error  # JSON has no infinity
+
+    assert psnr(part)[0] > 90
+    image = nibabel.load(part)
+    beside = image.affine.copy()
+    beside[:3, 3] += 3
+    nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), beside).to_filename(tmp_path / "beside.nii")
+    assert psnr(tmp_path / "beside.nii")[0] < 60
+    field.modality.export(part, field, region=field.region((-15, -17, 5), (1, -10, 20), (1, 1.5, 2), extrapolate=True))
+    found, told = psnr(part)  # of −15 … 0, those from −12 on are within the scan, which begins half a voxel before −11
+    assert found > 90
+    assert "18.8 %" in told
+    beside[0, 3] += 500
+    nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), beside).to_filename(tmp_path / "far.nii")
+    code, _, error = command("evaluate", tmp_path / "run", "--against", tmp_path / "far.nii")
+    assert code in (1, 2)
+    assert "lies elsewhere" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "units"),
+    [
+        ("audio", ".wav", ("s",)),
+        ("image", ".png", ("pixel", "pixel")),
+        ("volume", ".npy", ("cell", "cell", "cell")),
+        ("video", ".gif", ("s", "pixel", "pixel")),
+        ("shape", ".ply", ("own", "own", "own")),
+        ("array", ".npz", ("own", "own")),
+    ],
+)
+def test_every_modality_says_its_units(tmp_path, name, suffix, units):
+    plugin = MODALITIES.get(name)
+    path = tmp_path / f"in{suffix}"
+    plugin(plugin.Options()).sample(path)
+    assert field_on(name, path, mixed(*[1.0] * len(units))).units == units
