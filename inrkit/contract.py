@@ -55,7 +55,7 @@ def check_modality(plugin: type[Modality]) -> None:
         assert path.is_file(), f"{name}.sample wrote no {path.name}"
         assert plugin.claims(path), f"{name} does not claim its own sample"
         dataset = modality.read(path)
-        _check_dataset(dataset, name)
+        _check_dataset(modality, dataset)
         if dataset.grid_shape is not None:
             _check_round_trip(modality, dataset, Path(folder))
             try:
@@ -158,12 +158,14 @@ def _check_slot(given: Any, registry: Registry[Any], where: str) -> None:
     assert not unknown, f"{where} sets '{unknown[0]}', which is no option of '{name}'"
 
 
-def _check_dataset(dataset: CoordinateDataset, name: str) -> None:
-    dimensions = dataset.dimensions
+def _check_dataset(modality: Modality, dataset: CoordinateDataset) -> None:
+    name, dimensions = type(modality).__name__, dataset.dimensions
     affine = dataset.affine
     assert np.isfinite(affine).all(), f"{name}.read gives an affine that is not finite"
     rank = np.linalg.matrix_rank(affine[:, :dimensions])
     assert rank == dimensions, f"{name}.read gives an affine that cannot be inverted"
+    units = modality.units(dataset.metadata, dimensions)
+    assert len(units) in (0, dimensions), f"{name}.units names {len(units)} units of {dimensions} axes"
     low, high = dataset.extent
     assert low < high, f"{name}.sample is constant, which tells nothing"
     kept = json.loads(json.dumps(dataset.metadata))

@@ -47,7 +47,7 @@ def render(
 
     \b
     inrkit render runs/speech part.wav --from 1.5 --to 2 --step 0.0001
-    inrkit render runs/terrain part.tif --from=-2000,3000 --to=-4000,5000 --step 5
+    inrkit render runs/terrain part.tif --from 9000,3000 --to 7000,5000 --step 5
     """
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
