@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrkit import ConfigError
+from inrkit import ConfigError, Modality
 from inrkit.signals.lattice import Region, cell_affine, lattice_coordinates, region_of
 
 SHAPE = (12, 9)
@@ -100,3 +100,23 @@ def test_free_points_have_no_step_to_fall_back_on():
         region_of(box, None, (0, 0))
     region = region_of(box, None, (0, 0), (10, 1), (2.5, 0.5))
     np.testing.assert_allclose(places(region, box)[:, 0, 0], [0, 2.5, 5, 7.5], atol=1e-5)
+
+
+def test_a_modality_that_knows_of_no_regions_writes_none_that_would_be_misplaced():
+    class Plain(Modality):
+        Options = type("Options", (), {})
+
+        def read(self, path):
+            raise NotImplementedError
+
+        def write(self, path, values, metadata):
+            raise NotImplementedError
+
+        def reconstruction_suffix(self, metadata, dtype):
+            raise NotImplementedError
+
+    region = region_of(PIXELS, SHAPE, (1, 1), (5, 5))
+    assert Plain(None).cropped({"notes": ["a"]}, region) == {"notes": ["a"]}
+    with pytest.raises(ConfigError, match=r"Plain does not say how a region is written .* field\.render\(region=…\)"):
+        Plain(None).cropped({"rate": 5}, region)
+    assert Plain(None).units({}, 2) == ()
