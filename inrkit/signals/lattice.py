@@ -132,16 +132,25 @@ def region_of(
         grid_shape: the lattice that the signal came on; None for free points.
         start: in the order of the physical axes.
         stop: likewise.
-        step: likewise, above 0; where open, that of the signal's lattice.
+        step: likewise, above 0; where open, that of the signal's lattice. Of a signal that lies oblique to the physical
+            axes, which has no start nor stop, lengths along the lattice's own axes.
         extrapolate: whether places beyond the signal's extent are allowed.
 
     Raises:
         ConfigError: physical axes are oblique to the lattice's, or numbers are missing, impossible, or lie outside.
     """
-    along = _axes_along(affine)
     starts, stops, steps = (
-        _one_an_axis(given, len(along), name) for given, name in ((start, "from"), (stop, "to"), (step, "step"))
+        _one_an_axis(given, len(affine), name) for given, name in ((start, "from"), (stop, "to"), (step, "step"))
     )
+    along = _axes_along(affine)
+    if along is None:
+        if any(place is not None for place in (*starts, *stops)):
+            raise ConfigError(
+                "the signal lies oblique to the axes of its physical units, so a box along them is no lattice of its "
+                "own; leave from and to out, or call field(points, physical=True)"
+            )
+        along = list(range(len(affine)))
+        affine = np.column_stack([np.diag(np.linalg.norm(affine[:, :-1], axis=0)), np.zeros(len(affine))])
     shape, lows, highs = [0] * len(along), [0.0] * len(along), [0.0] * len(along)
     for row, axis in enumerate(along):
         named = f"axis {row + 1} of {len(along)}"
@@ -183,22 +192,14 @@ def region_of(
     return Region(tuple(shape), tuple(lows), tuple(highs))
 
 
-def _axes_along(affine: np.ndarray) -> list[int]:
-    """For each physical axis, the lattice's axis that lies along it."""
+def _axes_along(affine: np.ndarray) -> list[int] | None:
+    """For each physical axis, the lattice's axis that lies along it; None where they lie oblique to each other."""
     sizes = np.abs(affine[:, :-1])
     along = [int(axis) for axis in sizes.argmax(axis=1)]
     rest = sizes.copy()
     rest[np.arange(len(along)), along] = 0
-    if sorted(along) != list(range(len(along))) or not sizes.max(axis=1).all():
-        oblique = True
-    else:
-        oblique = bool((rest > _SAME * sizes.max(axis=1, keepdims=True)).any())
-    if oblique:
-        raise ConfigError(
-            "the signal lies oblique to the axes of its physical units, so a box along them is no lattice of its own; "
-            "leave from, to and step out, or call field(points, physical=True)"
-        )
-    return along
+    straight = sorted(along) == list(range(len(along))) and (rest <= _SAME * sizes.max(axis=1, keepdims=True)).all()
+    return along if straight else None
 
 
 def _one_an_axis(given: Lengths, count: int, name: str) -> list[float | None]:

@@ -91,7 +91,10 @@ def test_impossible_regions_are_told_in_a_line(given, said):
 def test_a_signal_that_lies_obliquely_has_no_boxes():
     turned = np.array([[3.0, 1.0, 0.0], [-1.0, 3.0, 0.0]])
     with pytest.raises(ConfigError, match=r"oblique .* field\(points, physical=True\)"):
-        region_of(turned, SHAPE, step=1)
+        region_of(turned, SHAPE, (0, 0), step=1)
+    # Sides of 2√10 by 2√10, in steps along themselves.
+    region = region_of(turned, SHAPE, step=(np.sqrt(10) / 4, np.sqrt(10) / 5))
+    assert region == Region.whole((8, 10))
 
 
 def test_free_points_have_no_step_to_fall_back_on():

@@ -210,14 +210,19 @@ def test_a_part_of_a_series_of_scans_says_when_it_begins(tmp_path):
     np.testing.assert_allclose(part.affine, UPRIGHT, atol=1e-6)
 
 
-def test_an_oblique_scan_has_no_parts_along_millimetres(tmp_path):
+def test_an_oblique_scan_has_no_parts_along_millimetres_but_steps_of_them(tmp_path):
     oblique = UPRIGHT.copy()
     oblique[0, 1] = 0.3
     nibabel.Nifti1Image(np.zeros((6, 5, 4), np.float32), oblique).to_filename(tmp_path / "in.nii")
     field = field_on("volume", tmp_path / "in.nii", mixed(1.0, 0, 0))
     with pytest.raises(ConfigError, match="oblique"):
         field.region((0, 0, 0), (1, 1, 1))
-    assert field.render(scale=2).shape == (12, 10, 8, 1)
+    cubes = nibabel.load(exported(field, tmp_path / "out.nii", step=1))
+    np.testing.assert_allclose(cubes.header.get_zooms(), 1, rtol=1e-5)
+    corner = [-0.5, -0.5, -0.5, 1]
+    np.testing.assert_allclose(cubes.affine @ corner, oblique @ corner, atol=1e-5)
+    places = cubes.affine[:3, :3] @ np.indices(cubes.shape).reshape(3, -1) + cubes.affine[:3, 3:]
+    np.testing.assert_allclose(cubes.get_fdata().ravel(), places[0], atol=1e-4)
 
 
 def test_a_part_of_a_scan_is_not_known_where_the_scan_is_not(tmp_path):
