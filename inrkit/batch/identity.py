@@ -14,7 +14,10 @@ _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
 
-_ADDED: dict[str, dict[str, Any]] = {"modality": {"mask": "", "alpha": "channel", "fill": False}, "operator": {"clamp": False}}
+_ADDED: dict[str, dict[str, Any]] = {
+    "modality": {"mask": "", "alpha": "channel", "fill": False},
+    "operator": {"clamp": False},
+}
 """Options that came after a release, with what went without saying before: so the jobs of earlier studies are known."""
 
 
