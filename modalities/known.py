@@ -84,7 +84,7 @@ def known_of(values: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray |
 
 
 def partly_known(values: np.ndarray, known: np.ndarray | None, **arguments: Any) -> CoordinateDataset:
-    """The dataset of values of which only those at `known` count; the others become the mean of the known.
+    """The dataset of values of which only those at `known` count.
 
     Args:
         values: (*shape, C).
@@ -98,21 +98,7 @@ def partly_known(values: np.ndarray, known: np.ndarray | None, **arguments: Any)
         return CoordinateDataset(values, **arguments)
     if not known.any():
         raise DataError("no value is known: all are NaN, or the mask is 0 everywhere; check the file and its mask")
-    rows = max(1, _ROWS // max(1, values[0].size))
-    spans = [slice(start, start + rows) for start in range(0, len(values), rows)]
-    over = known if len(known) == len(values) else np.broadcast_to(known, (len(values), *known.shape[1:]))
-    total, count = np.zeros(values.shape[-1]), 0
-    for span in spans:
-        there = np.broadcast_to(over[span], values[span].shape[:-1])
-        total += values[span][there].sum(axis=0, dtype=np.float64)
-        count += int(there.sum())
-    mean = total / count
-    if not values.flags.writeable:
-        values = values.copy()
-    for span in spans:
-        there = np.broadcast_to(over[span], values[span].shape[:-1])
-        values[span][~there] = np.rint(mean).astype(values.dtype) if values.dtype.kind in "iub" else mean
-    return CoordinateDataset(values, weights=known, **arguments)
+    return CoordinateDataset(values, known=known, **arguments)
 
 
 def share_unknown(known: np.ndarray) -> str:

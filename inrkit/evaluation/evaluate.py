@@ -70,12 +70,15 @@ def decoded(
 def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metric]:
     """Those of the named metrics that apply to a signal of the dataset's shape, by name, yet without slabs.
 
+    Where a part of the signal is not known, those that cannot leave it out do not apply.
+
     Raises:
         ConfigError: a metric is not defined for the signal, or a package that it needs is missing.
     """
     shape = dataset.grid_shape or (len(dataset),)
     chosen = {name: METRICS.get(name) for name in metrics}
-    return {name: metric.of(dataset) for name, metric in chosen.items() if metric.applies(shape)}
+    applying = {name: metric for name, metric in chosen.items() if metric.applies(shape)}
+    return {name: metric.of(dataset) for name, metric in applying.items() if dataset.known is None or metric.leaves_out}
 
 
 class Crops:
@@ -93,9 +96,12 @@ class Crops:
         size = 1 if lattice is None else max(1, most // _CROPS)
         self._tiles = Tiles(lattice or (len(dataset),), size)
         self._each = math.prod(self._tiles.least)
-        count = min(len(self._tiles), max(1, most // self._each))
-        drawn = sample_without_replacement(len(self._tiles), count, torch.Generator().manual_seed(0))
-        self._chosen = drawn.sort().values.to(dataset.device)
+        # Tiles of which nothing is known would tell nothing.
+        known = None if dataset.known is None else self._tiles.numbers_of(dataset.known.cpu()).unique()
+        population = len(self._tiles) if known is None else len(known)
+        count = min(population, max(1, most // self._each))
+        drawn = sample_without_replacement(population, count, torch.Generator().manual_seed(0)).sort().values
+        self._chosen = (drawn if known is None else known[drawn]).to(dataset.device)
         self.shape = (count * self._tiles.least[0], *self._tiles.least[1:])
         """Of the lattice that they make up."""
 
@@ -123,6 +129,8 @@ def evaluate(
         most: coordinates above which `Crops` of the signal, of as many in all, stand for it; None for no limit. Metrics
             of structure then also see the seams between crops.
 
+    Of what is not known nothing is predicted.
+
     Returns:
         The value of each metric that applies and is defined, by name.
     """
@@ -135,22 +143,37 @@ def evaluate(
         shape = crops.shape
     for span in slabs(shape, 1 << 18):
         indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
-        prediction = decoded(
-            network,
-            signal.transform,
-            lambda part, indices=indices: signal.inputs(indices[part]),  # type: ignore[misc]
-            slice(0, len(indices)),
-            chunk,
-            dataset.value_range,
-        )
-        target = dataset.stored(indices).to(torch.float32)
         rows = (-1, *shape[1:], dataset.channels)
         weights = dataset.weights_of(indices)
         weights = None if weights is None else weights.view(rows[:-1])
+        if dataset.known is None:
+            prediction, target = _compared(network, signal, indices, chunk)
+            for metric in running.values():
+                metric.update(prediction.view(rows), target.view(rows), weights)
+            continue
+        known = dataset.places(indices)[1]
+        prediction = torch.zeros(len(indices), dataset.channels, device=dataset.device)
+        target = torch.zeros_like(prediction)
+        if known.any():
+            prediction[known], target[known] = _compared(network, signal, indices[known], chunk)
         for metric in running.values():
-            metric.update(prediction.view(rows), target.view(rows), weights)
+            metric.update_known(prediction.view(rows), target.view(rows), weights, known.view(rows[:-1]))
     computed = {name: metric.compute() for name, metric in running.items()}
     return {name: value for name, value in computed.items() if value is not None}
+
+
+def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """(k, C) float32 stored values that are predicted for the dataset's (k,) `indices`, and those that are there."""
+    dataset = signal.dataset
+    prediction = decoded(
+        network,
+        signal.transform,
+        lambda part: signal.embedding(dataset.coordinates(indices[part])),
+        slice(0, len(indices)),
+        chunk,
+        dataset.value_range,
+    )
+    return prediction, dataset.stored(indices).to(torch.float32)
 
 
 def _relaid(dataset: CoordinateDataset, shape: tuple[int, ...]) -> CoordinateDataset:

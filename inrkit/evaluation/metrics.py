@@ -31,6 +31,8 @@ class Metric(ABC):
     """What people call it; the registered name if empty."""
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = False
+    """Whether it rates what is known of a signal of which a part is not; one that does not is undefined there."""
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         self.shape = shape
@@ -62,6 +64,19 @@ class Metric(ABC):
                 structure have no use for them.
         """
 
+    def update_known(self, prediction: Tensor, target: Tensor, weights: Tensor | None, known: Tensor) -> None:
+        """Take the next slab of a signal of which a part is not known, for metrics with `leaves_out`.
+
+        What is not known counts as of weight 0: for metrics that go by weights, and see no coordinate beside another.
+
+        Args:
+            prediction: as for `update`; 0 where nothing is known.
+            target: likewise.
+            weights: as for `update`, of mean 1 over the known.
+            known: (rows, *shape[1:]) bool.
+        """
+        self.update(prediction, target, known.to(torch.float32) if weights is None else weights * known)
+
     @abstractmethod
     def compute(self) -> float | None:
         """The metric over all slabs; None where the signal leaves it undefined."""
@@ -74,6 +89,7 @@ class PSNR(Metric):
 
     title = "PSNR"
     unit = "dB"
+    leaves_out = True
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
@@ -87,7 +103,9 @@ class PSNR(Metric):
         self._squares += float(squares.sum(dtype=torch.float64))
         self._count += target.numel() if weights is None else float(weights.sum(dtype=torch.float64)) * self.channels
 
-    def compute(self) -> float:
+    def compute(self) -> float | None:
+        if self._count == 0:
+            return None
         mean = self._squares / self._count
         if mean == 0:
             return math.inf
@@ -102,22 +120,32 @@ _WINDOW = 11
 class SSIM(Metric):
     """Structural similarity, 11×11 Gaussian window of σ = 1.5 (Wang et al. 2004), mean over pixels and channels.
 
-    Slabs overlap by the window's width less one, so that every pixel is rated with its whole surroundings.
+    Slabs overlap by the window's width less one, so that every pixel is rated with its whole surroundings. Where a part
+    of the image is not known, the mean is over the pixels whose window sees none of it.
     """
 
     title = "SSIM"
+    leaves_out = True
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._kept: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._seen = 0
         self._sum = 0.0
+        self._left_out = 0
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
         return len(shape) == 2 and min(shape) >= _WINDOW
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
+        self._take(prediction, target, None)
+
+    def update_known(self, prediction: Tensor, target: Tensor, weights: Tensor | None, known: Tensor) -> None:
+        self._take(prediction, target, ~known)
+
+    def _take(self, prediction: Tensor, target: Tensor, hidden: Tensor | None) -> None:
+        """Take the next slab, and which pixels of it are not known."""
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         first = self._seen == 0 or (self._kept is not None and len(self._kept[0]) == self._seen)
@@ -126,8 +154,9 @@ class SSIM(Metric):
         if self._kept is not None:
             prediction = torch.cat([self._kept[0], prediction])
             target = torch.cat([self._kept[1], target])
+            hidden = None if hidden is None or self._kept[2] is None else torch.cat([self._kept[2], hidden])
         if len(target) < _WINDOW and not last:
-            self._kept = (prediction, target)
+            self._kept = (prediction, target, hidden)
             return
         _, rated = structural_similarity_index_measure(
             _channels_first(prediction), _channels_first(target), data_range=self.peak, return_full_image=True
@@ -135,11 +164,17 @@ class SSIM(Metric):
         # Near a slab's edge that is not the image's the surroundings are cut off: another slab rates those rows.
         margin = _WINDOW // 2
         rows = slice(0 if first else margin, len(target) if last else len(target) - margin)
+        if hidden is not None:
+            seen = torch.nn.functional.max_pool2d(hidden[None, None].to(torch.float32), _WINDOW, 1, margin)[0, 0] > 0
+            rated = torch.where(seen, 0, rated)
+            self._left_out += int(seen[rows].sum())
+            hidden = hidden[-2 * margin :]
         self._sum += float(rated[:, :, rows].sum(dtype=torch.float64))
-        self._kept = (prediction[-2 * margin :], target[-2 * margin :])
+        self._kept = (prediction[-2 * margin :], target[-2 * margin :], hidden)
 
-    def compute(self) -> float:
-        return self._sum / (math.prod(self.shape) * self.channels)
+    def compute(self) -> float | None:
+        count = math.prod(self.shape) - self._left_out
+        return self._sum / (count * self.channels) if count else None
 
 
 @METRICS.register("ms_ssim")
@@ -147,7 +182,7 @@ class MultiScaleSSIM(Metric):
     """Multi-scale SSIM over five scales (Wang et al. 2003).
 
     It needs the whole image at once, some 800 bytes a pixel, so it is left out above 2²⁰ pixels, and below 176 pixels
-    a side, where the coarsest scale is smaller than the window.
+    a side, where the coarsest scale is smaller than the window. It is undefined where a part of the image is not known.
     """
 
     title = "MS-SSIM"

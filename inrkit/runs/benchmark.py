@@ -198,7 +198,7 @@ def repeated(dataset: CoordinateDataset, count: int) -> CoordinateDataset:
 
     Free points, and what has weights, stay as they are.
     """
-    if dataset.grid_shape is None or dataset.weights is not None:
+    if dataset.grid_shape is None or dataset.weights is not None or dataset.known is not None:
         return dataset
     values = dataset.values.view(*dataset.grid_shape, dataset.channels)
     while values.numel() < count * dataset.channels:

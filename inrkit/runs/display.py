@@ -100,9 +100,11 @@ class Display(Listener):
         config, count = self.config, len(member.signal.dataset)
         lattice = member.signal.dataset.grid_shape
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
+        unknown = count - len(member.signal)
+        holes = f", {unknown:,} of them not known" if unknown else ""
         name = escape(config.data.path) or "a signal in memory"
         self.console.print(
-            f"[bold]{name}[/bold]: {config.modality.name}, {count:,} coordinates{shape}, "
+            f"[bold]{name}[/bold]: {config.modality.name}, {count:,} coordinates{shape}{holes}, "
             f"{member.signal.dataset.channels} channel{'s' if member.signal.dataset.channels > 1 else ''}\n"
             f"{config.network.name}, {member.parameters:,} parameters; {config.selector.name} selection, "
             f"{config.objective.name} loss, {config.optimizer.name}, {_extent(member)}"
@@ -129,7 +131,7 @@ class Display(Listener):
         train = member.seconds["train"]
         self._show(
             member,
-            share=selected / len(member.signal.dataset),
+            share=selected / len(member.signal),
             speed=f"{member.step / train:.3g} steps/s" if train > 0 else "",
         )
 

@@ -221,7 +221,7 @@ class Fit:
         """After the training: write the field and the reconstruction, and assess them as the modality does."""
         field = field_of(self.config, self.member.network, self.signal)
         modality = self.config.modality.make()
-        self.run.write_field(field, modality, reconstruct=len(self.signal) <= self.config.log.reconstruction)
+        self.run.write_field(field, modality, reconstruct=len(self.signal.dataset) <= self.config.log.reconstruction)
         if self.config.data.path:
             self._assessed = modality.assess(field, Path(self.config.data.path))
 

@@ -38,14 +38,22 @@ class CoordinateDataset:
             (luma for RGB); the mean if not given.
         metadata: what the modality needs to write a reconstruction, plain JSON; "notes" are sentences that a user
             is told before the fit.
-        weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1.
+        weights: how much each coordinate's error counts, broadcast over the lattice, or (N,); scaled to mean 1 over the
+            known.
+        known: bool, where values are known, broadcast over the lattice, or (N,); everywhere if not given. What values
+            hold elsewhere, NaN or a filling, is never read as a number. Points that are not known are dropped; of a
+            lattice the known cells are listed, 8 bytes each.
         resample: for free points that are drawn anew during training: gives the points and values of round 0, 1, ….
         resample_every: steps between two rounds.
         full_scale: whether PSNR refers to all that an integer dtype can hold, as for pictures, or to what is present,
             as for measurements whose dtype merely has room for them.
 
+    Attributes:
+        known: (K,) int64 ascending indices of a lattice's known cells; None where everything is known. N and the
+            indices of this class count all cells; a `Signal`, and so training, counts the known alone.
+
     Raises:
-        DataError: no values, a complex or non-numeric dtype, or shapes that do not fit each other.
+        DataError: no values, none of them known, a complex or non-numeric dtype, or shapes that do not fit each other.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class CoordinateDataset:
         channel_weights: tuple[float, ...] | None = None,
         metadata: dict[str, Any] | None = None,
         weights: np.ndarray | None = None,
+        known: np.ndarray | None = None,
         resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
         resample_every: int = 0,
         full_scale: bool = True,
@@ -68,6 +77,13 @@ class CoordinateDataset:
         channels = values.shape[-1]
         if points is not None and points.shape[:-1] != values.shape[:-1]:
             raise DataError(f"points have shape {points.shape}, values {values.shape}; expected (N, D), (N, C)")
+        everywhere = values.shape[:-1]
+        if known is not None and resample is not None:
+            raise DataError("points that are drawn anew during training are all known; leave `known` out")
+        places = None if known is None else _listed(known, everywhere)
+        if places is not None and points is not None:
+            weights = None if weights is None else _spread_array(weights, everywhere, "weights")[places]
+            points, values, places = points[places], values[places], None
         self.dtype = values.dtype.newbyteorder("=")
         self.grid_shape: tuple[int, ...] | None = None if points is not None else values.shape[:-1]
         self.points = None if points is None else torch.as_tensor(np.asarray(points, dtype=np.float32))
@@ -81,6 +97,7 @@ class CoordinateDataset:
                 f"expected {(dimensions, dimensions + 1)} and {channels}"
             )
         self.metadata = metadata or {}
+        self.known = None if places is None else torch.from_numpy(places)
         self.weights = None if weights is None else self._spread(weights)
         self.resample = resample
         self.resample_every = resample_every if resample is not None else 0
@@ -122,17 +139,18 @@ class CoordinateDataset:
 
     @cached_property
     def extent(self) -> tuple[float, float]:
-        """Smallest and largest value present.
+        """Smallest and largest value present, of the known.
 
         Raises:
             DataError: a value is NaN or infinite; says which and how many.
         """
         low, high = math.inf, -math.inf
-        for start in range(0, len(self), _SCAN):
-            values = self.stored(slice(start, start + _SCAN))
+        for part in self._parts(_SCAN):
+            values = self.stored(part)
             finite = torch.isfinite(values.to(torch.float32))
             if not finite.all():
-                first = start + int((~finite).any(dim=1).nonzero()[0])
+                first = int((~finite).any(dim=1).nonzero()[0])
+                first = part.start + first if isinstance(part, slice) else int(part[first])
                 place = first if self.grid_shape is None else np.unravel_index(first, self.grid_shape)
                 where = ", ".join(str(int(i)) for i in np.atleast_1d(place))
                 raise DataError(
@@ -158,7 +176,7 @@ class CoordinateDataset:
         return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
 
     def weights_of(self, indices: Tensor | slice) -> Tensor | None:
-        """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
+        """(k,) float32 weights of `indices`, of mean 1 over the known; None where all count the same."""
         if self.weights is None:
             return None
         if self.grid_shape is None:
@@ -184,25 +202,82 @@ class CoordinateDataset:
         return as_float(values)
 
     def chunks(self) -> Iterator[Tensor]:
-        """All stored values in order, (k, C) float64, some at a time."""
-        rows = max(1, _CHUNK // self.channels)
-        for start in range(0, len(self), rows):
-            yield self.stored(slice(start, start + rows)).to(torch.float64)
+        """All known stored values in order, (k, C) float64, some at a time."""
+        for part in self._parts(max(1, _CHUNK // self.channels)):
+            yield self.stored(part).to(torch.float64)
 
     def sample(self, count: int) -> Tensor:
-        """(n,) float64 stored values: all of them, or those of about `count` / C coordinates, the same each time."""
+        """(n,) float64 known values: all of them, or those of about `count` / C coordinates, the same each time."""
         rows = max(1, count // self.channels)
-        chosen: Tensor | slice = slice(0, len(self))
-        if len(self) > rows:
-            drawn = torch.randint(len(self), (rows,), generator=torch.Generator().manual_seed(0))
+        population = len(self) if self.known is None else len(self.known)
+        chosen: Tensor | slice = slice(0, population)
+        if population > rows:
+            drawn = torch.randint(population, (rows,), generator=torch.Generator().manual_seed(0))
             chosen = drawn.sort().values.to(self.device)  # in the order in which a memory map is read fastest
-        return self.stored(chosen).to(torch.float64).reshape(-1)
+        return self.stored(chosen if self.known is None else self.known[chosen]).to(torch.float64).reshape(-1)
+
+    def places(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Where indices stand among the known, on a lattice of which a part is known.
+
+        Args:
+            indices: (…,) int64; those outside the lattice are not known.
+
+        Returns:
+            (…,) int64 places in `known`, some place or other for what is not known; and (…,) bool, which are known.
+        """
+        assert self.known is not None
+        places = torch.searchsorted(self.known, indices.contiguous()).clamp_(max=len(self.known) - 1)
+        return places, self.known[places] == indices
+
+    def only(self, known: np.ndarray) -> CoordinateDataset:
+        """The same signal with less of it known.
+
+        Args:
+            known: bool, broadcast over the lattice, or (N,); what was not known before stays so.
+
+        Raises:
+            DataError: nothing is left, or the shapes do not fit each other.
+        """
+        places = _listed(known, self.grid_shape or (len(self),))
+        if places is None:
+            return self
+        less = copy.copy(self)
+        less.__dict__.pop("extent", None)
+        chosen = torch.from_numpy(places).to(self.device)
+        if self.points is not None:
+            less.points, less.values = self.points[chosen], self.values[chosen]
+            less.weights = None if self.weights is None else self.weights[chosen]
+        else:
+            less.known = chosen if self.known is None else chosen[self.places(chosen)[1]]
+            if not len(less.known):
+                raise DataError(_NOTHING_KNOWN)
+        less.weights = None if less.weights is None else less._of_mean_one(less.weights)
+        return less
+
+    def weighted(self, weights: np.ndarray) -> CoordinateDataset:
+        """The same signal with other weights, given as for the constructor.
+
+        Raises:
+            DataError: they are not weights, or the shapes do not fit each other.
+        """
+        other = copy.copy(self)
+        other.weights = self._spread(weights).to(self.device)
+        return other
+
+    def _parts(self, size: int) -> Iterator[Tensor | slice]:
+        """The indices of all that is known, in order, `size` at a time."""
+        if self.known is not None:
+            yield from self.known.split(size)
+            return
+        for start in range(0, len(self), size):
+            yield slice(start, start + size)
 
     def to(self, device: torch.device) -> CoordinateDataset:
         """The same signal with its values on `device`."""
         moved = copy.copy(self)
         moved.values = self.values.to(device)
         moved.points = None if self.points is None else self.points.to(device)
+        moved.known = None if self.known is None else self.known.to(device)
         moved.channel_weights = self.channel_weights.to(device)
         if self.weights is not None:
             # Moved as it was given, then spread again: moving what is spread would store every repeat.
@@ -219,10 +294,40 @@ class CoordinateDataset:
             raise DataError(
                 f"weights have shape {tuple(given.shape)}; expected one that spreads over the signal"
             ) from error
-        mean = float(given.expand_as(spread).mean(dtype=torch.float64))
-        if not (math.isfinite(mean) and mean > 0 and bool((given >= 0).all())):
+        if not (bool(torch.isfinite(given).all()) and bool((given >= 0).all())):
             raise DataError("weights must be finite, not negative, and not all zero")
+        return self._of_mean_one(spread)
+
+    def _of_mean_one(self, spread: Tensor) -> Tensor:
+        """Spread weights scaled to mean 1 over the known, without a copy of what repeats."""
+        counted = spread
+        if self.known is not None:
+            counted = spread[torch.unravel_index(self.known.to(spread.device), spread.shape)]
+        mean = float(counted.mean(dtype=torch.float64))
+        if not (math.isfinite(mean) and mean > 0):
+            raise DataError("weights must be finite, not negative, and not all zero")
+        given = spread[tuple(slice(None) if step else slice(1) for step in spread.stride())]
         return (given / mean).expand(spread.shape)
+
+
+_NOTHING_KNOWN = "no value is known; check what says which are"
+
+
+def _listed(known: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """(K,) int64 ascending indices of what is known; None where everything is."""
+    places = np.flatnonzero(_spread_array(np.asarray(known).astype(bool), shape, "known"))
+    if not len(places):
+        raise DataError(_NOTHING_KNOWN)
+    return None if len(places) == math.prod(shape) else places.astype(np.int64, copy=False)
+
+
+def _spread_array(given: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    try:
+        return np.broadcast_to(given, shape)
+    except ValueError as error:
+        raise DataError(
+            f"{what} has shape {given.shape}; expected one that spreads over the signal, {shape}"
+        ) from error
 
 
 def _as_tensor(values: np.ndarray) -> Tensor:

@@ -95,12 +95,13 @@ class FitnessOperator(metaclass=PluginType):
 
     @property
     def layout(self) -> tuple[int, ...]:
-        """The lattice over which `placed` lays the coordinates out: their own, or a line."""
+        """The lattice over which `placed` lays the coordinates out: their own, which they fill, or a line."""
         return self.neighbourhood.lattice or (len(self._signal),)
 
     def placed(self, cells: Tensor) -> Tensor:
         """(k,) indices of the coordinates in (k,) `cells` of the layout, where neighbours lie close to each other."""
-        return cells
+        order = self.neighbourhood.order
+        return cells if order is None else order[cells]
 
     def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
         """(k,) entries at `indices` of Lᵀ applied to the field that is `values` at `indices` and zero elsewhere.
@@ -187,7 +188,7 @@ class LatticeLaplacian(FitnessOperator):
     """The Laplacian on the signal's own lattice, zero outside it except along periodic axes.
 
     1-D [1 −2 1], 2-D 5-point, 3-D 7-point, and so on: the sum of the 2D neighbours less 2D times the centre
-    (EVOS, equation 6, for images).
+    (EVOS, equation 6, for images). A neighbour that is not known counts as equal to the coordinate itself.
     """
 
     Options = LaplacianOptions
@@ -195,11 +196,11 @@ class LatticeLaplacian(FitnessOperator):
     def __init__(self, options: LaplacianOptions, signal: Signal) -> None:
         super().__init__(options, signal)
         self.bounds = options.bounds(signal)
-        if self.neighbourhood.lattice is None:
+        if signal.dataset.grid_shape is None:
             raise ConfigError(
                 "operator 'laplacian' needs a lattice, and this signal has free points; choose operator=none"
             )
-        self.shape = self.neighbourhood.lattice
+        self.shape = signal.dataset.grid_shape
         wrong = [axis for axis in options.periodic if not 0 <= axis < len(self.shape)]
         if wrong:
             raise ConfigError(
@@ -208,6 +209,16 @@ class LatticeLaplacian(FitnessOperator):
         self.periodic = set(options.periodic)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        known = self._signal.dataset.known
+        if known is None:
+            return self._cell_rows(indices)
+        columns, weights = self._cell_rows(known[indices])
+        places, there = self._signal.dataset.places(columns)
+        weights[:, 0] += (weights * ~there).sum(dim=-1)
+        return torch.where(there, places, indices[:, None]), torch.where(there, weights, 0)
+
+    def _cell_rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows over all cells of the lattice."""
         columns, weights = [indices], [torch.full_like(indices, -2 * len(self.shape), dtype=torch.float32)]
         stride = 1
         for axis, length in reversed(list(enumerate(self.shape))):
@@ -221,6 +232,8 @@ class LatticeLaplacian(FitnessOperator):
         return torch.stack(columns, dim=-1), torch.stack(weights, dim=-1)
 
     def response(self, field: Tensor) -> Tensor:
+        if self._signal.dataset.known is not None:
+            return self.response_at(field, torch.arange(len(field), device=field.device))
         result = field * (-2 * len(self.shape))
         before = 1
         for axis, length in enumerate(self.shape):
@@ -235,7 +248,7 @@ class LatticeLaplacian(FitnessOperator):
         return result
 
     def adjoint(self, field: Tensor) -> Tensor:
-        return self.response(field)  # symmetric, since outside the lattice all is zero
+        return self.response(field)  # symmetric: what is outside the lattice or not known is in no other's row
 
     def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
         # Symmetry again; gathering is deterministic on a GPU, where scattering would not be.

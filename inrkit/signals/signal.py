@@ -12,7 +12,10 @@ from inrkit.signals.transforms import ValueTransform
 
 
 class Signal:
-    """N inputs of E numbers and N targets of C numbers.
+    """N inputs of E numbers and N targets of C numbers: all that is known of a dataset.
+
+    Where a part of a lattice is not known, N and the indices count the known cells alone, in their order; so does all
+    that is made of a signal, a selector for one.
 
     Args:
         dataset: the coordinates and values.
@@ -29,7 +32,8 @@ class Signal:
 
     def __len__(self) -> int:
         """N."""
-        return len(self.dataset)
+        known = self.dataset.known
+        return len(self.dataset) if known is None else len(known)
 
     @property
     def device(self) -> torch.device:
@@ -42,11 +46,19 @@ class Signal:
 
     def inputs(self, indices: Tensor | slice) -> Tensor:
         """(k, E) float32 network inputs of `indices`: the coordinates, embedded."""
-        return self.embedding(self.dataset.coordinates(indices))
+        return self.embedding(self.coordinates(indices))
+
+    def coordinates(self, indices: Tensor | slice) -> Tensor:
+        """(k, D) float32 coordinates in [−1, 1]^D of `indices`."""
+        return self.dataset.coordinates(self._cells(indices))
+
+    def weights_of(self, indices: Tensor | slice) -> Tensor | None:
+        """(k,) float32 weights of `indices`, of mean 1 over the signal; None where all count the same."""
+        return self.dataset.weights_of(self._cells(indices))
 
     def targets(self, indices: Tensor | slice) -> Tensor:
         """(k, C) float32 values of `indices` in the network's range."""
-        return self.transform.encode(self.dataset.stored(indices)).to(torch.float32)
+        return self._encoded(self._cells(indices))
 
     def reduced(self, indices: Tensor) -> Tensor:
         """(k,) float32 channel-weighted sums of the targets of `indices`: what a FitnessOperator acts on."""
@@ -55,20 +67,34 @@ class Signal:
     def slopes(self, indices: Tensor) -> Tensor:
         """(k, C, D) float32 gradient of the targets with respect to the coordinates, by central differences.
 
-        One-sided at the lattice's edge; zero along an axis of length 1, and for free points, whose neighbours are
-        not known.
+        One-sided at the lattice's edge and beside what is not known; zero along an axis of length 1, and for free
+        points, whose neighbours are not known.
         """
         dataset = self.dataset
+        indices = indices if dataset.known is None else dataset.known[indices]
         slopes = torch.zeros(len(indices), dataset.channels, dataset.dimensions, device=self.device)
         stride = 1
         for axis, length in reversed(list(enumerate(dataset.grid_shape or ()))):
             along = torch.div(indices, stride, rounding_mode="floor") % length
-            below, above = (along > 0).to(torch.int64), (along < length - 1).to(torch.int64)
+            lower, upper = along > 0, along < length - 1
+            if dataset.known is not None:
+                lower = lower & dataset.places(indices - stride)[1]
+                upper = upper & dataset.places(indices + stride)[1]
+            below, above = lower.to(torch.int64), upper.to(torch.int64)
             distance = (below + above).clamp(min=1)[:, None] * (2 / length)
-            difference = self.targets(indices + above * stride) - self.targets(indices - below * stride)
+            difference = self._encoded(indices + above * stride) - self._encoded(indices - below * stride)
             slopes[:, :, axis] = difference / distance
             stride *= length
         return slopes
+
+    def _cells(self, indices: Tensor | slice) -> Tensor | slice:
+        """The dataset's indices of the signal's."""
+        known = self.dataset.known
+        return indices if known is None else known[indices]
+
+    def _encoded(self, cells: Tensor | slice) -> Tensor:
+        """(k, C) float32 values of the dataset's indices in the network's range."""
+        return self.transform.encode(self.dataset.stored(cells)).to(torch.float32)
 
     def to(self, device: torch.device) -> Signal:
         """The same signal with its values on `device`."""

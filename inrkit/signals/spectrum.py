@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,8 @@ def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     """Energy of a lattice along one axis at F frequencies from 0 to half a cycle a cell.
 
     The mean of the periodograms of stretches along the axis, each less its mean and under a Hann window (Welch's
-    method); what a stretch is too short to tell from its mean does not show.
+    method); what a stretch is too short to tell from its mean does not show. Across what is not known a stretch is a
+    straight line from the known value before to the one after.
 
     Returns:
         (F,) float64.
@@ -54,10 +56,10 @@ def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     places = torch.arange(0, length - size + 1, max(1, size // 2))
     lines = len(dataset) // length
     count = lines * len(places)
-    if count > _SEGMENTS:
-        # Multiples of the golden ratio, modulo 1, are spread evenly and in step with no axis.
-        turns = torch.arange(_SEGMENTS, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2)
-        chosen = (turns.frac() * count).long()
+    if dataset.known is not None:
+        chosen = _known_stretches(dataset.known.cpu(), length, stride, len(places), max(1, size // 2))
+    elif count > _SEGMENTS:
+        chosen = _spread_evenly(count)
     else:
         chosen = torch.arange(count)
     line, start = chosen // len(places), places[chosen % len(places)]
@@ -67,11 +69,49 @@ def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     total = torch.zeros(size // 2 + 1, dtype=torch.float64)
     for begin in first.split(max(1, _AT_A_TIME // (size * dataset.channels))):
         indices = begin[:, None] + torch.arange(size) * stride
-        values = signal.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
-        values = values.view(-1, size)
+        if dataset.known is None:
+            values = signal.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
+            values = values.view(-1, size)
+        else:
+            values = _filled(signal, indices, weights)
         values = (values - values.mean(dim=1, keepdim=True)) * window
         total += torch.fft.rfft(values).abs().square().sum(dim=0)
     return total / len(chosen)
+
+
+def _spread_evenly(count: int) -> Tensor:
+    """`_SEGMENTS` numbers below `count`, spread evenly."""
+    # Multiples of the golden ratio, modulo 1, are spread evenly and in step with no axis.
+    turns = torch.arange(_SEGMENTS, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2)
+    return (turns.frac() * count).long()
+
+
+def _known_stretches(cells: Tensor, length: int, stride: int, starts: int, step: int) -> Tensor:
+    """Numbers of stretches along an axis of which something is known, `_SEGMENTS` at most.
+
+    Args:
+        cells: (K,) known cells of the lattice.
+        length: of the axis.
+        stride: from one cell to the next along it.
+        starts: how many stretches a line has.
+        step: cells from the start of one to that of the next.
+    """
+    if len(cells) > _SEGMENTS:
+        cells = cells[_spread_evenly(len(cells))]
+    along = torch.div(cells, stride, rounding_mode="floor") % length
+    line = torch.div(cells, stride * length, rounding_mode="floor") * stride + cells % stride
+    return (line * starts + torch.div(along, step, rounding_mode="floor").clamp(max=starts - 1)).unique()
+
+
+def _filled(signal: Signal, cells: Tensor, weights: Tensor) -> Tensor:
+    """(s, n) float64 reduced targets of (s, n) cells in stretches, straight lines across what is not known."""
+    places, known = signal.dataset.places(cells.to(signal.device))
+    values = (signal.targets(places.reshape(-1)).to("cpu", torch.float64) @ weights).view(cells.shape)
+    for row, there in zip(values, known.cpu(), strict=True):
+        if not there.all():
+            positions = np.flatnonzero(there.numpy())
+            row[:] = torch.from_numpy(np.interp(np.arange(len(row)), positions, row.numpy()[positions]))
+    return values
 
 
 def _edge(energy: Tensor, share: float) -> float:

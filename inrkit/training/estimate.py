@@ -39,7 +39,7 @@ def estimate(member: Member) -> Estimate:
     Nothing of the training changes: what runs is a copy of the network.
     """
     signal, dataset, network = member.signal, member.signal.dataset, copy.deepcopy(member.network)
-    chunk = slice(0, min(member.chunk, len(dataset)))
+    chunk = slice(0, min(member.chunk, len(signal)))
     size = chunk.stop
     kept = 0
 
@@ -62,7 +62,7 @@ def estimate(member: Member) -> Estimate:
     trained = 0.0
     for progress in left:
         selected = member.selector.size(progress)
-        twice = selected > member.chunk and member.objective.couples(progress, selected == len(dataset))
+        twice = selected > member.chunk and member.objective.couples(progress, selected == len(signal))
         trained += selected * (4 / 3 if twice else 1) + member.selector.survey_cost(progress) / 3
     pace = each * trained / max(1, len(left))
     count = len(steps)
@@ -76,9 +76,9 @@ def estimate(member: Member) -> Estimate:
     numbers = member.selector.numbers_kept + member.objective.numbers_kept
     first = [Progress(step, member.steps) for step in steps[:1]]
     asked = [max(member.selector.size(progress), member.selector.survey_cost(progress)) for progress in first]
-    largest = min(len(dataset), max(asked, default=0))
+    largest = min(len(signal), max(asked, default=0))
     transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
-    memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(dataset)) + transient
+    memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(signal)) + transient
     return Estimate(seconds, memory)
 
 

@@ -54,10 +54,10 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         The objective, a number, where its linking term is known by its gradient alone without that term; and the
         errors of the selection.
     """
-    signal, objective, dataset = member.signal, member.objective, member.signal.dataset
+    signal, objective = member.signal, member.objective
     chunks = selection.indices.split(member.chunk)
     count = len(selection.indices)
-    weights = dataset.weights_of(selection.indices)
+    weights = signal.weights_of(selection.indices)
     couples = objective.couples(progress, selection.whole)
     coupling = None
     if couples and len(chunks) > 1:
@@ -70,7 +70,7 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
     slopes = []
     start = 0
     for chunk in chunks:
-        coordinates = dataset.coordinates(chunk).requires_grad_() if member.selector.needs_slope else None
+        coordinates = signal.coordinates(chunk).requires_grad_() if member.selector.needs_slope else None
         residual = _residual(member, chunk, coordinates)
         span = slice(start, start + len(chunk))
         live = _reduced(member, residual, chunk)
@@ -97,7 +97,7 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
 
 def measure(member: Member, survey: Survey) -> Residuals:
     """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
-    dataset = member.signal.dataset
+    signal = member.signal
     squared, weighted = [], []
     parameters = {name: value for name, value in member.network.named_parameters() if value.requires_grad}
     direction = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -105,7 +105,7 @@ def measure(member: Member, survey: Survey) -> Residuals:
     for chunk in chunks:
         with torch.set_grad_enabled(survey.influence):
             residual = _residual(member, chunk)
-        weights = dataset.weights_of(chunk)
+        weights = signal.weights_of(chunk)
         if survey.influence:
             square = residual.square() if weights is None else residual.square() * weights[:, None]
             half = square.sum() / 2
@@ -122,7 +122,7 @@ def measure(member: Member, survey: Survey) -> Residuals:
         torch.cat(squared),
         torch.cat(weighted),
         influence=torch.cat(influence) if influence else None,
-        weights=dataset.weights_of(survey.indices),
+        weights=signal.weights_of(survey.indices),
     )
 
 

@@ -20,6 +20,8 @@ from inrkit.signals.dataset import CoordinateDataset
 class _Energies(Metric):
     """Sums over time, of which ratios of energies follow; in float64, and about the error, so that nothing cancels."""
 
+    leaves_out = True
+
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
         self._count = 0.0
@@ -71,6 +73,8 @@ class ScaleInvariantSDR(_Energies):
 
     def compute(self) -> float | None:
         sums = self._sums
+        if not self._count:
+            return None
         means = sums[:2] / self._count
         signal = float((sums[2] - self._count * means[0] ** 2).sum())
         if signal <= 1e-14 * float(sums[2].sum()):

@@ -65,6 +65,13 @@ def saved(path, samples=None, rate=RATE, subtype=None, container=None):
     return path
 
 
+def known_in(dataset):
+    """(*grid_shape) bool; True where a value is known."""
+    known = np.zeros(dataset.grid_shape, dtype=bool)
+    known.flat[slice(None) if dataset.known is None else dataset.known.numpy()] = True
+    return known
+
+
 def values(dataset):
     return dataset.values.numpy().reshape(*dataset.grid_shape, dataset.channels)
 
@@ -315,7 +322,7 @@ def test_samples_that_are_not_known_are_left_out(tmp_path):
     dataset = audio().read(saved(tmp_path / "sound.wav", samples, subtype="FLOAT"))
     known = ~np.isnan(samples[:, 0])
     np.testing.assert_array_equal(values(dataset)[known], samples[known])
-    assert (dataset.weights.numpy() > 0).tolist() == known.tolist()
+    assert known_in(dataset).tolist() == known.tolist()
     assert dataset.extent == (samples[known].min(), samples[known].max())
     assert dataset.metadata["notes"] == ["12.5 % of the samples are not known; the field fills them in"]
 
@@ -326,10 +333,10 @@ def test_a_mask_says_which_samples_are_known(tmp_path):
     known[10:20] = False
     np.save(tmp_path / "mask.npy", known)
     dataset = audio(mask=str(tmp_path / "mask.npy")).read(path)
-    assert (dataset.weights.numpy() > 0).tolist() == known.tolist()
+    assert known_in(dataset).tolist() == known.tolist()
     part = audio(mask=str(tmp_path / "mask.npy"), offset=15 / RATE, duration=10 / RATE).read(path)
-    assert (part.weights.numpy() > 0).tolist() == [False] * 5 + [True] * 5
-    assert audio(mask=str(tmp_path / "mask.npy"), offset=100 / RATE).read(path).weights is None
+    assert known_in(part).tolist() == [False] * 5 + [True] * 5
+    assert audio(mask=str(tmp_path / "mask.npy"), offset=100 / RATE).read(path).known is None
     np.save(tmp_path / "mask.npy", known[:300])
     with pytest.raises(DataError, match=r"mask\.npy, the mask, has shape \(300,\) and the signal \(400,\)"):
         audio(mask=str(tmp_path / "mask.npy")).read(path)

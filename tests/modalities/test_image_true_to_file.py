@@ -46,8 +46,10 @@ def values_of(dataset):
 
 
 def known_in(dataset):
-    """(H, W) bool; True where the dataset counts."""
-    return dataset.weights.numpy() > 0
+    """(*grid_shape) bool; True where a value is known."""
+    known = np.zeros(dataset.grid_shape, dtype=bool)
+    known.flat[slice(None) if dataset.known is None else dataset.known.numpy()] = True
+    return known
 
 
 def notes(dataset):
@@ -397,7 +399,7 @@ def test_no_data_is_not_terrain(tmp_path, image, dtype, nodata, text):
 @pytest.mark.parametrize("text", ["", "none", "70000", "0.5"])
 def test_no_data_that_no_pixel_can_be_leaves_all_known(tmp_path, image, text):
     terrain(tmp_path / "in.tif", [(42113, "s", 0, text, True)], noise(1, np.uint16)[:, :, 0])
-    assert image.read(tmp_path / "in.tif").weights is None
+    assert image.read(tmp_path / "in.tif").known is None
 
 
 def test_a_colour_is_no_data_as_a_whole_and_a_band_by_itself(tmp_path, image):
@@ -441,7 +443,7 @@ def test_numbers_that_are_none_are_not_known_in_any_channel(tmp_path, image):
         image.write(tmp_path / name, array, {})
         dataset = image.read(tmp_path / name)
         np.testing.assert_array_equal(known_in(dataset), ~HOLE)
-        assert np.isfinite(values_of(dataset)).all()
+        assert np.isfinite(values_of(dataset)[known_in(dataset)]).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".jpg"])
@@ -493,7 +495,7 @@ def test_what_is_transparent_is_unknown_if_asked(tmp_path, channels):
     pixels = noise(channels)
     pixels[:, :, -1] = np.where(HOLE, 0, 1 + pixels[:, :, -1] // 2)
     Pillow.fromarray(pixels).save(tmp_path / "in.png")
-    assert plugin().read(tmp_path / "in.png").weights is None
+    assert plugin().read(tmp_path / "in.png").known is None
     dataset = plugin(alpha="mask").read(tmp_path / "in.png")
     np.testing.assert_array_equal(known_in(dataset), ~HOLE)
     np.testing.assert_array_equal(values_of(dataset)[~HOLE], pixels[~HOLE][:, :-1])

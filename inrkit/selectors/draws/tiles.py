@@ -37,6 +37,15 @@ class Tiles:
         """(q,) int64 cells of the tiles of (q,) `numbers`."""
         return math.prod((stop - start for start, stop in self._spans(numbers)), start=torch.ones_like(numbers))
 
+    def numbers_of(self, cells: Tensor) -> Tensor:
+        """(n,) int64 numbers of the tiles that hold (n,) int64 `cells`."""
+        numbers, stride, before = torch.zeros_like(cells), 1, 1
+        for length, count in zip(reversed(self.shape), reversed(self.counts), strict=True):
+            along = torch.div(cells, before, rounding_mode="floor") % length
+            numbers += torch.div((along + 1) * count - 1, length, rounding_mode="floor") * stride
+            before, stride = before * length, stride * count
+        return numbers
+
     def cells(self, numbers: Tensor) -> Tensor:
         """(n,) int64 indices of all cells of the tiles of (q,) `numbers`, tile after tile."""
         return self._cells(numbers, [-(-n // count) for n, count in zip(self.shape, self.counts, strict=True)])

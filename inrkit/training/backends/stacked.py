@@ -168,7 +168,7 @@ class _Row:
     def errors(self, squared: Tensor, weighted: Tensor) -> Residuals:
         """The errors from (length,) squared ones without the dataset's weights."""
         squared, weighted = squared[: self.count], weighted[: self.count]
-        weights = self.member.signal.dataset.weights_of(self.indices)
+        weights = self.member.signal.weights_of(self.indices)
         # They may be kept for long, and must not keep those of all networks alive.
         squared = squared.clone() if weights is None else squared * weights
         return Residuals(squared, weighted.clone(), weights=weights)
@@ -316,7 +316,7 @@ class _Stack:
             inputs, targets = (torch.stack(parts) for parts in zip(*gathered, strict=True))
             return self.network(span, parameters, inputs) - targets, None
         padded = [(row.member.signal, row.padded(length)) for row in rows]
-        places = [signal.dataset.coordinates(indices) for signal, indices in padded]
+        places = [signal.coordinates(indices) for signal, indices in padded]
         coordinates = torch.stack(places).requires_grad_()
         live = [(signal, indices, own) for (signal, indices), own in zip(padded, coordinates, strict=True)]
         targets = torch.stack([linear_targets(*each) for each in live])

@@ -1,0 +1,453 @@
+"""Signals of which a part is not known: it is not trained on, chosen, rated or seen."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import inrkit
+from inrkit import METRICS, OPERATORS, SELECTORS, TRANSFORMS, CoordinateDataset, DataError, Listener
+from inrkit.evaluation.evaluate import Crops, evaluate
+from inrkit.plugins.options import field_names
+from inrkit.signals.neighbourhood import Neighbourhood
+from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.signals.signal import Signal
+from inrkit.signals.spectrum import spectral_edges
+from inrkit.training.loop import train
+
+SHAPE = (14, 17)
+KNOWN = np.ones(SHAPE, dtype=bool)
+KNOWN[3:9, 5:12] = False
+KNOWN[0, 0] = KNOWN[13, 3:] = False
+ROWS, COLUMNS = np.nonzero(KNOWN)
+SMALL = {"name": "siren", "hidden_features": 8, "hidden_layers": 1}
+
+
+def picture(hole=np.nan, channels=1, shape=SHAPE):
+    """(H, W, C) float32 noise, with something else where KNOWN is False."""
+    values = np.random.default_rng(0).normal(size=(*shape, channels)).astype(np.float32)
+    values[~KNOWN] = hole
+    return values
+
+
+def partly(hole=np.nan, channels=1, **arguments):
+    return CoordinateDataset(picture(hole, channels), known=KNOWN, **arguments)
+
+
+def laplacian(dataset, periodic=()):
+    return LatticeLaplacian(LaplacianOptions(periodic=list(periodic)), Signal(dataset))
+
+
+def request_of(selector, **more):
+    plugin = SELECTORS.get(selector)
+    small = {"ratio": 0.3, "least": 1, "interval_start": 4, "interval_end": 3}
+    options = {key: value for key, value in small.items() if key in field_names(plugin.Options)}
+    optimizer = {"name": "adam", "lr": 1e-3}
+    return {"selector": {"name": selector, **options}, "network": SMALL, "optimizer": optimizer, "steps": 12} | more
+
+
+def objectives_of(selector):
+    return ["mse", "cross-frequency"] if SELECTORS.get(selector).visits_all else ["mse"]
+
+
+CASES = [(selector, objective) for selector in SELECTORS.names() for objective in objectives_of(selector)]
+
+
+# The dataset
+
+
+@pytest.mark.parametrize("hole", [np.nan, 1e30, -np.inf])
+def test_values_that_are_not_known_are_not_read(hole):
+    dataset = partly(hole, channels=2)
+    known = picture(channels=2)[KNOWN].astype(np.float64)
+    assert dataset.extent == (known.min(), known.max())
+    np.testing.assert_array_equal(torch.cat(list(dataset.chunks())).numpy(), known)
+    np.testing.assert_array_equal(dataset.sample(10**6).numpy(), known.reshape(-1))
+    assert set(dataset.sample(100).tolist()) <= set(known.reshape(-1).tolist())
+    assert dataset.peak == known.max() - known.min()
+
+
+@pytest.mark.parametrize("name", TRANSFORMS.names())
+def test_a_transform_is_fitted_to_what_is_known(name):
+    plugin = TRANSFORMS.get(name)
+    alone = CoordinateDataset(picture()[KNOWN])
+    found = plugin.fit(plugin.Options(), partly(1e30))
+    assert found.state() == plugin.fit(plugin.Options(), alone).state()
+
+
+def test_a_signal_counts_the_known_in_their_order():
+    dataset = partly(channels=2, weights=np.arange(1.0, 15)[:, None])
+    signal = Signal(dataset)
+    assert len(signal) == KNOWN.sum() < len(dataset)
+    everyone = torch.arange(len(signal))
+    np.testing.assert_array_equal(signal.targets(everyone).numpy(), picture(channels=2)[KNOWN])
+    np.testing.assert_array_equal(signal.targets(slice(3, 9)).numpy(), picture(channels=2)[KNOWN][3:9])
+    places = np.stack([(2 * ROWS + 1) / 14 - 1, (2 * COLUMNS + 1) / 17 - 1], axis=1)
+    np.testing.assert_allclose(signal.inputs(everyone).numpy(), places, atol=1e-6)
+    expected = (ROWS + 1) / (ROWS + 1).mean()
+    np.testing.assert_allclose(signal.weights_of(everyone).numpy(), expected, rtol=1e-6)
+
+
+def test_where_everything_is_known_nothing_is_listed():
+    dataset = CoordinateDataset(np.ones((4, 5, 1)), known=np.ones((4, 1), dtype=bool))
+    assert dataset.known is None
+    assert len(Signal(dataset)) == 20
+
+
+def test_points_that_are_not_known_are_dropped():
+    points, values = np.random.default_rng(0).uniform(-1, 1, (50, 3)), np.arange(50.0)[:, None]
+    known = np.arange(50) % 3 > 0
+    values[~known] = np.nan
+    dataset = CoordinateDataset(values, points=points, known=known, weights=np.arange(1.0, 51))
+    assert (len(dataset), dataset.known) == (33, None)
+    np.testing.assert_array_equal(dataset.stored(slice(0, 33)).numpy(), values[known])
+    np.testing.assert_allclose(dataset.points.numpy(), points[known], rtol=1e-6)
+    expected = np.arange(1.0, 51)[known] / np.arange(1.0, 51)[known].mean()
+    np.testing.assert_allclose(dataset.weights_of(slice(0, 33)).numpy(), expected, rtol=1e-6)
+
+
+def test_less_of_a_signal_can_be_made_known():
+    other = np.random.default_rng(1).random(SHAPE) > 0.4
+    weights = np.arange(1.0, 15)[:, None]
+    less = partly(weights=weights).only(other)
+    expected = CoordinateDataset(picture(), known=KNOWN & other, weights=weights)
+    assert torch.equal(less.known, expected.known)
+    assert less.extent == expected.extent
+    torch.testing.assert_close(less.weights, expected.weights)
+    free = CoordinateDataset(np.arange(6.0)[:, None], points=np.zeros((6, 2))).only(np.arange(6) > 3)
+    assert free.stored(slice(0, 2)).tolist() == [[4.0], [5.0]]
+
+
+@pytest.mark.parametrize("known", [np.zeros(SHAPE, dtype=bool), np.ones((3, 3), dtype=bool)])
+def test_a_signal_of_which_nothing_is_known_is_refused(known):
+    with pytest.raises(DataError, match=r"no value is known|known has shape \(3, 3\)"):
+        CoordinateDataset(picture(), known=known)
+
+
+def test_a_value_that_is_no_number_is_an_error_where_it_is_known():
+    values = picture()
+    values[2, 3] = np.inf
+    with pytest.raises(DataError, match=r"index \(2, 3\)"):
+        _ = CoordinateDataset(values, known=KNOWN).extent
+
+
+def test_slopes_are_one_sided_beside_a_hole():
+    ramp = np.add.outer(np.arange(14.0) ** 2, 3 * np.arange(17.0))[..., None]
+    ramp[~KNOWN] = np.nan
+    signal = Signal(CoordinateDataset(ramp, known=KNOWN))
+    slopes = signal.slopes(torch.arange(len(signal))).numpy()
+    for (row, column), slope in zip(zip(ROWS, COLUMNS, strict=True), slopes, strict=True):
+        for axis, here in enumerate((row, column)):
+            beside = []
+            for step in (-1, 1):
+                place = [row, column]
+                place[axis] += step
+                inside = all(0 <= n < length for n, length in zip(place, SHAPE, strict=True))
+                beside.append(here + step if inside and KNOWN[tuple(place)] else here)
+            low, high = beside
+            difference = high**2 - low**2 if axis == 0 else 3 * (high - low)
+            expected = difference / ((high - low) * 2 / SHAPE[axis]) if high > low else 0.0
+            assert slope[0, axis] == pytest.approx(expected, rel=1e-5)
+
+
+# Neighbours
+
+
+def test_the_nearest_coordinate_to_a_place_is_a_known_one():
+    neighbourhood = Neighbourhood(partly())
+    places = neighbourhood.coordinates(torch.arange(KNOWN.sum()))
+    asked = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    distances = torch.cdist(asked, places)
+    found = distances.gather(1, neighbourhood.nearest(asked)[:, None])[:, 0]
+    cells = ((asked.numpy() + 1) / 2 * SHAPE).astype(int)
+    inside_a_hole = ~KNOWN[cells[:, 0], cells[:, 1]]
+    np.testing.assert_allclose(found[inside_a_hole], distances.min(dim=1).values[inside_a_hole], rtol=1e-5)
+    assert torch.equal(neighbourhood.nearest(places), torch.arange(len(places)))
+    assert neighbourhood.lattice is None
+    assert neighbourhood.spacing == (2 / 14, 2 / 17)
+    assert sorted(neighbourhood.order.tolist()) == list(range(len(places)))
+
+
+@pytest.mark.parametrize("periodic", [(), (1,)])
+def test_the_laplacian_does_not_reach_across_a_hole(periodic):
+    operator = laplacian(partly(), periodic)
+    field = torch.randn(len(ROWS), generator=torch.Generator().manual_seed(0))
+    full = np.full(SHAPE, np.nan)
+    full[KNOWN] = field.numpy()
+    expected = []
+    for row, column in zip(ROWS, COLUMNS, strict=True):
+        total = 0.0
+        for rows, columns in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            r, c = row + rows, column + columns
+            c = c % 17 if 1 in periodic else c
+            neighbour = full[r, c] if 0 <= r < 14 and 0 <= c < 17 else 0.0  # zero outside the lattice, as ever
+            total += 0.0 if np.isnan(neighbour) else neighbour - full[row, column]
+        expected.append(total)
+    expected = torch.tensor(expected, dtype=torch.float32)
+    everyone = torch.arange(len(field))
+    some = everyone[::3]
+    torch.testing.assert_close(operator.response(field), expected)
+    torch.testing.assert_close(operator.response_at(field, some), expected[::3])
+    torch.testing.assert_close(operator.response_within(field, everyone), expected)
+    dense = torch.stack([operator.response(unit) for unit in torch.eye(len(field))], dim=1)
+    torch.testing.assert_close(operator.adjoint(field), dense.T @ field)
+    chosen = torch.zeros_like(field)
+    chosen[some] = field[some]
+    found = operator.adjoint_at(field[some], some, torch.zeros_like(field))
+    torch.testing.assert_close(found, (dense.T @ chosen)[some])
+
+
+@pytest.mark.parametrize("name", OPERATORS.names())
+def test_an_operator_sees_nothing_of_what_is_not_known(name):
+    plugin = OPERATORS.get(name)
+    found = []
+    for hole in (np.nan, 1e30):
+        operator = plugin(plugin.Options(), Signal(partly(hole)))
+        columns, _ = operator.rows(torch.arange(len(ROWS)))
+        assert int(columns.max()) < len(ROWS)
+        found.append(operator.edges())
+    assert torch.equal(found[0], found[1])
+    assert torch.isfinite(found[0]).all()
+
+
+# Training
+
+
+def seen_by(network, seen):
+    """Collect all coordinates that pass through a network."""
+    return network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+
+
+@pytest.mark.parametrize(("selector", "objective"), CASES)
+def test_no_selector_ever_selects_what_is_not_known(selector, objective):
+    training = inrkit.trainer(partly(), modality="image", objective=objective, **request_of(selector))
+    seen, places = [], Signal(partly()).inputs(slice(None))
+    with seen_by(training.member.network, seen):
+        for step in training:
+            indices = step.selection.indices
+            assert 0 <= int(indices.min()) <= int(indices.max()) < len(places)
+            assert len(indices.unique()) == len(indices)
+    training.evaluate()
+    passed = torch.cat(seen)
+    assert (passed[:, None] == places).all(dim=-1).any(dim=1).all()
+
+
+@pytest.mark.parametrize(("selector", "objective"), CASES)
+def test_what_stands_where_nothing_is_known_changes_no_bit(selector, objective):
+    found = []
+    for hole in (np.nan, 0.0, 1e30):
+        run = inrkit.fit(partly(hole), modality="image", objective=objective, **request_of(selector))
+        assert run.result["coordinates"] == KNOWN.sum()
+        found.append((run.field.render(), run.metrics))
+    assert np.isfinite(found[0][0]).all()
+    for rendered, metrics in found[1:]:
+        np.testing.assert_array_equal(rendered, found[0][0])
+        assert metrics == found[0][1]
+
+
+def test_key_steps_in_parts_select_only_what_is_known():
+    shape = (300, 310)
+    known = np.random.default_rng(0).random(shape) > 0.4
+    values = np.where(known, 0.5, np.nan).astype(np.float32)[..., None]
+    selector = {"name": "evos", "ratio": 0.05, "interval_start": 3, "key_whole": 1000, "key_share": 0.5}
+    for draw in ("random", "quasi-random"):
+        training = inrkit.trainer(
+            CoordinateDataset(values, known=known),
+            modality="image",
+            selector=selector | {"draw": draw},
+            network=SMALL,
+            steps=8,
+            objective="mse",
+            metrics=["psnr"],
+        )
+        for step in training:
+            indices = step.selection.indices
+            assert int(indices.max()) < known.sum()
+            assert len(indices.unique()) == len(indices)
+
+
+def test_a_smooth_picture_is_filled_in_where_it_is_not_known():
+    rows, columns = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 30), indexing="ij")
+    smooth = (np.sin(2 * rows) + rows * columns).astype(np.float32)[..., None]
+    known = np.ones((24, 30), dtype=bool)
+    known[9:14, 12:18] = False
+    run = inrkit.fit(
+        CoordinateDataset(np.where(known[..., None], smooth, 1e6).astype(np.float32), known=known),
+        modality="image",
+        network={"name": "siren", "hidden_features": 32, "hidden_layers": 1, "first_omega": 3.0, "hidden_omega": 3.0},
+        selector="full",
+        objective="mse",
+        optimizer={"name": "adam", "lr": 2e-3},
+        steps=600,
+    )
+    missed = np.abs(run.field.render() - smooth)
+    span = smooth.max() - smooth.min()
+    assert missed[known].max() < 0.1 * span
+    assert missed[~known].max() < 0.1 * span
+
+
+class StopAt(Listener):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, member, selected):
+        if member.step == self.step:
+            member.stop()
+
+
+@pytest.mark.parametrize(("selector", "objective"), CASES)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, selector, objective):
+    np.save(tmp_path / "in.npy", picture())
+    more = request_of(selector, objective=objective)
+    whole = inrkit.fit(tmp_path / "in.npy", out=tmp_path / "whole", **more)
+    parted = inrkit.fit(tmp_path / "in.npy", out=tmp_path / "parted", callbacks=[StopAt(6)], **more)
+    assert parted.result["status"] == "interrupted"
+    parted = inrkit.fit(tmp_path / "parted", resume=True)
+    ours, theirs = (load_file(run.folder / "field.safetensors") for run in (parted, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert parted.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(("selector", "objective"), CASES)
+def test_members_with_holes_end_stacked_as_alone(selector, objective):
+    def members():
+        made = []
+        for share in (0.2, 0.5):
+            known = np.random.default_rng(int(10 * share)).random(SHAPE) > share
+            values = np.where(known[..., None], picture(0.0), np.nan)
+            dataset = CoordinateDataset(values, known=known, weights=np.linspace(0.5, 1.5, 14)[:, None])
+            made.append(inrkit.trainer(dataset, modality="image", objective=objective, **request_of(selector)).member)
+        return made
+
+    together, alone = members(), members()
+    train(together)
+    for one, other in zip(together, alone, strict=True):
+        train([other])
+        assert one.failure is None
+        assert other.failure is None
+        torch.testing.assert_close(one.network.state_dict(), other.network.state_dict(), atol=1e-5, rtol=1e-3)
+
+
+# Evaluation
+
+
+class Waves(torch.nn.Module):
+    """Predicts waves; counts what it was asked for."""
+
+    asked = 0
+
+    def forward(self, coordinates):
+        self.asked += len(coordinates)
+        return (3 * coordinates).sin().sum(dim=-1, keepdim=True)
+
+
+def signal_with_a_hole(shape=(60, 50), hole=np.nan, weights=None):
+    known = np.ones(shape, dtype=bool)
+    known[20:30, 10:22] = known[59, 49] = known[:, 40] = False
+    values = np.random.default_rng(0).normal(size=(*shape, 1)).astype(np.float32)
+    values[~known] = hole
+    return Signal(CoordinateDataset(values, known=known, weights=weights)), values, known
+
+
+def waves_over(shape):
+    axes = [np.sin(3 * ((2 * np.arange(n) + 1) / n - 1)) for n in shape]
+    return np.add.outer(*axes)[..., None].astype(np.float32)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("hole", [np.nan, 1e30])
+def test_psnr_is_over_the_known(hole, weighted):
+    weights = np.linspace(0.2, 3, 60)[:, None] if weighted else None
+    signal, values, known = signal_with_a_hole(hole=hole, weights=weights)
+    network = Waves()
+    squares = (waves_over(values.shape[:2]) - values)[known].astype(np.float64) ** 2
+    counts = None if weights is None else np.broadcast_to(weights, known.shape)[known]
+    peak = float(values[known].max()) - float(values[known].min())
+    expected = 10 * math.log10(peak**2 / np.average(squares[:, 0], weights=counts))
+    found = evaluate(network, signal, ["psnr", "ms_ssim"], 700)
+    assert found == {"psnr": pytest.approx(expected, abs=1e-4)}
+    assert network.asked == known.sum()
+
+
+def test_ssim_is_over_the_pixels_whose_window_sees_no_hole():
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    signal, values, known = signal_with_a_hole()
+    peak = float(values[known].max()) - float(values[known].min())
+    prediction = waves_over(values.shape[:2])
+    filled = np.where(known[..., None], values, 0.3)
+    images = [torch.from_numpy(one.astype(np.float32)).movedim(-1, 0)[None] for one in (prediction, filled)]
+    _, rated = structural_similarity_index_measure(*images, data_range=peak, return_full_image=True)
+    seen = np.array([[known[max(0, r - 5) : r + 6, max(0, c - 5) : c + 6].all() for c in range(50)] for r in range(60)])
+    assert 0 < seen.sum() < known.sum()
+    expected = rated[0, 0].numpy()[seen].mean()
+    assert evaluate(Waves(), signal, ["ssim"], 700)["ssim"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+def test_slabs_of_a_signal_with_holes_are_rated_as_the_whole(name):
+    _, values, known = signal_with_a_hole(hole=0.0)
+    target, prediction = torch.from_numpy(values), torch.from_numpy(waves_over(values.shape[:2]))
+    ratings = []
+    for rows in (60, 7, 3, 1):
+        metric = METRICS.get(name)((60, 50), 1, 2.0)
+        for start in range(0, 60, rows):
+            part = slice(start, start + rows)
+            metric.update_known(prediction[part], target[part], None, torch.from_numpy(known)[part])
+        ratings.append(metric.compute())
+    assert ratings == pytest.approx([ratings[0]] * 4, rel=1e-5)
+
+
+def test_a_metric_of_which_nothing_can_be_rated_is_undefined():
+    for name in ("psnr", "ssim"):
+        metric = METRICS.get(name)((20, 20), 1, 2.0)
+        metric.update_known(torch.zeros(20, 20, 1), torch.zeros(20, 20, 1), None, torch.zeros(20, 20, dtype=torch.bool))
+        assert metric.compute() is None
+
+
+def test_crops_of_a_signal_lie_where_something_is_known():
+    known = np.zeros((400, 500), dtype=bool)
+    known[250:330, 100:180] = True
+    values = np.where(known, 0.25, np.nan).astype(np.float32)[..., None]
+    dataset = CoordinateDataset(values, known=known)
+    crops = Crops(dataset, 4000)
+    inside = dataset.places(crops.indices(slice(0, len(crops))))[1]
+    assert len(crops) <= 4000
+    assert inside.float().mean() > 0.4  # and 0.032 of the whole signal
+    found = evaluate(Waves(), Signal(dataset), ["psnr"], 1000, most=4000)
+    assert math.isfinite(found["psnr"])
+
+
+# What is told of the signal
+
+
+def test_the_spectrum_is_that_of_the_known():
+    along = np.arange(4000)
+    tone = np.sin(2 * np.pi * along / 40)
+    known = (along % 500) < 430
+    omega = math.pi * 4000 / 40
+    values = np.where(known, tone, np.nan)[:, None]
+    (found,) = spectral_edges(Signal(CoordinateDataset(values, known=known)), 0.5)
+    assert found == pytest.approx(omega, rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [(90, 70), (8, 9, 10), (5000,)])
+def test_the_spectrum_is_finite_wherever_little_is_known(shape):
+    known = np.random.default_rng(0).random(shape) > 0.97
+    values = np.where(known, np.random.default_rng(1).normal(size=shape), np.nan)[..., None]
+    edges = spectral_edges(Signal(CoordinateDataset(values, known=known)), 0.5)
+    assert all(0 <= edge <= math.pi * length / 2 for edge, length in zip(edges, shape, strict=True))
+    assert max(edges) > 0
+
+
+def test_tiles_know_which_of_them_hold_a_cell():
+    from inrkit.selectors.draws.tiles import Tiles
+
+    for shape, size in itertools.product([(7,), (11, 13), (4, 5, 9)], [1, 3, 8, 50]):
+        tiles = Tiles(shape, size)
+        for number in range(len(tiles)):
+            cells = tiles.cells(torch.tensor([number]))
+            assert (tiles.numbers_of(cells) == number).all()
