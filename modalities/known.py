@@ -5,8 +5,6 @@ They are left out of training and of the range that values span; the field has v
 
 from __future__ import annotations
 
-import base64
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +102,3 @@ def partly_known(values: np.ndarray, known: np.ndarray | None, **arguments: Any)
 def share_unknown(known: np.ndarray) -> str:
     """The share of coordinates that are not known, in words: `12.5 %`."""
     return f"{100 * (1 - float(known.mean())):.3g} %"
-
-
-def packed(known: np.ndarray) -> dict[str, Any]:
-    """A boolean array in plain JSON, for a dataset's metadata."""
-    return {
-        "shape": list(known.shape),
-        "bits": base64.b64encode(zlib.compress(np.packbits(known).tobytes(), 9)).decode(),
-    }
-
-
-def unpacked(stored: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """The array that `packed` stored, over a lattice of another shape: each cell as the one there."""
-    own = tuple(stored["shape"])
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(stored["bits"])), dtype=np.uint8)
-    known = np.unpackbits(bits, count=int(np.prod(own))).astype(bool).reshape(own)
-    for axis, (old, new) in enumerate(zip(own, shape, strict=True)):
-        if old not in (1, new):
-            known = known.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
-    return np.broadcast_to(known, shape)

@@ -29,7 +29,7 @@ def _as_before(key: str, value: Any) -> Any:
     return {before.get(name, name): entry for name, entry in value.items() if name not in added or entry != added[name]}
 
 
-def identity(config: Mapping[str, Any], content: str) -> str:
+def identity(config: Mapping[str, Any], content: str, weights: str = "") -> str:
     """16 hexadecimal digits of the SHA-256 of a resolved config, its file's name and the file's content.
 
     The file's folder does not count, so that a study can be moved along with its files. The device and checkpoints do
@@ -38,10 +38,12 @@ def identity(config: Mapping[str, Any], content: str) -> str:
     Args:
         config: every key, as `Config.to_dict` gives them.
         content: the file's `digest`.
+        weights: that of the file of its weights, if it has one.
     """
     settings = {key: _as_before(key, value) for key, value in config.items() if key not in _IRRELEVANT}
     path = settings.pop("data")["path"]
-    text = json.dumps([settings, Path(path).name, content], sort_keys=True, default=str)
+    told = [settings, Path(path).name, content, *([weights] if weights else [])]
+    text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -28,6 +28,7 @@ from inrkit.batch.study import (
     product,
 )
 from inrkit.config import Choice, parse_overrides, presets, read_yaml
+from inrkit.config.schema import DATA_PATHS
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
 from inrkit.plugins.options import nearest, parse
@@ -236,8 +237,9 @@ class _Reader:
                 continue
             layer = nested(str(key), value)
             data = layer.get("data")
-            if isinstance(data, dict) and isinstance(data.get("path"), str):
-                data["path"] = str(self.folder / expanded(data["path"]))
+            for name in DATA_PATHS:
+                if isinstance(data, dict) and isinstance(data.get(name), str) and (data[name] or name == "path"):
+                    data[name] = str(self.folder / expanded(data[name]))
             layers.append(layer)
         return tuple(layers)
 

@@ -21,7 +21,7 @@ from typing import Any
 from inrkit.batch.identity import digest, identity
 from inrkit.batch.launchers.base import JobOptions
 from inrkit.config import Choice, resolve
-from inrkit.config.schema import SLOTS
+from inrkit.config.schema import DATA_PATHS, SLOTS
 from inrkit.errors import ConfigError
 from inrkit.plugins.options import option
 from inrkit.signals.modality import modality_of
@@ -217,11 +217,12 @@ class Study:
 
     def _job(self, point: Point, phase: str) -> Job:
         config = self._config(point)
-        path = Path(config["data"]["path"])
-        if path not in self._digests:
-            self._digests[path] = digest(path)
+        files = [Path(config["data"][key]) for key in DATA_PATHS if config["data"][key]]
+        for path in files:
+            if path not in self._digests:
+                self._digests[path] = digest(path)
         cell = {axis: point[axis].label if axis in point else _label_in(config, axis) for axis in self.columns}
-        return Job(cell, phase, identity(config, self._digests[path]), config)
+        return Job(cell, phase, identity(config, *(self._digests[path] for path in files)), config)
 
     def _config(self, point: Point) -> dict[str, Any]:
         """The resolved config of a point.

@@ -40,7 +40,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     """
     config = Run(run).config
     if against is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(against)))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(against), weights=""))
     chosen = choose_device(device)
     field = load(run, device=chosen, trust=trust)
     dataset = read_signal(config).dataset

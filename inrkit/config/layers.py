@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from inrkit.config.schema import SLOTS
+from inrkit.config.schema import DATA_PATHS, SLOTS
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
 from inrkit.plugins.options import nearest, shared_names
@@ -53,7 +53,7 @@ def _preset_text(name: str) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys that a config file sets, with `data.path` made absolute.
+    """The keys that a config file sets, with the paths under `data` made absolute.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, or is not a mapping.
@@ -68,8 +68,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}; give a config file in YAML") from error
     layer = _parse_yaml(text, str(path))
     data = layer.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
-        data["path"] = str(path.parent.resolve() / expanded(data["path"]))
+    for key in DATA_PATHS:
+        if isinstance(data, dict) and isinstance(data.get(key), str) and data[key]:
+            data[key] = str(path.parent.resolve() / expanded(data[key]))
     return layer
 
 

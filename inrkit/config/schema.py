@@ -24,6 +24,13 @@ from inrkit.training.optimizers.factories import OPTIMIZERS
 class DataOptions:
     path: str = dataclasses.field(default=dataclasses.MISSING)  # type: ignore[assignment]
     """The signal's file. In a config file, relative to that file's folder."""
+    weights: str = option("")
+    """How much each coordinate's error counts: a .npy of the lattice's shape, or one that spreads over it, of numbers
+    that are not negative. In a config file, relative to that file's folder."""
+
+
+DATA_PATHS = ("path", "weights")
+"""Keys of `data` that name files."""
 
 
 @dataclass

@@ -6,7 +6,9 @@ import dataclasses
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from inrkit.config import Config
@@ -16,6 +18,8 @@ from inrkit.networks import Network, set_precision
 from inrkit.runs.field import Field
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.packing import packed
 from inrkit.signals.signal import Signal
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.member import Member
@@ -48,9 +52,29 @@ def read_signal(config: Config) -> Signal:
 
 
 def as_signal(config: Config, dataset: CoordinateDataset) -> Signal:
-    """A dataset with the value transform, fitted to it, and the embedding that a config names."""
+    """A dataset with the value transform, fitted to it, the embedding and the weights that a config names.
+
+    Raises:
+        DataError: the weights cannot be used.
+    """
+    if config.data.weights:
+        dataset = _weighted(dataset, Path(config.data.weights))
     transform = config.transform.plugin.fit(config.transform.options, dataset)
     return Signal(dataset, transform, config.embedding.make(dataset.dimensions))
+
+
+def _weighted(dataset: CoordinateDataset, path: Path) -> CoordinateDataset:
+    """A dataset with the weights that a .npy holds."""
+    if path.suffix.lower() != ".npy" or not path.is_file():
+        raise DataError(f"data.weights is {path}; it must be an existing .npy, an array that spreads over the signal")
+    with decoding(path, "is damaged or truncated"):
+        weights = mapped_array(path)
+        if weights.dtype.kind not in "biuf":
+            raise DataError(f"{path}, the weights, is of dtype {weights.dtype}; expected real numbers")
+        try:
+            return dataset.weighted(weights)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 def build(config: Config, signal: Signal, device: torch.device, precision: str) -> Member:
@@ -134,8 +158,18 @@ def field_of(config: Config, network: Network, signal: Signal) -> Field:
         dtype=dataset.dtype,
         value_range=dataset.value_range,
         affine=dataset.affine,
-        metadata=dataset.metadata,
+        metadata=_with_holes(dataset),
     )
+
+
+def _with_holes(dataset: CoordinateDataset) -> dict[str, Any]:
+    """A signal's metadata, which say as "filled" where the field has values that were not known, if the modality has
+    not said as "known" which were."""
+    if dataset.known is None or dataset.grid_shape is None or "known" in dataset.metadata:
+        return dataset.metadata
+    filled = np.ones(dataset.grid_shape, dtype=bool)
+    filled.flat[dataset.known.cpu().numpy()] = False
+    return {**dataset.metadata, "filled": packed(filled)}
 
 
 def memory_ran_out(error: Exception) -> bool:

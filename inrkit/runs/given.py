@@ -32,6 +32,9 @@ def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[Coor
     if points is not None or values is not None:
         if target is not None or points is None or values is None:
             raise DataError("scattered samples are points and values; give both, and no other signal")
+        if isinstance(values, np.ma.MaskedArray):
+            kept = ~np.ma.getmaskarray(values).reshape(len(values), -1).any(axis=1)
+            points, values = _array(points, "points")[kept], np.ma.getdata(values)[kept]
         return scattered(_array(points, "points"), _array(values, "values")), "array"
     if isinstance(target, CoordinateDataset):
         return target, "array"
@@ -47,6 +50,41 @@ def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[Coor
     if array.ndim == 2 or (array.ndim == 3 and shape[-1] <= _CHANNELS):
         return array, "image"
     return array, "video" if array.ndim == 4 and shape[-1] <= _CHANNELS else "volume"
+
+
+def without_mask(target: Any) -> tuple[Any, np.ndarray | None]:
+    """A masked array as a plain one, and where it is known; another target as it is.
+
+    What is masked becomes NaN where the type has it, and otherwise some value that is known: it is not to be read.
+
+    Raises:
+        DataError: all is masked.
+    """
+    if not isinstance(target, np.ma.MaskedArray):
+        return target, None
+    array, known = np.ma.getdata(target), ~np.ma.getmaskarray(target)
+    if known.all():
+        return array, None
+    if not known.any():
+        raise DataError("all of the masked array is masked; give one with values")
+    return np.where(known, array, np.array(np.nan if array.dtype.kind in "fc" else array[known][0], array.dtype)), known
+
+
+def restricted(dataset: CoordinateDataset, known: np.ndarray) -> CoordinateDataset:
+    """What a modality made of an array, with that known which the array's mask left.
+
+    Args:
+        dataset: it may know already what NaN says.
+        known: of the array's shape: the lattice's, or with an axis of channels more.
+
+    Raises:
+        DataError: the dataset has another shape than the array.
+    """
+    if dataset.known is not None:
+        return dataset
+    if known.ndim > len(dataset.grid_shape or ()):
+        known = np.asarray(known.all(axis=-1))
+    return dataset.only(known)
 
 
 def _array(value: Any, what: str) -> np.ndarray:

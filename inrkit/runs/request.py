@@ -13,14 +13,14 @@ import numpy as np
 from torch import Tensor
 
 from inrkit.config import Config, parse_overrides, presets, read_yaml, resolve
-from inrkit.config.schema import SECTIONS, SLOTS, GeneralOptions
+from inrkit.config.schema import DATA_PATHS, SECTIONS, SLOTS, GeneralOptions
 from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
 from inrkit.plugins.choice import Chosen
 from inrkit.plugins.options import field_names, nearest
 from inrkit.runs.display import in_notebook
 from inrkit.runs.execute import execute
-from inrkit.runs.given import signal_of
+from inrkit.runs.given import restricted, signal_of, without_mask
 from inrkit.runs.listeners import AfterStep
 from inrkit.runs.memory import MemoryRun
 from inrkit.runs.objects import slot_of, with_objects
@@ -172,6 +172,7 @@ def ask(
         return Request(with_objects(config, options), run, None)
     if resume:
         raise ConfigError("a signal that is given as an object cannot be resumed by it; give the run's folder")
+    target, known = without_mask(target)
     dataset, name = signal_of(target, points, values)
     modality = named.get("modality")
     below: dict[str, Any] = {"data": {"path": ""}}
@@ -180,6 +181,8 @@ def ask(
     config = with_objects(resolve([below, *layers]), options)
     if not isinstance(dataset, CoordinateDataset):
         dataset = config.modality.make().from_array(dataset)
+    if known is not None:
+        dataset = restricted(dataset, known)
     if out is None:
         return Request(config, MemoryRun(), dataset)
     run = Run(expanded(out))
@@ -225,6 +228,8 @@ def prepare(
     config = resolve([read_yaml(given / "config.yaml") if continued else _target_layer(target), *layers])
     if config.data.path:  # a signal that was given as an object has none
         config.data.path = str(Path.cwd() / expanded(config.data.path))
+    if config.data.weights:
+        config.data.weights = str(Path.cwd() / expanded(config.data.weights))
     try:
         config.data.path.encode()
     except UnicodeEncodeError as error:
@@ -293,7 +298,9 @@ def _check_same(asked: Config, had: Config, folder: Path) -> None:
     """A resumed run must be the run that was interrupted; only how it is watched may change."""
     one, other = _flat(asked), _flat(had)
     for flat in (one, other):
-        flat["data.path"] = str(Path(flat["data.path"]).resolve())
+        for key in DATA_PATHS:
+            name = f"data.{key}"
+            flat[name] = str(Path(flat[name]).resolve()) if flat[name] else ""
     free = {f"checkpoint.{field.name}" for field in dataclasses.fields(asked.checkpoint)} | {
         "log.every",
         "log.reconstruction",

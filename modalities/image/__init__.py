@@ -23,12 +23,13 @@ from inrkit.modalities.image.hdr import write_hdr
 from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, Picture, joined, straight
 from inrkit.modalities.image.tiff import GEO, SPACING, one_picture, write_tiff
 from inrkit.modalities.image.writing import MODES, write_picture
-from inrkit.modalities.known import known_of, packed, partly_known, share_unknown
+from inrkit.modalities.known import known_of, partly_known, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
+from inrkit.signals.packing import packed
 
 LUMA = (0.2989, 0.587, 0.114)
 """What EVOS's Laplacian acts on: the luma of ITU-R BT.601."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import Image
-from inrkit.modalities.known import as_mask, known_of, packed, partly_known, share_unknown, unpacked
+from inrkit.modalities.known import as_mask, known_of, partly_known, share_unknown
 from inrkit.modalities.volume.arrays import (
     Stored,
     read_array,
@@ -31,6 +31,7 @@ from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
+from inrkit.signals.packing import packed, unpacked
 
 __all__ = ["Volume", "VolumeOptions", "read_array", "require_memory", "sample_volume"]
 

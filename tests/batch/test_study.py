@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from inrkit import ConfigError
 from inrkit.batch.identity import digest, identity
 
@@ -24,6 +26,18 @@ def test_identity_follows_config_and_content_and_not_where_a_fit_runs(photos, st
     for other in ({"seed": 1}, {"data": {"path": "/elsewhere/b.png"}}, {"train": {**job.config["train"], "steps": 5}}):
         assert identity(job.config | other, content) != job.id
     assert identity(job.config, digest(photos / "photos" / "b.png")) != job.id
+
+
+def test_identity_follows_the_weights_by_their_content(photos, study):
+    ids = []
+    for weights in (None, 1.0, 2.0):
+        if weights is not None:
+            np.save("weights.npy", np.full((1, 1), weights))
+        more = {} if weights is None else {"data.weights": "weights.npy"}
+        (job,) = study(matrix={"data.path": "photos/a.png"} | more).main_jobs()
+        assert job.config["data"].get("weights") == (str(Path("weights.npy").resolve()) if more else "")
+        ids.append(job.id)
+    assert len(set(ids)) == 3
 
 
 def test_the_digest_of_a_folder_follows_names_and_contents(photos):

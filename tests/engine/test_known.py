@@ -14,6 +14,7 @@ from inrkit.evaluation.evaluate import Crops, evaluate
 from inrkit.plugins.options import field_names
 from inrkit.signals.neighbourhood import Neighbourhood
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
+from inrkit.signals.packing import unpacked
 from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import spectral_edges
 from inrkit.training.loop import train
@@ -422,6 +423,91 @@ def test_crops_of_a_signal_lie_where_something_is_known():
 
 
 # What is told of the signal
+
+
+def test_a_field_says_where_it_filled_in_and_the_result_how_much_was_known(tmp_path):
+    run = inrkit.fit(partly(), modality="array", network=SMALL, steps=2, out=tmp_path / "run")
+    assert run.result["coordinates"] == KNOWN.sum()
+    filled = unpacked(inrkit.load(tmp_path / "run").metadata["filled"], SHAPE)
+    np.testing.assert_array_equal(filled, ~KNOWN)
+    whole = inrkit.fit(CoordinateDataset(picture(0.0)), modality="array", network=SMALL, steps=2)
+    assert "filled" not in whole.field.metadata
+
+
+def test_a_person_is_told_how_much_is_not_known(capsys):
+    inrkit.fit(partly(), modality="array", network=SMALL, steps=2, quiet=False)
+    assert f"238 coordinates (14×17), {(~KNOWN).sum()} of them not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.complex64])
+@pytest.mark.parametrize("channels", [0, 3])
+def test_what_a_mask_of_numpys_hides_is_not_known(dtype, channels):
+    shape = (*SHAPE, channels) if channels else SHAPE
+    array = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    hidden = np.zeros(shape, dtype=bool)
+    hidden[(~KNOWN, 0) if channels else ~KNOWN] = True
+    found = []
+    for hole in (1, 127):
+        array[hidden] = hole
+        run = inrkit.fit(np.ma.MaskedArray(array, hidden), network=SMALL, steps=3)
+        assert run.result["coordinates"] == KNOWN.sum()
+        found.append(run.field.render())
+    np.testing.assert_array_equal(*found)
+
+
+def test_masked_values_of_scattered_samples_are_left_out():
+    points, values = np.random.default_rng(0).uniform(0, 9, (60, 2)), np.arange(60.0)
+    hidden = np.arange(60) % 4 == 0
+    masked = inrkit.fit(points=points, values=np.ma.MaskedArray(values, hidden), network=SMALL, steps=3)
+    expected = inrkit.fit(points=points[~hidden], values=values[~hidden], network=SMALL, steps=3)
+    assert masked.result["coordinates"] == 45
+    np.testing.assert_array_equal(masked.field.render((5, 5)), expected.field.render((5, 5)))
+
+
+def test_an_array_that_is_all_masked_is_refused():
+    with pytest.raises(DataError, match="all of the masked array is masked"):
+        inrkit.fit(np.ma.masked_all((12, 12)))
+
+
+# Weights from a file
+
+
+def test_weights_are_read_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = np.linspace(1, 3, 14)[:, None]
+    np.save("weights.npy", weights)
+    np.save("in.npy", picture())
+    more = request_of("evos", objective="mse", modality="image")
+    given = inrkit.fit("in.npy", out="run", overrides=["data.weights=weights.npy"], **more)
+    expected = inrkit.fit(partly(weights=weights), **more)
+    np.testing.assert_array_equal(given.field.render()[..., None].squeeze(-1), expected.field.render())
+    assert given.metrics == expected.metrics
+    assert given.config.data.weights == str(tmp_path / "weights.npy")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "my.yaml").write_text("data: {path: ../in.npy, weights: ../weights.npy}")
+    again = inrkit.fit("sub/my.yaml", out="again", **more)
+    assert again.metrics == given.metrics
+
+
+@pytest.mark.parametrize(
+    ("stored", "name", "told"),
+    [
+        (np.ones((3, 3)), "weights.npy", r"weights\.npy: weights have shape \(3, 3\)"),
+        (-np.ones(SHAPE), "weights.npy", r"weights\.npy: weights must be finite, not negative"),
+        (np.ones(SHAPE, dtype="U1"), "weights.npy", r"the weights, is of dtype <U1; expected real numbers"),
+        (np.ones(SHAPE), "other.npy", r"data\.weights is .*other\.npy; it must be an existing \.npy"),
+        (np.ones(SHAPE), "in.png", r"data\.weights is .*in\.png; it must be an existing \.npy"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_a_one_line_error(tmp_path, stored, name, told):
+    np.save(tmp_path / "weights.npy", stored)
+    np.save(tmp_path / "in.npy", picture())
+    (tmp_path / "in.png").write_bytes(b"")
+    with pytest.raises(DataError, match=told):
+        inrkit.fit(tmp_path / "in.npy", steps=2, overrides=[f"data.weights={tmp_path / name}"])
+
+
+# Frequencies
 
 
 def test_the_spectrum_is_that_of_the_known():
