@@ -17,7 +17,7 @@ from torch import nn
 
 import inrkit.cli
 from inrkit import MODALITIES, ConfigError, Field
-from inrkit.modalities.known import unpacked
+from inrkit.signals.packing import unpacked
 from inrkit.signals.embeddings import Identity as NoEmbedding
 from inrkit.signals.embeddings import IdentityOptions
 from inrkit.signals.transforms import Identity
