@@ -178,6 +178,8 @@ def ask(
     below: dict[str, Any] = {"data": {"path": ""}}
     if modality is None or (isinstance(modality, Mapping) and "name" not in modality):
         below["modality"] = name
+        if isinstance(dataset, CoordinateDataset) and dataset.grid_shape is not None:
+            below["operator"] = "laplacian"  # the modality's own is for free points
     config = with_objects(resolve([below, *layers]), options)
     if not isinstance(dataset, CoordinateDataset):
         dataset = config.modality.make().from_array(dataset)

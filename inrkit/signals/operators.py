@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -276,31 +277,33 @@ class GraphLaplacian(FitnessOperator):
     def __init__(self, options: GraphLaplacianOptions, signal: Signal) -> None:
         super().__init__(options, signal)
         self.bounds = options.bounds(signal)
-        self._connect()
 
     def rebuild(self) -> None:
         super().rebuild()
-        self._connect()
+        self.__dict__.pop("_graph", None)
 
-    def _connect(self) -> None:
-        """Find every point's neighbours."""
+    @cached_property
+    def _graph(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every point and its neighbours, (N, k + 1); an order of the points in which neighbours lie close; and the
+        weights of a row. Found when first asked for: many selectors never ask."""
         tree, device = self.neighbourhood.tree, self._signal.device
         wanted = min(self.options.neighbours, len(self._signal) - 1)
         # The nearest point is the point itself, or another one at the same place, which is as good.
         _, near = tree.query(tree.data, k=[*range(1, wanted + 2)], workers=-1)
-        self._columns = torch.from_numpy(near).to(device, torch.int64)
-        # Each leaf of the tree, and each branch, is a run of this order.
-        self._order = torch.from_numpy(tree.indices).to(device, torch.int64)
-        self._weights = torch.ones(wanted + 1, device=device)
-        self._weights[0] = -wanted
+        weights = torch.ones(wanted + 1, device=device)
+        weights[0] = -wanted
+        # Each leaf of the tree, and each branch, is a run of its order.
+        order = torch.from_numpy(tree.indices).to(device, torch.int64)
+        return torch.from_numpy(near).to(device, torch.int64), order, weights
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        columns = self._columns[indices]
+        every, _, weights = self._graph
+        columns = every[indices]
         columns[:, 0] = indices
-        return columns, self._weights.expand(columns.shape)
+        return columns, weights.expand(columns.shape)
 
     def placed(self, cells: Tensor) -> Tensor:
-        return self._order[cells]
+        return self._graph[1][cells]
 
     def response(self, field: Tensor) -> Tensor:
         return self.response_at(field, torch.arange(len(field), device=field.device))

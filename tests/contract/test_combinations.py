@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,8 +36,9 @@ def files(tmp_path_factory):
         sample = folder / f"{name}{plugin.sample_suffix}"
         modality.sample(sample)
         dataset = modality.read(sample)
-        if dataset.grid_shape is None:
-            paths[name] = sample
+        if dataset.grid_shape is None:  # its table, fewer rows
+            paths[name] = folder / f"small-{name}.npz"
+            np.savez(paths[name], points=dataset.points.numpy()[:250], values=dataset.values.numpy()[:250])
             continue
         longest = math.ceil(250 ** (1 / dataset.dimensions))
         every = tuple(slice(None, None, math.ceil(length / longest)) for length in dataset.grid_shape)
@@ -160,4 +162,5 @@ def test_every_plugin_fits_from_file_to_file(modality, network, selector, files,
     assert run.result["status"] == "done"
     assert run.metrics[MODALITIES.get(modality).metrics[0]] is not None
     assert run.reconstruction is not None
-    assert run.field.grid_shape is None or run.field.render().shape[:-1] == run.field.grid_shape
+    shape = run.field.grid_shape or (5,) * run.field.dimensions
+    assert run.field.render(shape).shape[:-1] == shape
