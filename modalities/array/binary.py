@@ -10,6 +10,8 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.array.columns import column_of
 from inrkit.signals.decoding import decoding
 
+_DAMAGED = "is damaged or truncated"
+
 
 class ParquetTable:
     """A table in Parquet.
@@ -39,7 +41,7 @@ class ParquetTable:
 
         result = np.empty((self._file.metadata.num_rows, len(wanted)))
         start = 0
-        with decoding(self._path, "is damaged or truncated"):
+        with decoding(self._path, _DAMAGED):
             for batch in self._file.iter_batches(columns=[self._names[index] for index in wanted]):
                 for column, index in enumerate(wanted):
                     array = batch.column(batch.schema.names.index(self._names[index]))
@@ -63,7 +65,7 @@ class ArchiveTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with decoding(path, "is damaged or truncated"), np.load(path) as file:
+        with decoding(path, _DAMAGED), path.open("rb") as opened, np.load(opened) as file:
             self.given = {"points", "values"} <= set(file.files)
             arrays = {} if self.given else {name: file[name] for name in file.files}
         self._arrays = {name: array for name, array in arrays.items() if array.ndim == 1}
@@ -83,7 +85,7 @@ class ArchiveTable:
 
     def points_and_values(self) -> tuple[np.ndarray, np.ndarray]:
         """The arrays of these names, of an archive that is `given` so."""
-        with decoding(self._path, "is damaged or truncated"), np.load(self._path) as file:
+        with decoding(self._path, _DAMAGED), self._path.open("rb") as opened, np.load(opened) as file:
             points, values = file["points"], file["values"]
         for name, array in (("points", points), ("values", values)):
             if array.dtype.kind not in "biuf":
