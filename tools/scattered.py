@@ -1,8 +1,8 @@
 """Scattered samples between the samples: `python tools/scattered.py [key=value …]`, against scipy's interpolation.
 
 Eight functions of one to five dimensions are sampled with noise; a fit of 80 % of the samples, with the preset `array`
-and the given keys on top, is rated on the other 20 %, beside the nearest sample, linear interpolation on Delaunay's triangles
-and thin-plate splines through the 50 nearest.
+and the given keys on top, is rated on the other 20 %, beside the nearest sample, linear interpolation on Delaunay
+simplices and thin-plate splines through the 50 nearest.
 """
 
 from __future__ import annotations

@@ -34,15 +34,16 @@ def frequency_factor(signal: Signal) -> float:
     of 1 to 8 seconds, where twice that loses 2 dB and more. The other networks' published settings begin with much
     the same frequencies as SIREN, for all were found on pictures, so that the factor carries over.
 
-    Free points tell no spectrum. Few of them determine only low frequencies: the factor brings SIREN's down to 0.4
-    of the highest that as many points on a lattice could show, where it lies above that.
+    Free points tell no spectrum. Few of them determine only low frequencies: the factor brings SIREN's down to 0.75
+    times the square root of the highest that as many points on a lattice could show, where it lies above that. This
+    law too was found by fits, rated between the samples: with higher ones a network goes through noise and oscillates.
 
     Returns:
         The factor; 1 for constants and embedded coordinates.
     """
     if signal.dataset.grid_shape is None:
         highest = math.pi / 2 * len(signal) ** (1 / signal.dataset.dimensions)
-        return min(1.0, 0.4 * highest / _PUBLISHED_OMEGA)
+        return min(1.0, 0.75 * math.sqrt(highest) / _PUBLISHED_OMEGA)
     edges = spectral_edges(signal, 0.5)
     if edges is None or signal.embedded:
         return 1.0

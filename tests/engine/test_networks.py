@@ -456,10 +456,11 @@ def test_zero_follows_the_signals_spectrum(name, option):
 def test_zero_is_the_published_value_without_a_lattice(name, option):
     plugin = NETWORKS.get(name)
     options, published = plugin.Options(**{option: 0}), getattr(plugin.Options(), option)
-    many = Signal(CoordinateDataset(np.zeros((2500, 1)), points=np.zeros((2500, 2))))
+    many = Signal(CoordinateDataset(np.zeros((2500, 1)), points=np.zeros((2500, 1))))
     assert getattr(plugin.fitted(options, many), option) == published
     few = Signal(CoordinateDataset(np.zeros((25, 1)), points=np.zeros((25, 2))))
-    assert getattr(plugin.fitted(options, few), option) == pytest.approx(published * 0.4 * (5 * math.pi / 2) / 30)
+    share = 0.75 * math.sqrt(5 * math.pi / 2) / 30  # of 5 × 5 points on a lattice
+    assert getattr(plugin.fitted(options, few), option) == pytest.approx(published * share)
     embedded = Signal(tone(800).dataset, embedding=Periodic(PeriodicOptions(axes=[0]), 1))
     assert getattr(plugin.fitted(options, embedded), option) == published
 
