@@ -210,7 +210,8 @@ def test_scattered_samples_are_fitted_in_their_own_units():
     [
         (noise(5, 2), None, "give both"),
         (noise(5, 2), noise(4), "expected"),
-        (np.full((3, 2), np.nan), noise(3), "point 0 is NaN"),
+        (np.full((3, 2), np.nan), noise(3), "each of the 3 samples has a NaN"),
+        (np.full((3, 2), np.inf), noise(3), "point 0 is infinite"),
     ],
 )
 def test_scattered_samples_that_do_not_fit_are_told(points, values, told):
