@@ -18,7 +18,7 @@ from inrkit.modalities.array.columns import Column, names_samples, roles
 from inrkit.modalities.array.text import TextTable
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.lattice import cell_affine
+from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality, Rendering
 from inrkit.signals.scattered import known_samples, scattered, split
 
@@ -70,19 +70,28 @@ class Array(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".npz" if "columns" in metadata else ".npy"
 
+    def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
+        columns = metadata.get("columns", {}).get("coordinates", [{}] * dimensions)
+        return tuple(column.get("unit") or "own" for column in columns)
+
     def export(
-        self, path: Path, field: Rendering, shape: tuple[int, ...] | None = None, scale: float | None = None
+        self,
+        path: Path,
+        field: Rendering,
+        shape: tuple[int, ...] | None = None,
+        scale: float | None = None,
+        region: Region | None = None,
     ) -> str:
         """Write values on a lattice; that of a signal without one has about 2¹⁶ cells in all.
 
         An .npz has the coordinates along each axis too, under its name, and a .csv those of every cell, both in the
         table's units.
         """
-        if shape is None and field.grid_shape is None:
+        if shape is None and region is None and field.grid_shape is None:
             side = max(2, round((_CELLS * (scale or 1.0)) ** (1 / field.dimensions)))
             shape, scale = (side,) * field.dimensions, None
-        values = field.render(shape, scale=scale)
-        _write(path, values, field.affine, field.metadata)
+        values = field.render(shape, scale=scale, region=region)
+        _write(path, values, field.affine if region is None else region.affine(field.affine), field.metadata)
         return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
 
     def assess(self, field: Rendering, path: Path) -> dict[str, float]:

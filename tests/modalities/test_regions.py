@@ -17,9 +17,9 @@ from torch import nn
 
 import inrkit.cli
 from inrkit import MODALITIES, ConfigError, Field
-from inrkit.signals.packing import unpacked
 from inrkit.signals.embeddings import Identity as NoEmbedding
 from inrkit.signals.embeddings import IdentityOptions
+from inrkit.signals.packing import unpacked
 from inrkit.signals.transforms import Identity
 
 
