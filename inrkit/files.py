@@ -1,4 +1,7 @@
-"""Files appear whole or not at all: written aside, then renamed."""
+"""Files appear whole or not at all: written aside, brought to the disk, then renamed.
+
+Without the second step a power cut could leave the new name with none of the content.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from inrkit.errors import RunError
+
+_ASIDE = re.compile(r"\.(\d+)-.")
+"""What the name begins with of a file that the process of that number writes aside."""
 
 
 def expanded(path: str | Path) -> Path:
@@ -31,10 +38,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full, the folder cannot be written, or any other OSError.
     """
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    aside = _aside(path)
     try:
         yield aside
+        for file in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
+            _to_disk(file)
         aside.replace(path)
+        _to_disk(path.parent)
     except OSError as error:
         reason = error.strerror or _reason(aside) or error
         raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
@@ -43,6 +53,56 @@ def written_whole(path: Path) -> Iterator[Path]:
             if aside.is_dir():
                 shutil.rmtree(aside)
             aside.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes what is to become `path`."""
+    return path.with_name(f".{os.getpid()}-{path.name}")
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, would survive a power cut.
+
+    Raises:
+        OSError: a file's content cannot be written.
+    """
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # which opens no folders
+        return
+    number = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(number)
+    except OSError:
+        if not folder:  # some file systems know no fsync of a folder
+            raise
+    finally:
+        os.close(number)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what processes that are no more were writing aside in a folder when they were killed."""
+    for path in folder.glob(".*-*"):
+        match = _ASIDE.match(path.name)
+        if match is None or _lives(int(match[1])):
+            continue
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _lives(process: int) -> bool:
+    """Whether there is a process of that number."""
+    if os.name == "nt":  # where asking by a signal would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of somebody else
+        return True
+    return True
 
 
 def _reason(path: Path) -> str | None:
@@ -69,11 +129,12 @@ def claim(path: Path, text: str) -> None:
         OSError: no file can be made there.
         RunError: it cannot be written to its end; the disk may be full.
     """
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    aside = _aside(path)
     aside.touch()
     try:
         try:
             aside.write_text(text, encoding="utf-8")
+            _to_disk(aside)
         except OSError as error:
             raise RunError(
                 f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
@@ -85,12 +146,14 @@ def claim(path: Path, text: str) -> None:
         except OSError:  # a file system without links
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
+            _to_disk(path)
+        _to_disk(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add `text` to the end of a file, in one piece.
+    """Add `text` to the end of a file, in one piece, and wait until it is on the disk.
 
     Raises:
         RunError: the disk is full, or the file cannot be written.
@@ -98,6 +161,8 @@ def append_text(path: Path, text: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
