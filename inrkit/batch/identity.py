@@ -14,11 +14,15 @@ _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
 
-_ADDED: dict[str, dict[str, Any]] = {
+_ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
     "operator": {"clamp": False},
+    "init": "",
+    "init_skip": [],
+    "frozen": [],
 }
-"""Options that came after a release, with what went without saying before: so the jobs of earlier studies are known."""
+"""Keys, and options of slots, that came after a release, with what went without saying before: so the jobs of earlier
+studies are known."""
 
 
 def _as_before(key: str, value: Any) -> Any:
@@ -40,11 +44,22 @@ def identity(config: Mapping[str, Any], content: str, weights: str = "") -> str:
         content: the file's `digest`.
         weights: that of the file of its weights, if it has one.
     """
-    settings = {key: _as_before(key, value) for key, value in config.items() if key not in _IRRELEVANT}
+    settings = {
+        key: _as_before(key, value)
+        for key, value in config.items()
+        if key not in _IRRELEVANT and (key not in _ADDED or value != _ADDED[key])
+    }
+    if settings.get("init"):  # its folder does not count either
+        settings["init"] = _weights_digest(Path(settings["init"]))
     path = settings.pop("data")["path"]
     told = [settings, Path(path).name, content, *([weights] if weights else [])]
     text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _weights_digest(path: Path) -> str:
+    """The digest of the field that a fit begins with, which another fit may have replaced meanwhile."""
+    return digest(path / "field.safetensors" if path.is_dir() else path)
 
 
 def digest(path: Path) -> str:

@@ -240,6 +240,8 @@ class _Reader:
             for name in DATA_PATHS:
                 if isinstance(data, dict) and isinstance(data.get(name), str) and (data[name] or name == "path"):
                     data[name] = str(self.folder / expanded(data[name]))
+            if isinstance(layer.get("init"), str) and layer["init"]:
+                layer["init"] = str(self.folder / expanded(layer["init"]))
             layers.append(layer)
         return tuple(layers)
 

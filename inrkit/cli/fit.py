@@ -15,7 +15,7 @@ from inrkit.runs.request import prepare
 @click.argument("target")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/NAME.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run from its checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue a run from its checkpoint; train.steps may be raised.")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def fit(
@@ -31,6 +31,7 @@ def fit(
     inrkit fit photo.png selector.ratio=0.3 train.steps=500
     inrkit fit photo.png base=image-paper --out runs/paper
     inrkit fit runs/photo --resume
+    inrkit fit other.png init=runs/photo
     """
     layers = [parse_overrides(overrides)]
     if device is not None:

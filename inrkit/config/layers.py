@@ -53,7 +53,7 @@ def _preset_text(name: str) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys that a config file sets, with the paths under `data` made absolute.
+    """The keys that a config file sets, with `init` and the paths under `data` made absolute.
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, or is not a mapping.
@@ -71,6 +71,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     for key in DATA_PATHS:
         if isinstance(data, dict) and isinstance(data.get(key), str) and data[key]:
             data[key] = str(path.parent.resolve() / expanded(data[key]))
+    if isinstance(layer.get("init"), str) and layer["init"] not in ("", "given"):
+        layer["init"] = str(path.parent.resolve() / expanded(layer["init"]))
     return layer
 
 

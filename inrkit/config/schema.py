@@ -75,6 +75,13 @@ class GeneralOptions:
     """Of everything random."""
     device: str = option("auto")
     """`cpu`, `cuda`, `cuda:1`, or `auto` for a GPU when there is one."""
+    init: str = option("")
+    """A run's folder or a field.safetensors whose weights training starts from; the network is of the same kind and
+    shapes. In a config file, relative to that file's folder."""
+    init_skip: list[str] = option([])
+    """Parameters that are not taken from `init` but drawn, by what their names begin with: `last` for a last layer."""
+    frozen: list[str] = option([])
+    """Parameters that are not trained, by what their names begin with: `first`, `hidden.0`."""
 
 
 SECTIONS: dict[str, type] = {

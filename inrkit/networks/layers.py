@@ -74,6 +74,11 @@ def hidden_layers(network: nn.Module) -> list[HiddenLinear]:
     return [module for module in network.modules() if isinstance(module, HiddenLinear)]
 
 
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `network` that are not frozen, in its order."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 def precision_of(network: nn.Module) -> str:
     """The precision that `set_precision` set, "float32" where no layer takes another."""
     return next((str(layer.product_dtype).removeprefix("torch.") for layer in hidden_layers(network)), "float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from inrkit.config import Config
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
 from inrkit.networks import Network, set_precision
+from inrkit.plugins.options import nearest
+from inrkit.runs.beginning import Beginning, begins
 from inrkit.runs.field import Field
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
@@ -77,8 +80,17 @@ def _weighted(dataset: CoordinateDataset, path: Path) -> CoordinateDataset:
             raise DataError(f"{path}: {error}") from error
 
 
-def build(config: Config, signal: Signal, device: torch.device, precision: str) -> Member:
+def build(
+    config: Config, signal: Signal, device: torch.device, precision: str, beginning: Beginning | None = None
+) -> Member:
     """The member that a config describes; everything random is seeded.
+
+    Args:
+        config: of the fit, its network's options as `begun` gives them.
+        signal: what is fitted.
+        device: where.
+        precision: of the hidden matrices' products.
+        beginning: weights to start from; those that are drawn, if not given.
 
     Raises:
         ConfigError: parts of the config do not fit each other or the signal.
@@ -93,17 +105,33 @@ def build(config: Config, signal: Signal, device: torch.device, precision: str) 
         size = signal.dataset.values.nbytes / 2**30
         raise RunError(f"the signal, {size:.1f} GiB, does not fit on {device}; choose device=cpu") from error
     try:
-        return _build(config, signal, precision)
+        return _build(config, signal, precision, beginning)
     except Exception as error:
         if not memory_ran_out(error):
             raise
         raise RunError("the network does not fit in memory; lower network.hidden_features") from error
 
 
-def _build(config: Config, signal: Signal, precision: str) -> Member:
+def begun(config: Config, signal: Signal, beginning: Beginning) -> Config:
+    """The config with its network's options such that the weights of a beginning mean what they meant.
+
+    Raises:
+        ConfigError: the beginning is of another kind of network.
+    """
+    network = config.network
+    options = beginning.options_for(network.name, network.options, network.plugin.fitted(network.options, signal))
+    return dataclasses.replace(
+        config, choices={**config.choices, "network": dataclasses.replace(network, options=options)}
+    )
+
+
+def _build(config: Config, signal: Signal, precision: str, beginning: Beginning | None) -> Member:
     device, count, seed = signal.device, len(signal), config.general.seed
     operator = config.operator.make(signal)
     network = _network(config, signal)
+    if beginning is not None:
+        beginning.start(network, config.general.init_skip)
+    _freeze(network, config.general.frozen)
     set_precision(network, precision)
     if config.optimizer.plugin.reevaluates and signal.dataset.resample_every:
         raise ConfigError(
@@ -142,6 +170,23 @@ def _network(config: Config, signal: Signal) -> Network:
     with seeded(config.general.seed):
         network: Network = plugin(options, signal.embedding.features, signal.dataset.channels)
     return network.to(signal.device)
+
+
+def _freeze(network: Network, prefixes: Sequence[str]) -> None:
+    """Take parameters out of training.
+
+    Raises:
+        ConfigError: a prefix names none, or no parameter is left.
+    """
+    named = dict(network.named_parameters())
+    for prefix in prefixes:
+        if not any(begins(name, [prefix]) for name in named):
+            raise ConfigError(f"frozen has '{prefix}', which no parameter's name begins with{nearest(prefix, named)}")
+    for name, parameter in named.items():
+        if begins(name, prefixes):
+            parameter.requires_grad_(False)
+    if prefixes and not any(parameter.requires_grad for parameter in named.values()):
+        raise ConfigError(f"frozen is {', '.join(prefixes)}, which leaves nothing to train; leave something out of it")
 
 
 def field_of(config: Config, network: Network, signal: Signal) -> Field:

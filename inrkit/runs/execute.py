@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 from inrkit.config import Config
 from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
-from inrkit.errors import ConfigError, RunError, StaleCheckpoint
-from inrkit.runs.build import as_signal, build, field_of, memory_ran_out, read_signal
+from inrkit.errors import ConfigError, DataError, RunError, StaleCheckpoint
+from inrkit.runs.beginning import GIVEN, Beginning
+from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal
 from inrkit.runs.display import Display
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.digest import digest
+from inrkit.signals.signal import Signal
 from inrkit.training.loop import Trainer, train
 from inrkit.training.member import Listener, Member
 
@@ -26,6 +30,7 @@ def execute(
     run: Run,
     *,
     dataset: CoordinateDataset | None = None,
+    beginning: Beginning | None = None,
     resume: bool = False,
     quiet: bool = True,
     interruptible: bool = False,
@@ -37,6 +42,7 @@ def execute(
         config: what to fit.
         run: where it goes.
         dataset: the signal; the config's file, if not given.
+        beginning: weights to start from; those that the config's `init` names, if not given.
         resume: continue the run from its checkpoint.
         quiet: print nothing.
         interruptible: whether Ctrl-C and SIGTERM end the training after the present step, so that it can be resumed.
@@ -48,11 +54,11 @@ def execute(
     Raises:
         ConfigError, DataError, RunError: as `inrkit.fit`.
     """
-    fit = Fit(config, run, resume, dataset=dataset)
+    fit = Fit(config, run, resume, dataset=dataset, beginning=beginning)
     interrupts = Interrupts()
     display = Display(config, run, fit.device, fit.precision, quiet)
     fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
-    with display, interrupts if interruptible else contextlib.nullcontext():
+    with fit.released, display, interrupts if interruptible else contextlib.nullcontext():
         try:
             Trainer([fit.member]).run()
             fit.write_field()
@@ -101,7 +107,9 @@ def execute_together(
             continue
         fit.member.listeners = [*fit.listeners, interrupts, *listeners]
         going[index] = fit
-    with interrupts if interruptible else contextlib.nullcontext():
+    with contextlib.ExitStack() as released, interrupts if interruptible else contextlib.nullcontext():
+        for fit in going.values():
+            released.enter_context(fit.released)
         train([fit.member for fit in going.values()])
         for index, fit in going.items():
             try:
@@ -145,6 +153,10 @@ class Fit:
         started: the clock's reading when the fit began; now, if not given.
         share: of the time that passes from then on, how much is this fit's.
         dataset: the signal; the config's file, if not given.
+        beginning: weights to start from; those that the config's `init` names, if not given.
+
+    Attributes:
+        released: a context at whose end other fits may go on with the run.
 
     Raises:
         ConfigError, DataError, RunError: as `fit`.
@@ -158,6 +170,7 @@ class Fit:
         started: float | None = None,
         share: float = 1.0,
         dataset: CoordinateDataset | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
         self.config = config
         self.run = run
@@ -168,38 +181,67 @@ class Fit:
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
         self.signal = read_signal(config) if dataset is None else as_signal(config, dataset)
-        self.member = build(config, self.signal, self.device, self.precision)
-        self.result: dict[str, Any] = {
-            "status": "interrupted",
-            "modality": config.modality.name,
-            "metrics": {},
-            "steps": 0,
-            "parameters": self.member.parameters,
-            "coordinates": len(self.signal),
-            "seconds": {},
-            "device": str(self.device),
-            "precision": self.precision,
-            "seed": config.general.seed,
-            "versions": versions(),
-        }
-        self._history = History(run)
-        self.listeners: list[Listener] = [
-            self._history,
-            Checkpoints(run, config.checkpoint.seconds, self.elapsed),
-        ]
-        if not resume:
-            run.create(config)
-            return
-        if run.has_progress:
-            self._restore()
-        if config.train.steps != run.config.train.steps:
-            run.rewrite_config(config)
+        self._digest = digest(self.signal.dataset)
+        with contextlib.ExitStack() as held:
+            state: dict[str, Any] = {}
+            if resume:
+                held.enter_context(run.locked())
+                state = run.read_checkpoint() if run.has_progress else {}
+                self._check_signal(state.get("signal"))
+            self.config, beginning = _begun(config, run, self.signal, beginning, resume, bool(state))
+            self.member = build(self.config, self.signal, self.device, self.precision, beginning)
+            self.result: dict[str, Any] = {
+                "status": "interrupted",
+                "modality": config.modality.name,
+                "metrics": {},
+                "steps": 0,
+                "parameters": self.member.parameters,
+                "coordinates": len(self.signal),
+                "seconds": {},
+                "device": str(self.device),
+                "precision": self.precision,
+                "seed": config.general.seed,
+                "signal": self._digest,
+                "versions": versions(),
+            }
+            self._history = History(run)
+            self.listeners: list[Listener] = [
+                self._history,
+                Checkpoints(run, config.checkpoint.seconds, self._beside),
+            ]
+            if resume:
+                self._go_on(state)
+            else:
+                run.create(self.config)
+                held.enter_context(run.locked())
+            self.released = held.pop_all()
+
+    def _check_signal(self, digest: str | None) -> None:
+        """Refuse to go on with another signal; runs of version 0.1.0 do not tell which it was."""
+        if digest not in (None, self._digest):
+            raise DataError(
+                f"{self.config.data.path} is not the signal that {self.run.folder} was fitted to: its values or its "
+                "shape have changed; name that signal with data.path=…, or start anew in another --out"
+            )
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Bring a resumed run and its files to the state of a checkpoint, or to their beginning if it is empty."""
+        run, had = self.run, self.run.config
+        if state:
+            self._restore(state)
+        for section, key in (("train", "steps"), ("train", "seconds"), ("data", "path")):
+            if getattr(getattr(self.config, section), key) != getattr(getattr(had, section), key):
+                run.rewrite_config(self.config)
+                break
         run.write_history(self._history.rows)
 
-    def _restore(self) -> None:
-        """Go on from the run's checkpoint."""
+    def _beside(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the training's own state."""
+        return {"elapsed": self.elapsed(), "signal": self._digest}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
         run, member = self.run, self.member
-        state = run.read_checkpoint()
         if state.get("device") not in (None, self.device.type):
             raise ConfigError(f"{run.folder} was fitted on {state['device']}; resume it with device={state['device']}")
         try:
@@ -245,6 +287,35 @@ class Fit:
         seconds = {"total": self.elapsed(), **self.member.seconds}
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
         self.run.write_result(self.result)
+
+
+def _begun(
+    config: Config, run: Run, signal: Signal, beginning: Beginning | None, resume: bool, restored: bool
+) -> tuple[Config, Beginning | None]:
+    """What a fit is to begin with.
+
+    Args:
+        config: as it was asked for.
+        run: to be made, or resumed.
+        signal: of the fit.
+        beginning: given in Python, in place of what `init` names.
+        resume: whether the run is there already; then its own config has the options that go with the weights.
+        restored: whether it has a checkpoint, which decides.
+
+    Returns:
+        The config, and weights to start from, if there are any.
+    """
+    if not config.general.init:
+        return config, None
+    if resume:
+        network = dataclasses.replace(config.network, options=run.config.network.options)
+        config = dataclasses.replace(config, choices={**config.choices, "network": network})
+    if restored:
+        return config, None
+    if beginning is None and config.general.init == GIVEN:
+        raise ConfigError("init was a Python object; give it again, or start anew in another --out")
+    beginning = beginning or Beginning.read(config.general.init)
+    return config if resume else begun(config, signal, beginning), beginning
 
 
 def _kept_rows(run: Run, member: Member, tells: bool) -> list[dict[str, float]]:

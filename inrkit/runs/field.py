@@ -380,21 +380,7 @@ class Field:
             DataError: no field there, or a damaged one.
             ConfigError: its network or transform is not installed here.
         """
-        path = Path(path)
-        if path.is_dir():
-            path = path / "field.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                description = json.loads((file.metadata() or {})["inrkit"])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
-        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-            raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
-        if not isinstance(description, dict):
-            raise DataError(f"{path} is not a field that inrkit saved: its description is {description}")
-        if description.get("format") != _FORMAT:
-            raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
+        description, weights = read_field(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -541,6 +527,33 @@ class Field:
             return self.embedding(coordinates(part))
 
         return decoded(self.network, self.transform, inputs, span, self._chunk, self.value_range)
+
+
+def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a field's file says of itself, and its network's weights by name; makes nothing of them yet.
+
+    Args:
+        path: a field.safetensors, or the folder of a run.
+
+    Raises:
+        DataError: no field there, or a damaged one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "field.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})["inrkit"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
+    if not isinstance(description, dict):
+        raise DataError(f"{path} is not a field that inrkit saved: its description is {description}")
+    if description.get("format") != _FORMAT:
+        raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
+    return description, weights
 
 
 _CPU = torch.device("cpu")

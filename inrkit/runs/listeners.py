@@ -51,13 +51,13 @@ class Checkpoints(Listener):
     Args:
         run: to write to.
         seconds: between two checkpoints.
-        elapsed: gives the seconds that the run has taken so far, earlier parts included.
+        more: gives what a checkpoint holds beside the training's own state.
     """
 
-    def __init__(self, run: Run, seconds: float, elapsed: Callable[[], float]) -> None:
+    def __init__(self, run: Run, seconds: float, more: Callable[[], dict[str, Any]]) -> None:
         self.run = run
         self.seconds = seconds
-        self.elapsed = elapsed
+        self.more = more
         self._last = time.monotonic()
 
     def on_step(self, member: Member, selected: int) -> None:
@@ -70,7 +70,7 @@ class Checkpoints(Listener):
     def _write(self, member: Member) -> None:
         # A checkpoint of a diverged network would overwrite one that is worth resuming from.
         if all(bool(torch.isfinite(parameter).all()) for parameter in member.network.parameters()):
-            self.run.write_checkpoint({**member.state_dict(), "elapsed": self.elapsed()})
+            self.run.write_checkpoint({**member.state_dict(), **self.more()})
         self._last = time.monotonic()
 
 

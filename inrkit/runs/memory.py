@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -50,6 +51,9 @@ class MemoryRun(Run):
 
     def create(self, config: Config) -> None:
         self._config = config
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def rewrite_config(self, config: Config) -> None:
         self._config = config

@@ -18,8 +18,10 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
 from inrkit.plugins.choice import Chosen
 from inrkit.plugins.options import field_names, nearest
+from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.display import in_notebook
 from inrkit.runs.execute import execute
+from inrkit.runs.field import Field
 from inrkit.runs.given import restricted, signal_of, without_mask
 from inrkit.runs.listeners import AfterStep
 from inrkit.runs.memory import MemoryRun
@@ -63,6 +65,9 @@ def fit(
     metrics: Sequence[str] | None = None,
     seed: int | None = None,
     device: str | None = None,
+    init: str | Path | Run | Field | None = None,
+    init_skip: Sequence[str] | None = None,
+    frozen: Sequence[str] | None = None,
     **more: Any,
 ) -> Run:
     """Fit an INR to a signal.
@@ -75,7 +80,8 @@ def fit(
         points: (N, D) places of scattered samples, in units of your own; then `values` has what is there.
         values: (N,) or (N, C) values at the points.
         out: the run's folder. If not given, `runs/<name of the file>`; a signal given as an object stays in memory.
-        resume: continue the run in `out`, or in `target`, from its checkpoint. `steps` may be raised.
+        resume: continue the run in `out`, or in `target`, from its checkpoint. `steps` and `seconds` may be raised, and
+            the signal may have moved.
         overrides: `key=value` words, as on the command line.
         quiet: print nothing. If not given, progress is shown in a notebook and nowhere else.
         callbacks: who else hears of the training: listeners, and functions that are called with the member after every
@@ -94,6 +100,9 @@ def fit(
         metrics: of an evaluation, by name.
         seed: of everything random.
         device: "auto", "cpu", "cuda", "cuda:1".
+        init: what to take the weights from that training starts with: a run, a field, or the path of one.
+        init_skip: parameters that are drawn all the same, by what their names begin with (`["last"]`).
+        frozen: parameters that are not trained, likewise.
         more: any other key of the config: a section's mapping (`train={"steps": 500}`), or a key of one by itself.
 
     Returns:
@@ -108,7 +117,13 @@ def fit(
     asked = ask(target, points=points, values=values, out=out, resume=resume, overrides=overrides, **given, **more)
     quiet = not in_notebook() if quiet is None else quiet
     return execute(
-        asked.config, asked.run, dataset=asked.dataset, resume=resume, quiet=quiet, listeners=_listeners(callbacks)
+        asked.config,
+        asked.run,
+        dataset=asked.dataset,
+        beginning=asked.beginning,
+        resume=resume,
+        quiet=quiet,
+        listeners=_listeners(callbacks),
     )
 
 
@@ -135,7 +150,7 @@ def trainer(
         ConfigError, DataError, RunError: as `fit`.
     """
     asked = ask(target, out=None, in_memory=True, **options)
-    return Training(asked.config, asked.dataset, _listeners(callbacks))
+    return Training(asked.config, asked.dataset, _listeners(callbacks), asked.beginning)
 
 
 @dataclass(frozen=True)
@@ -146,11 +161,13 @@ class Request:
         config: every key.
         run: to be made or resumed.
         dataset: the signal, if it was given as an object; else the config names its file.
+        beginning: weights to start from, if they were given as an object; else the config names their file, if any.
     """
 
     config: Config
     run: Run
     dataset: CoordinateDataset | None
+    beginning: Beginning | None
 
 
 def ask(
@@ -165,11 +182,12 @@ def ask(
     **options: Any,
 ) -> Request:
     """Find out what is asked for in Python; arguments and errors are `fit`'s."""
+    options, beginning = _with_beginning(options)
     named = {key: slot_of(key, value) if key in SLOTS else value for key, value in options.items()}
     layers = [parse_overrides(overrides), _layer(named)]
     if points is None and values is None and isinstance(target, str | Path):
         config, run = prepare(target, out=out, resume=resume, layers=layers, default=not in_memory)
-        return Request(with_objects(config, options), run, None)
+        return Request(with_objects(config, options), run, None, beginning)
     if resume:
         raise ConfigError("a signal that is given as an object cannot be resumed by it; give the run's folder")
     target, known = without_mask(target)
@@ -181,16 +199,34 @@ def ask(
         if isinstance(dataset, CoordinateDataset) and dataset.grid_shape is not None:
             below["operator"] = "laplacian"  # the modality's own is for free points
     config = with_objects(resolve([below, *layers]), options)
+    config.general.init = _absolute(config.general.init)
     if not isinstance(dataset, CoordinateDataset):
         dataset = config.modality.make().from_array(dataset)
     if known is not None:
         dataset = restricted(dataset, known)
     if out is None:
-        return Request(config, MemoryRun(), dataset)
+        return Request(config, MemoryRun(), dataset, beginning)
     run = Run(expanded(out))
     if run.exists:
         raise ConfigError(f"{run.folder} already holds a run; choose another out")
-    return Request(config, run, dataset)
+    return Request(config, run, dataset, beginning)
+
+
+def _with_beginning(options: Mapping[str, Any]) -> tuple[dict[str, Any], Beginning | None]:
+    """The options with a name for what was given as `init`, and the weights themselves if it was an object."""
+    given = options.get("init")
+    if isinstance(given, Field):
+        return {**options, "init": GIVEN}, Beginning.of(given)
+    if isinstance(given, MemoryRun):
+        return {**options, "init": GIVEN}, Beginning.of(given.field)
+    if isinstance(given, Run):
+        return {**options, "init": str(given.folder)}, None
+    return {**options, **({"init": str(given)} if isinstance(given, Path) else {})}, None
+
+
+def _absolute(init: str) -> str:
+    """`init` of a config such that it names the same file from everywhere."""
+    return init if init in ("", GIVEN) else str(Path.cwd() / expanded(init))
 
 
 _OPTIONS = frozenset(inspect.signature(fit).parameters) - {
@@ -227,7 +263,12 @@ def prepare(
     """
     given = expanded(target)
     continued = resume and Run(given).exists
-    config = resolve([read_yaml(given / "config.yaml") if continued else _target_layer(target), *layers])
+    layer = read_yaml(given / "config.yaml") if continued else _target_layer(target)
+    if resume and not continued and layer.keys() == {"data"} and not any("base" in each for each in layers):
+        had = (Path("runs") / given.stem if out is None else expanded(out)) / "config.yaml"
+        layer = {**(read_yaml(had) if had.exists() else {}), **layer}  # the signal that the run is to go on with
+    config = resolve([layer, *layers])
+    config.general.init = _absolute(config.general.init)
     if config.data.path:  # a signal that was given as an object has none
         config.data.path = str(Path.cwd() / expanded(config.data.path))
     if config.data.weights:
@@ -244,10 +285,12 @@ def prepare(
         run = Run(Path("runs") / Path(config.data.path).stem)
     else:
         run = Run(next_folder(config.data.path), movable=True) if default else MemoryRun()
+    if continued and config.data.path and not Path(config.data.path).exists():
+        raise DataError(f"{config.data.path} does not exist; if the signal has moved, say where to with data.path=…")
     if resume and not run.exists:
         raise ConfigError(f"{run.folder} holds no run to resume; fit without --resume, or name it with --out")
     if resume:
-        _check_same(config, run.config, run.folder)
+        _check_same(config, run)
     elif run.exists:
         raise ConfigError(f"{run.folder} already holds a run; continue it with --resume, or choose another --out")
     return config, run
@@ -296,8 +339,12 @@ def _layer(options: Mapping[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def _check_same(asked: Config, had: Config, folder: Path) -> None:
-    """A resumed run must be the run that was interrupted; only how it is watched may change."""
+def _check_same(asked: Config, run: Run) -> None:
+    """A resumed run must be the run that was interrupted; only how it is watched and for how long it trains may change.
+
+    Where the signal is may change too, if the run tells whether it is the same.
+    """
+    had, folder = run.config, run.folder
     one, other = _flat(asked), _flat(had)
     for flat in (one, other):
         for key in DATA_PATHS:
@@ -311,6 +358,10 @@ def _check_same(asked: Config, had: Config, folder: Path) -> None:
     }
     if asked.train.steps > had.train.steps:
         free.add("train.steps")  # the schedules go on as those of the longer training
+    if asked.train.seconds > had.train.seconds > 0:
+        free.add("train.seconds")
+    if one["data.path"] != other["data.path"] and (not run.has_progress or "signal" in run.read_checkpoint()):
+        free.add("data.path")
     changed = [key for key in one.keys() | other.keys() if key not in free and one.get(key) != other.get(key)]
     if changed:
         key = min(changed)

@@ -8,16 +8,18 @@ import math
 import os
 import platform
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
-from inrkit.errors import ConfigError, DataError
-from inrkit.files import append_text, claim, to_json, write_text, written_whole
+from inrkit.errors import ConfigError, DataError, RunError
+from inrkit.files import append_text, claim, remove_stale, to_json, write_text, written_whole
 from inrkit.runs.field import Field
 from inrkit.runs.notebook import as_html, in_a_line
 from inrkit.signals.modality import Modality
@@ -145,6 +147,40 @@ class Run:
                 reason = error.strerror or error
                 raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other fits out of the folder; the system ends the lock with this process, however that ends.
+
+        What killed processes left half written is removed.
+
+        Raises:
+            RunError: another fit is at work in it, or it cannot be written to.
+        """
+        return self._locked()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self.folder / ".lock"
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+            while not path.exists():  # who had the lock before removed the file that was opened here
+                lock.release()
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"{self.folder} is being fitted by another process; wait for it, or start anew in another --out"
+            ) from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
+        try:
+            remove_stale(self.folder)
+            yield
+            remove_stale(self.folder)
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release(force=True)
+
     def rewrite_config(self, config: Config) -> None:
         """Write config.yaml anew: a resumed run may be given more steps."""
         write_text(self.folder / "config.yaml", commented_yaml(config.to_dict()))
@@ -183,8 +219,10 @@ class Run:
 
     @property
     def has_progress(self) -> bool:
-        """Whether the run left a checkpoint or a result; one that was killed early left neither, and starts over."""
-        return any((self.folder / name).exists() for name in ("checkpoint.pt", "result.json"))
+        """Whether it has something to go on from; one that was killed or failed early has nothing, and starts over."""
+        if (self.folder / "checkpoint.pt").exists():
+            return True
+        return (self.folder / "result.json").exists() and self._shown["status"] != "failed"
 
     def read_checkpoint(self) -> dict[str, Any]:
         """The state in checkpoint.pt; runs no code from the file.

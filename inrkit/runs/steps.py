@@ -10,7 +10,8 @@ from pathlib import Path
 from inrkit.config import Config
 from inrkit.device import choose_device, choose_precision
 from inrkit.evaluation.evaluate import evaluate
-from inrkit.runs.build import as_signal, build, field_of, read_signal
+from inrkit.runs.beginning import Beginning
+from inrkit.runs.build import as_signal, begun, build, field_of, read_signal
 from inrkit.runs.field import Field
 from inrkit.selectors import Selection
 from inrkit.signals.dataset import CoordinateDataset
@@ -56,15 +57,23 @@ class Training:
         config: of the fit.
         dataset: the signal; the config's file, if not given.
         listeners: who hears of it.
+        beginning: weights to start from; those that the config's `init` names, if not given.
     """
 
     def __init__(
-        self, config: Config, dataset: CoordinateDataset | None = None, listeners: Sequence[Listener] = ()
+        self,
+        config: Config,
+        dataset: CoordinateDataset | None = None,
+        listeners: Sequence[Listener] = (),
+        beginning: Beginning | None = None,
     ) -> None:
         device = choose_device(config.general.device)
-        self.config = config
         signal = read_signal(config) if dataset is None else as_signal(config, dataset)
-        self.member = build(config, signal, device, choose_precision(config.train.precision, device))
+        if config.general.init:
+            beginning = beginning or Beginning.read(config.general.init)
+            config = begun(config, signal, beginning)
+        self.config = config
+        self.member = build(config, signal, device, choose_precision(config.train.precision, device), beginning)
         self.member.listeners = list(listeners)
 
     def __repr__(self) -> str:

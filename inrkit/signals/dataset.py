@@ -45,6 +45,7 @@ class CoordinateDataset:
             lattice the known cells are listed, 8 bytes each.
         resample: for free points that are drawn anew during training: gives the points and values of round 0, 1, ….
         resample_every: steps between two rounds.
+        source: what the values were computed from, if they were: arrays that tell the signal from others.
         full_scale: whether PSNR refers to all that an integer dtype can hold, as for pictures, or to what is present,
             as for measurements whose dtype merely has room for them.
 
@@ -69,6 +70,7 @@ class CoordinateDataset:
         resample: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
         resample_every: int = 0,
         full_scale: bool = True,
+        source: tuple[np.ndarray, ...] | None = None,
     ) -> None:
         if values.dtype.kind not in "biuf":
             raise DataError(f"values are of dtype {values.dtype}; expected bool, integers or real numbers")
@@ -102,6 +104,7 @@ class CoordinateDataset:
         self.resample = resample
         self.resample_every = resample_every if resample is not None else 0
         self.full_scale = full_scale
+        self.source = source
         self.round = 0
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from inrkit.networks.layers import hidden_layers, precision_of
+from inrkit.networks.layers import hidden_layers, precision_of, trained
 from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
@@ -21,7 +21,7 @@ OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizer
 
 @OPTIMIZERS.base
 class OptimizerFactory(metaclass=PluginType):
-    """Makes a torch optimizer for a network.
+    """Makes a torch optimizer for the parameters of a network that are trained.
 
     Its parameter groups may have learning rates of their own, and its state is of plain containers, numbers and
     tensors. A step takes a closure that zeroes the gradients, backpropagates and returns the loss.
@@ -59,7 +59,7 @@ class Adam(OptimizerFactory):
     @classmethod
     def make(cls, options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
         return cls.optimizer(
-            network.parameters(),
+            trained(network),
             lr=options.lr,
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
@@ -106,7 +106,7 @@ class Soap(OptimizerFactory):
         hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
         groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []
-        for parameter in network.parameters():
+        for parameter in trained(network):
             if parameter.is_complex():
                 complex_parameters.append(parameter)
             else:
@@ -162,7 +162,7 @@ class Muon(OptimizerFactory):
     @classmethod
     def make(cls, options: MuonOptions, network: nn.Module) -> torch.optim.Optimizer:
         hidden = {id(layer.weight) for layer in hidden_layers(network) if not layer.weight.is_complex()}
-        parameters = list(network.parameters())
+        parameters = trained(network)
         return joined(
             (
                 [parameter for parameter in parameters if id(parameter) in hidden],
@@ -210,7 +210,7 @@ class Lbfgs(OptimizerFactory):
     @classmethod
     def make(cls, options: LbfgsOptions, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.LBFGS(
-            network.parameters(),
+            trained(network),
             lr=options.step_length,
             max_iter=options.iterations,
             max_eval=options.iterations * _SEARCH,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from inrkit.errors import ConfigError
+from inrkit.networks.layers import trained
 from inrkit.plugins.options import option
 from inrkit.training.optimizers.factories import OptimizerFactory
 
@@ -36,7 +37,7 @@ class Given(OptimizerFactory):
                 f"the optimizer was a Python object ({options.maker or 'a class'}), which no file holds; give it "
                 "again, as in inrkit.fit(…, optimizer=torch.optim.Adam)"
             )
-        optimizer = cls.held[0](network.parameters())
+        optimizer = cls.held[0](iter(trained(network)))
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ConfigError(f"optimizer {options.maker} makes {type(optimizer).__name__}, not a torch optimizer")
         return optimizer
