@@ -19,7 +19,13 @@ from PIL import Image
 import inrkit
 
 RECIPE: dict[str, Any] = {
-    "network": {"name": "siren", "first_omega": 45, "weight_scale": 2.0},
+    "network": {
+        "name": "siren",
+        "hidden_features": 256,
+        "hidden_layers": 3,
+        "first_omega": 45,
+        "weight_scale": 2.0,
+    },
     "selector": {"name": "uniform", "draw": "quasi-random", "ratio": 0.06, "least": 8192},
     "optimizer": {"name": "soap", "lr": 7e-4, "beta1": 0.85, "beta2": 0.9},
     "metrics": ["psnr"],
