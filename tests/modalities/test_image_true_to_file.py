@@ -16,7 +16,7 @@ from PIL import ImageCms, TiffImagePlugin
 
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
-from inrkit.modalities.known import unpacked
+from inrkit.signals.packing import unpacked
 
 HEIGHT, WIDTH = 12, 10
 
