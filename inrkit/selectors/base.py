@@ -1,4 +1,4 @@
-"""What a selector is to inrkit, and where selectors are found."""
+"""Selector: the base class of all selectors, and their registry."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Selection:
 
     Args:
         indices: (k,) int64, distinct, on the selector's device.
-        weights: (k,) float32 above 0, how much each coordinate's error counts in the loss, on the scale of a mean
-            over the selected; None for 1 each.
-        whole: whether they are all N coordinates in order, which `everything` gives.
+        weights: (k,) float32 above 0, how much each coordinate's error counts in the loss, which is a mean over the
+            selected; None for 1 each.
+        whole: whether they are all N coordinates in order, as `everything` gives them.
     """
 
     indices: Tensor
@@ -39,11 +39,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Survey:
-    """Coordinates whose errors a selector wants to know before it selects; they are not trained on for that.
+    """Coordinates whose errors a selector wants to know before it selects. A survey does not train on them.
 
     Args:
         indices: (k,) int64, distinct.
-        influence: whether `Residuals.influence` is wanted too, which costs about three times as much again.
+        influence: whether `Residuals.influence` is wanted too; it costs about three times as much again.
     """
 
     indices: Tensor
@@ -52,19 +52,19 @@ class Survey:
 
 @dataclass(frozen=True)
 class Residuals:
-    """What the predictions of the selected, or surveyed, coordinates missed, in their order.
+    """The residuals F(x_i) − y_i of the selected, or surveyed, coordinates, in their order, and what follows from them.
 
     Args:
         squared: (k,) mean over channels of (F(x_i) − y_i)², in the network's range squared, times the
             coordinate's weight where the dataset has weights.
-        residual: (k,) channel-weighted sum of F(x_i) − y_i: what the FitnessOperator acts on. F(x_i) is clamped to the
-            operator's `bounds` in it, where it has some.
+        residual: (k,) channel-weighted sum of F(x_i) − y_i, which the FitnessOperator acts on. F(x_i) is clamped to the
+            operator's `bounds` here, if it has some.
         slope: (k, D) gradient of the coordinate's loss with respect to the coordinate, for selectors with
-            `needs_slope`; the signal between lattice points counts as linear, between free points as constant.
-        influence: (k,) norm over the channels of J_i Σ_j w_j J_jᵀ (F(x_j) − y_j), where J_i is the Jacobian of F(x_i)
-            with respect to the parameters, w_j the dataset's weight and j runs over the surveyed: how far a small step
-            of gradient descent on them moves the prediction at x_i; for surveys that ask for it.
-        weights: (k,) the dataset's weights of the coordinates, whose mean over the signal is 1; None for 1 each.
+            `needs_slope`. The signal is taken as linear between lattice points, and as constant between free points.
+        influence: (k,) norm over the channels of J_i Σ_j w_j J_jᵀ (F(x_j) − y_j), for surveys that ask for it. J_i is
+            the Jacobian of F(x_i) with respect to the parameters, w_j the dataset's weight; j runs over the surveyed.
+            It says how far a small step of gradient descent on the surveyed moves the prediction at x_i.
+        weights: (k,) the dataset's weights of the coordinates, of mean 1 over the signal; None for 1 each.
     """
 
     squared: Tensor
@@ -76,7 +76,7 @@ class Residuals:
 
 @SELECTORS.base
 class Selector(metaclass=PluginType):
-    """Decides which coordinates train the network at a step; knows no modality.
+    """Decides which coordinates train the network at a step. It knows no modality.
 
     Args:
         options: an instance of the subclass's `Options`.
@@ -88,11 +88,11 @@ class Selector(metaclass=PluginType):
 
     Options: ClassVar[type]
     visits_all: ClassVar[bool] = False
-    """Whether some steps select all N coordinates, so that others may keep what those predicted."""
+    """Whether some steps select all N coordinates, so that other steps may use the predictions of these."""
     selects_the_same: ClassVar[bool] = False
-    """Whether all steps select the same coordinates, so that losses of different steps compare."""
+    """Whether all steps select the same coordinates, so that losses of different steps can be compared."""
     needs_slope: ClassVar[bool] = False
-    """Whether `observe` is to be given `Residuals.slope`."""
+    """Whether `observe` needs `Residuals.slope`."""
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         self.options = options
@@ -106,7 +106,7 @@ class Selector(metaclass=PluginType):
         """How many coordinates the step trains on, 1 to N."""
 
     def survey(self, progress: Progress) -> Survey | None:
-        """What to learn before `select`; None where nothing is."""
+        """The coordinates whose errors are needed before `select`; None if none are."""
         return None
 
     def learn(self, progress: Progress, survey: Survey, errors: Residuals) -> None:
@@ -119,23 +119,23 @@ class Selector(metaclass=PluginType):
     def weigh(self, progress: Progress, errors: Residuals) -> Tensor | None:
         """(k,) factors on the losses of some of the selected, from their errors at the present parameters.
 
-        They come on top of `Selection.weights`, and are constants to the gradient; None for 1 each. The selected come
-        chunk by chunk, so that a coordinate's factor must follow from its own errors and what was learnt before.
+        They multiply `Selection.weights`, and no gradient passes through them; None for 1 each. The selected come chunk
+        by chunk, so a coordinate's factor may depend only on its own errors and on what was learnt before.
         """
         return None
 
     def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
-        """Learn the errors of the coordinates that `select` gave, from before the network's update."""
+        """Learn the errors that the selected coordinates had before the network's update."""
 
     def survey_cost(self, progress: Progress) -> int:
         """How many coordinates the step's survey passes through the network, for the estimate of time.
 
-        One whose influence is asked for counts as five: forwards and backwards, and once more along a direction.
+        A coordinate whose influence is asked for counts as five: for passes forward, backward and along a direction.
         """
         return 0
 
     def restart(self) -> None:
-        """Forget what was learnt of the coordinates: they are others from now on."""
+        """Forget what was learnt of the coordinates, because they have been drawn anew."""
 
     def everything(self) -> Selection:
         """All N coordinates, in order."""
@@ -157,11 +157,11 @@ class Selector(metaclass=PluginType):
 
     @property
     def numbers_kept(self) -> float:
-        """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
+        """float32 numbers per coordinate that are kept between steps, for the memory estimate."""
         return 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `select` depends on besides the arguments, in plain containers and tensors."""
+        """Everything that `select` depends on besides its arguments, in plain containers and tensors."""
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ class Selector(metaclass=PluginType):
 
 
 DRAWS = ("random", "quasi-random")
-"""How coordinates are drawn where nothing speaks for one or the other; see `QuasiRandom`."""
+"""How coordinates are drawn when all are equally likely; see `QuasiRandom`."""
 
 
 @dataclass
@@ -182,13 +182,13 @@ class RatioOptions:
     `reverse-cosine` to 0.2."""
 
     least: int = option(1, at_least=1)
-    """Fewest coordinates that a step trains on: in a small signal the ratio is raised to them."""
+    """Fewest coordinates that a step trains on; for a small signal the ratio is raised to reach them."""
     most: int = option(0, at_least=0)
-    """Most coordinates that a step trains on, whatever else is said: in a large signal the ratio is lowered to them; 0
-    for no limit."""
+    """Most coordinates that a step trains on, over every other option; for a large signal the ratio is lowered to them;
+    0 for no limit."""
 
     def start(self, count: int) -> float:
-        """r0: the ratio, or as much more as `least` asks for, or as much less as `most` does."""
+        """r0: the ratio, raised if `least` asks for more and lowered if `most` asks for less."""
         return min(1.0, max(self.ratio, self.least / count), self._most(count) / count)
 
     def scheduled_size(self, count: int, done: float) -> int:
@@ -197,7 +197,7 @@ class RatioOptions:
         return min(wanted, self._most(count))
 
     def largest_size(self, count: int) -> int:
-        """The largest k of the schedule, which is at one of its ends."""
+        """The largest k of the schedule; it occurs at one of its ends."""
         return max(self.scheduled_size(count, done) for done in (0.0, 1.0))
 
     def _most(self, count: int) -> int:
@@ -205,7 +205,7 @@ class RatioOptions:
 
 
 class RatioSelector(Selector):
-    """A selector that trains on as many coordinates as the schedule of its options says, which are `RatioOptions`."""
+    """A selector whose `Options` are `RatioOptions`, and whose k follows their schedule."""
 
     def size(self, progress: Progress) -> int:
         scheduled: int = self.options.scheduled_size(self.count, progress.before)
@@ -213,10 +213,10 @@ class RatioSelector(Selector):
 
 
 def quasirandom(operator: FitnessOperator, generator: torch.Generator) -> QuasiRandom:
-    """A quasi-random sequence of a signal's coordinates, even over the operator's layout of them."""
+    """A quasi-random sequence of a signal's coordinates, spread evenly over the operator's layout of them."""
     return QuasiRandom(operator.layout, generator, operator.placed)
 
 
 def rankable(errors: Tensor) -> Tensor:
-    """Errors without NaN or infinity: what is not finite is the largest there is."""
+    """Errors that can be ranked: NaN and infinity become 1e30, so that they rank first."""
     return torch.nan_to_num(errors, nan=1e30, posinf=1e30)

@@ -25,12 +25,12 @@ class EdgeGuidedOptions(RatioOptions):
     base: float = option(0.0064, above=0)
     """Share of the coordinates that is drawn from where there is no edge (published: 4096 of 800·800)."""
     threshold: float = option(PUBLISHED_THRESHOLD, above=0)
-    """Edge strength from which on a coordinate lies on an edge: change from one lattice point to the next, in the
+    """Least edge strength of a coordinate that lies on an edge: the change from one lattice point to the next, in the
     network's range."""
     shift_least: int = option(6, at_least=0)
-    """Fewest lattice points along the last axis by which an edge is moved at a step."""
+    """Least shift of an edge at a step, in lattice points along the last axis."""
     shift_most: int = option(9, at_least=0)
-    """Most lattice points along the last axis by which an edge is moved at a step."""
+    """Largest shift of an edge at a step, in lattice points along the last axis."""
 
     def __post_init__(self) -> None:
         if self.shift_most < self.shift_least:
@@ -39,11 +39,11 @@ class EdgeGuidedOptions(RatioOptions):
 
 @SELECTORS.register("egra")
 class EdgeGuided(RatioSelector):
-    """EGRA: random, but more often near edges of the signal.
+    """EGRA: a random draw that favours coordinates near edges of the signal.
 
-    k coordinates are drawn without replacement, each time in proportion to p·E(i) + (1 − p)·base among those that are
-    left. E is 1 at the edges, each moved along the last axis by a distance drawn anew at every step, so that what
-    lies beside them is covered too.
+    k coordinates are drawn without replacement, each in proportion to p·E(i) + (1 − p)·base among those that are left.
+    E is 1 at the edges. At every step each edge coordinate is shifted along the last axis by a random distance, so that
+    its surroundings are covered too.
     """
 
     Options = EdgeGuidedOptions
@@ -60,7 +60,7 @@ class EdgeGuided(RatioSelector):
 
     @property
     def advantage(self) -> float:
-        """How many times as likely as elsewhere a coordinate near an edge is drawn first."""
+        """How many times as likely as another a coordinate near an edge is to be drawn first."""
         elsewhere = (1 - self.options.emphasis) * self.options.base
         return (self.options.emphasis + elsewhere) / elsewhere
 
@@ -70,7 +70,7 @@ class EdgeGuided(RatioSelector):
             return self.everything()
         if self._edges is None:
             self._edges = (self.operator.edges() >= self.options.threshold).nonzero()[:, 0]
-        # Exponential times at rates w: the first k to come are k successive draws in proportion to w
+        # Exponential waiting times at rates w: the k shortest are k successive draws in proportion to w
         # (Efraimidis and Spirakis, 2006).
         times = torch.empty(self.count, device=self.device).exponential_(generator=self.generator)
         emphasised = torch.zeros(self.count, dtype=torch.bool, device=self.device)
@@ -82,7 +82,7 @@ class EdgeGuided(RatioSelector):
         self._edges = None
 
     def _moved(self, edges: Tensor) -> Tensor:
-        """The edges at their places of this step; free points have no order along which to move."""
+        """The edges, shifted for this step; those of free points stay, because no axis orders them."""
         if self.operator.neighbourhood.lattice is None:
             return edges
         least, most = self.options.shift_least, self.options.shift_most

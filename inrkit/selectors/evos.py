@@ -1,4 +1,4 @@
-"""EVOS: a selection that evolves (Zhang et al., CVPR 2025, arXiv 2412.10153)."""
+"""EVOS: evolutionary selection of coordinates (Zhang et al., CVPR 2025, arXiv 2412.10153)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from inrkit.selectors.schedules import MUTATION_SCHEDULES, mutation, share_of
 from inrkit.signals.operators import FitnessOperator
 
 PUBLISHED_HIGH_FREQUENCY_WEIGHT = 0.1625625  # 1e-5 · 127.5²
-"""The paper's λ = 1e-5 for a Laplacian of values in 0 … 255, where the squared error is one of values in [−1, 1].
-With both in the same units λ is a pure number, and a unit of [−1, 1] is 127.5 of 0 … 255."""
+"""The paper's λ = 1e-5, in our units. The paper's Laplacian is of values in 0 … 255, its squared error of values in
+[−1, 1]. With both in the same units λ is a pure number; a unit of [−1, 1] is 127.5 levels of 0 … 255."""
 
 _TILE = 512
-"""Coordinates of a tile: in a picture 22×22, of which 83 % have all their neighbours inside."""
+"""Coordinates of a tile. In a picture it is 22×22 pixels; 83 % of them have all their neighbours in the tile."""
 
 
 @dataclass
 class EvosOptions(RatioOptions):
     interval: str = option("linear", choices=("linear", "fixed"))
-    """How the steps between two key steps go from `interval_start` on: `linear` to `interval_end`, or `fixed`."""
+    """How the number of steps between two key steps changes: `linear` from `interval_start` to `interval_end`, or
+    `fixed` at `interval_start`."""
     interval_start: int = option(100, at_least=1)
     """Steps between two key steps at the start: τ0."""
     interval_end: int = option(50, at_least=1)
-    """Steps between two key steps at the end, where `interval` is `linear`: τ1."""
+    """Steps between two key steps at the end, if `interval` is `linear`: τ1."""
     crossover: str = option("select", choices=("select", "add", "none"))
-    """How survivors are found: `select` from both parents; `add`, by the sum of both fitnesses; `none`, by the
+    """How survivors are chosen: `select`, from both parents; `add`, by the sum of both fitnesses; `none`, by the
     squared error alone."""
     mutation: str = option("constant", choices=MUTATION_SCHEDULES)
-    """How the mutation rate goes on from `mutation_start`: it stays, or goes to `mutation_end`."""
+    """How the mutation rate changes: it stays at `mutation_start`, or goes from there to `mutation_end`."""
     mutation_start: float = option(0.5, at_least=0, at_most=1)
     """Share of r0·N that is drawn uniformly at random, at the start: α0."""
     mutation_end: float = option(0.5, at_least=0, at_most=1)
@@ -48,10 +49,10 @@ class EvosOptions(RatioOptions):
     """How mutants are drawn: `random`, each step for itself; or `quasi-random`, spread evenly over the signal within a
     step and over steps."""
     key_share: float = option(0.1, above=0)
-    """Most coordinates that a key step visits, as a share of those that the steps up to the next one train on, and at
-    least k; a signal that is larger is visited part by part, a part at each key step."""
+    """Most coordinates that a key step visits, as a share of all that the steps up to the next key step train on; at
+    least k. A larger signal is visited part by part, one part at each key step."""
     key_whole: int = option(1 << 22, at_least=1)
-    """Coordinates of the largest signal that a key step visits whole whatever `key_share` says."""
+    """Coordinates of the largest signal that key steps always visit as a whole, whatever `key_share` says."""
 
     def __post_init__(self) -> None:
         if self.mutation == "exponential" and min(self.mutation_start, self.mutation_end) <= 0:
@@ -62,13 +63,13 @@ class EvosOptions(RatioOptions):
 class Evos(Selector):
     """Sparse fitness evaluation, frequency-guided crossover, augmented unbiased mutation.
 
-    A *key step* trains on all N coordinates and ranks them by what it saw. The steps up to the next key step
+    A *key step* trains on all N coordinates and ranks them by their fitness. The steps up to the next key step
     train on the best-ranked `k − m` coordinates, the survivors, and on `m` others drawn uniformly.
 
-    Where N is so large that key steps would cost more than the others, a key step trains on a part and ranks that: the
-    next tiles of a tour in random order through all of them. Nothing then follows N.
+    If N is so large that key steps would cost more than the other steps, a key step trains on a part and ranks only
+    that: the next tiles of a tour through all tiles in random order. Time and memory then do not grow with N.
 
-    Only the head of the ranking that has been asked for is ever sorted.
+    Only the part of the ranking that is needed is ever sorted.
     """
 
     Options = EvosOptions
@@ -81,7 +82,8 @@ class Evos(Selector):
         self._tour = Tour(Tiles(operator.layout, _TILE), self.generator)
         self._sequence = quasirandom(operator, self.generator) if options.draw == "quasi-random" else None
         self._visited: Tensor | None = None
-        """(P,) indices that the last key step visited; None for all N. What follows counts places among them."""
+        """(P,) indices that the last key step visited; None for all N. The ranking and the fitness refer to positions
+        in it."""
         self._ranking = torch.empty(0, dtype=torch.int64, device=device)
         self._fitness = torch.empty(0, device=device)
         self._survivors = self._gaps = self._ranking
@@ -89,7 +91,7 @@ class Evos(Selector):
 
     @property
     def numbers_kept(self) -> float:
-        # The fitness, of a part its int64 indices too, and int64 indices of the ranking and two views of its head.
+        # The fitness; the int64 indices of a part; int64 indices of the ranking, the survivors and the gaps.
         largest = self.options.largest_size(self.count)
         part = self._visits(largest, max(self._interval(0.0), self._interval(1.0)))
         return (part * (1 if self.visits_whole else 3) + 3 * 2 * largest) / self.count
@@ -180,11 +182,11 @@ class Evos(Selector):
         self._survivors = self._gaps = self._ranking[:0]
 
     def _selected(self, progress: Progress) -> int:
-        """k at a step that is no key step."""
+        """k at a step that is not a key step."""
         return self.options.scheduled_size(self.count, progress.before)
 
     def _is_due(self, progress: Progress) -> bool:
-        """Whether the step is, or stands in for, a key step."""
+        """Whether the step is a key step, or stands in for one after points were drawn anew."""
         return self._stale or self.is_key_step(progress)
 
     def _interval(self, done: float) -> int:
@@ -193,25 +195,25 @@ class Evos(Selector):
         return math.floor(start + (end - start) * done + 1e-9) if self.options.interval == "linear" else start
 
     def _visits(self, k: int, interval: int) -> int:
-        """How many coordinates a key step visits that is followed by steps of k each."""
+        """How many coordinates a key step visits if the `interval` steps of its round select k each."""
         if self.count <= self.options.key_whole:
             return self.count
         return min(self.count, max(k, share_of(interval * k, self.options.key_share)))
 
     def _choose_survivors(self, n: int) -> None:
-        """Make the n best-ranked coordinates the survivors, or all that were ranked."""
+        """Make the n best-ranked coordinates the survivors, or all visited ones if they are fewer."""
         n = min(n, len(self._fitness))
         if n == len(self._survivors):
             return
         if n > len(self._ranking):
-            # The ratio rises at most to 1 and a few percent at a time: ranking a little ahead is rarely repeated.
+            # The ratio rises by a few percent at a time: with a little ranked in advance this is rarely repeated.
             self._extend_ranking(min(len(self._fitness), n + n // 8))
         best = self._ranking[:n]
         self._survivors = (best if self._visited is None else self._visited[best]).sort().values
         self._gaps = gaps_before(self._survivors)
 
     def _extend_ranking(self, length: int) -> None:
-        """Rank the largest squared errors among the others below what is ranked."""
+        """Lengthen the ranking to `length` by the largest squared errors of the coordinates not yet in it."""
         others = self._fitness.clone()
         others[self._ranking] = -1.0
         more = _top(others, length - len(self._ranking))
@@ -222,8 +224,8 @@ class Evos(Selector):
 def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
     """Crossover `select` (EVOS, section 3.2): n offspring of the n fittest by `low` and the n fittest by `high`.
 
-    What both parents hold survives; the places left are shared out in proportion to the mean fitnesses,
-    ⌊p·l⌋ to the fittest by `low` that only the first parent holds, the rest likewise by `high`.
+    Coordinates in both parents survive. The l places left are divided in proportion p to the mean fitnesses: ⌊p·l⌋ go
+    to the fittest by `low` that are only in the first parent, the others to the fittest by `high` only in the second.
 
     Args:
         low: (N,) low-frequency fitness e_L, finite and not negative.

@@ -18,19 +18,20 @@ from inrkit.signals.operators import FitnessOperator
 @dataclass
 class ExpansiveOptions(RatioOptions):
     anchor: float = option(0.5, at_least=0, at_most=1)
-    """Share of r0·N that is anchors, the coordinates with the strongest edges."""
+    """Number of anchors, the coordinates with the strongest edges, as a share of r0·N."""
     expand: bool = option(False)
-    """Whether the errors of the source stand for all of the area that it is drawn from, which makes the loss an
-    unbiased estimate of the mean over all coordinates; otherwise every selected coordinate counts the same."""
+    """Whether the errors of the source area are weighted to represent all coordinates outside the anchors. The loss is
+    then an unbiased estimate of the mean over all coordinates; otherwise every selected coordinate counts the same."""
 
 
 @SELECTORS.register("expansive")
 class ExpansiveSupervision(RatioSelector):
     """Expansive Supervision: the signal's strongest edges at every step, and a random part of the rest.
 
-    The anchor area A is fixed beforehand: the ⌊anchor·r0·N⌋ coordinates with the strongest edges, equal ones drawn at
-    random, and none without an edge. A step trains on A and, uniformly drawn from the coordinates outside it, as many
-    others as make k: the source area S. Where k falls below r0·N, a random part of A keeps to its share of k.
+    The anchor area A is fixed beforehand: the ⌊anchor·r0·N⌋ coordinates with the strongest edges. Equal ones are drawn
+    at random; coordinates without an edge are never anchors. A step trains on A and on the source area S: as many
+    others, drawn uniformly from outside A, as make k. When k falls below r0·N, a random part of A, the same share of k,
+    is used.
     """
 
     Options = ExpansiveOptions
@@ -74,7 +75,7 @@ class ExpansiveSupervision(RatioSelector):
         self._anchors = None if anchors is None else anchors.to(self.device)
 
     def _strongest_edges(self, count: int) -> Tensor:
-        """At most `count` coordinates, none of which has a weaker edge than any other."""
+        """The `count` coordinates with the strongest edges; fewer if fewer have an edge."""
         edges = self.operator.edges()
         if count == 0:
             return torch.empty(0, dtype=torch.int64, device=self.device)

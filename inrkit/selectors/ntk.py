@@ -16,7 +16,7 @@ from inrkit.selectors.teaching import largest
 from inrkit.signals.operators import FitnessOperator
 
 _NEGLIGIBLE = 1e-3
-"""Share of the selection below which influence is no longer asked for (NINT's code, nint.py)."""
+"""Share of the selection by influence below which influence is no longer computed (NINT's code, nint.py)."""
 
 
 @dataclass
@@ -28,18 +28,18 @@ class NtkTeachingOptions(RatioOptions):
     refresh: int = option(10, at_least=1)
     """Steps between two computations of the influence, and the unit of `decay`: α."""
     decay: float = option(1.0, at_least=0)
-    """How fast influence gives way to error: of the selection (1 − ξ)·exp(−decay·t/refresh) is chosen by influence
-    at step t, counted from 0: λ. With 0 all that is not uniform is chosen by influence, to the end."""
+    """How fast influence gives way to error: λ. At step t, counted from 0, the share (1 − ξ)·exp(−λ·t/refresh) of the
+    selection is chosen by influence. With 0 this share does not fall, and nothing is chosen by error."""
 
 
 @SELECTORS.register("nint")
 class NtkGuidedTeaching(RatioSelector):
-    """NINT: mostly uniform, the rest where all errors together move the prediction most, later where errors are large.
+    """NINT: mostly a uniform draw; the rest by influence, and later by error.
 
-    Of the k coordinates, a share that decays has the largest influence ‖Σ_j K(x_i, x_j)·(F(x_j) − y_j)‖, where K is
-    the neural tangent kernel and j runs over all N: one vector-Jacobian and one Jacobian-vector
-    product every `refresh` steps. Others have the largest squared error, known anew at every step; the rest, ξ·k, is
-    drawn uniformly from what is left.
+    Of the k coordinates, a decaying share has the largest influence ‖Σ_j K(x_i, x_j)·(F(x_j) − y_j)‖, where K is the
+    neural tangent kernel and j runs over all N. It takes one vector-Jacobian and one Jacobian-vector product every
+    `refresh` steps. Others have the largest squared error, computed at every step. The rest, ξ·k, are drawn uniformly
+    from the remaining coordinates.
     """
 
     Options = NtkTeachingOptions
@@ -53,11 +53,11 @@ class NtkGuidedTeaching(RatioSelector):
 
     @property
     def numbers_kept(self) -> float:
-        # int64 indices, at most all that is not uniform: the ranking, and what a step's survey chose.
+        # int64 indices of the ranking and of what a step's survey chose; each is at most all that is not uniform.
         return 2 * 2 * (1 - self.options.uniform) * self.options.largest_size(self.count) / self.count
 
     def guided(self, progress: Progress) -> tuple[int, int]:
-        """How many of the selection are chosen by influence or error, and how many of these by influence."""
+        """How many coordinates are chosen by influence or error, and how many of these by influence."""
         options, k = self.options, self.size(progress)
         share = (1 - options.uniform) * math.exp(-options.decay * (progress.step - 1) / options.refresh)
         return share_of(k, 1 - options.uniform), share_of(k, share) if share >= _NEGLIGIBLE else 0

@@ -11,8 +11,8 @@ class Progress:
 
     Args:
         step: t, from 1 to T.
-        steps: T; where training has a budget of time, how many steps it will take at the pace so far.
-        spent: share of the budget of time that is spent before the step, in [0, 1]; None where steps are counted.
+        steps: T; with a budget of time, how many steps training will take at the pace so far.
+        spent: share of the budget of time spent before the step, in [0, 1]; None if steps are counted.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""Numbers as functions of how far training has come."""
+"""Numbers as functions of the share of training done."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def mutation(schedule: str, start: float, end: float, done: float) -> float:
 
 
 def share_of(count: int, share: float) -> int:
-    """⌊share · count⌋, safe from a product that rounding has put just below a whole number."""
+    """⌊share · count⌋, also where rounding puts the product just below a whole number."""
     return math.floor(share * count + 1e-9)

@@ -15,44 +15,44 @@ from inrkit.selectors.schedules import share_of
 from inrkit.signals.operators import FitnessOperator
 
 _LEAST_ERROR = 9.765625e-4
-"""Errors below it count as it in corrections: 2⁻¹⁰, as published."""
+"""Least error that corrections are computed from: 2⁻¹⁰, as published."""
 _LEAST_CORRECTION = 0.2
 """As published."""
 _FAINTEST_EDGE = 1e-5
-"""Strength, of that of the strongest, that a coordinate without an edge is drawn by; as published."""
+"""Least edge strength in draws by edges, as a share of the strongest edge's; as published."""
 
 
 @dataclass
 class SoftMiningOptions(RatioOptions):
     softness: float = option(0.6, at_least=0, at_most=1)
-    """α: each loss is divided by its error to the power α. 0 mines hard; with 1 the loss estimates the mean over all
-    coordinates without bias."""
+    """α: each loss is divided by its error to the power α. 0 is hard mining; with 1 the loss is an unbiased estimate of
+    the mean over all coordinates."""
     warmup: int = option(1000, at_least=1)
-    """Steps over which α would rise from 0 to 1, if it did not stop at `softness`."""
+    """Steps over which α rises from 0 towards 1; it stops at `softness`."""
     step: float = option(20.0, at_least=0)
     """a: a position moves by a / (2r) lattice points times the relative change of its loss from one lattice point to
-    the next, over its correction; r is the share of the coordinates that is selected."""
+    the next, divided by its correction; r is the share of the coordinates that is selected."""
     noise: float = option(0.02, at_least=0)
     """b: standard deviation of a position's random move, as a share of the signal's extent."""
     uniform: float = option(0.1, at_least=0, at_most=1, own=True)
     """Share of the positions that are drawn anew uniformly at every step."""
     redrawn: float = option(0.1, at_least=0, at_most=1)
-    """Share of the positions, those of least error, that are drawn anew by edge strength at every step."""
+    """Share of the positions that are drawn anew by edge strength at every step: those with the least error."""
     spread: float = option(1.0, at_least=0)
     """Standard deviations above the mean at which corrections are cut off."""
 
 
 @SELECTORS.register("soft-mining")
 class SoftMining(RatioSelector):
-    """Soft Mining: Langevin walks towards large errors, and losses divided by error^α to make up for it.
+    """Soft Mining: Langevin walks towards large errors, and losses divided by error^α to compensate.
 
-    k positions walk through the signal's extent and train the coordinates nearest to them. After a step
+    k positions walk through the signal's extent; a step trains on the coordinates nearest to them. After a step
 
         x ← x + a∇log Q(x) + b·η,  η ~ N(0, 1)
 
-    with Q in proportion to the error. Positions that leave the extent and those of least error are drawn anew by edge
-    strength, and a share of all uniformly. Where several positions come to the same coordinate, all but one are drawn
-    anew from the coordinates that none has come to.
+    with Q proportional to the error. Positions that leave the extent and those with the least error are drawn anew by
+    edge strength, and a share of all uniformly. If several positions reach the same coordinate, all but one are drawn
+    anew from the coordinates that no position reached.
     """
 
     Options = SoftMiningOptions
@@ -89,7 +89,7 @@ class SoftMining(RatioSelector):
         return self.correction(progress, errors).clamp_(max=self._bound) / self._mean
 
     def correction(self, progress: Progress, errors: Residuals) -> Tensor:
-        """(k,) 1 / error^α, where α has warmed up, at least 0.2."""
+        """(k,) 1 / error^α, at least 0.2; α follows its warm-up."""
         softness = min(progress.step / self.options.warmup, self.options.softness)
         error = rankable(errors.squared).sqrt()
         return error.clamp(min=_LEAST_ERROR).pow_(-softness).clamp_(min=_LEAST_CORRECTION)

@@ -24,7 +24,7 @@ class TeachingOptions(RatioOptions):
     """Share of the coordinates that a step trains on, at the start: r0."""
     ratio_schedule: str = option("step", choices=RATIO_SCHEDULES)
     """How the ratio goes on from r0: `linear` to 1, `step` to 1 in ten equal stages, `cosine` to 1,
-    `reverse-cosine` to 0.2; it is read at the steps that choose anew."""
+    `reverse-cosine` to 0.2; k changes only at the steps that choose anew."""
 
     mining: str = option("incremental", choices=MINING_SCHEDULES)
     """Which steps choose anew: `dense`, all; `every-second`; `incremental`, all of the first quarter, then every 10th
@@ -33,11 +33,10 @@ class TeachingOptions(RatioOptions):
 
 @SELECTORS.register("int")
 class ImplicitNeuralTeaching(Selector):
-    """INT: the k coordinates of largest error, chosen among all now and then and kept meanwhile.
+    """INT: the k coordinates with the largest error among all, chosen at some steps and kept in between.
 
-    A step that chooses anew passes all N coordinates through the network, without gradients, and takes the k of
-    largest squared error (INT, figure 1). The steps up to the next such one train on the same coordinates, as many
-    as they are.
+    A step that chooses anew passes all N coordinates through the network, without gradients, and takes the k with the
+    largest squared error (INT, figure 1). All steps until the next choice train on these coordinates.
     """
 
     Options = TeachingOptions
@@ -84,7 +83,7 @@ class ImplicitNeuralTeaching(Selector):
 
 
 def mines(schedule: str, progress: Progress) -> bool:
-    """Whether a step of INT chooses anew: steps counted from 0 that are multiples of the interval of their stage.
+    """Whether a step of INT chooses anew: whether its number, counted from 0, is a multiple of its stage's interval.
 
     `incremental`: every step of the first quarter, then intervals of 10, 20, … 50 in five equal stages;
     `reverse-incremental`: 90, 80, … 10, 1 in ten equal stages (INT's code, strategy.py).

@@ -12,25 +12,25 @@ from torch import Tensor
 from inrkit.selectors.draws.subsets import distinct
 
 _BITS = 31
-"""Of a fraction; with as many of a length their product fits into an int64."""
+"""Bits of a fraction. Lengths have at most as many, so that the product fits into an int64."""
 
 _ROUNDS = 64
-"""After so many times N points the sequence starts anew: on lattices much longer than wide a start misses cells."""
+"""The sequence starts anew after this many times N points, because on lattices much longer than wide one start misses
+some cells."""
 
 
 class QuasiRandom:
     """Goes through the N cells of a lattice along a Kronecker sequence with a random start.
 
-    Point j lies at the fractional part of s + j·α, α the powers of the inverse of the real root of x^(D+1) = x + 1:
-    the golden ratio's in one dimension, the plastic number's in two (the "R" sequence of Roberts, 2018). Points that
-    follow each other keep away from each other, so that any run of them is spread evenly over the lattice, and the next
-    fall into the gaps that it left; of lattices thousands of times as long as wide, some cells come late. Whole-number
-    arithmetic gives the same cells on every device.
+    Point j lies at the fractional part of s + j·α. α holds the powers of 1/x, where x is the real root of x^(D+1) = x +
+    1: the golden ratio in one dimension, the plastic number in two (the "R" sequence of Roberts, 2018). Any run of
+    consecutive points is spread evenly over the lattice, and the next points fill the gaps between them. On lattices
+    thousands of times as long as wide, some cells come late. Integer arithmetic gives the same cells on every device.
 
     Args:
         shape: lengths of the D axes, each below 2³¹; better far below.
         generator: source of the start; indices lie on its device.
-        placed: from (k,) cells to the (k,) indices of the coordinates there; the same, if not given.
+        placed: maps (k,) cells to the (k,) indices of the coordinates there; the identity if not given.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class QuasiRandom:
         population = math.prod(self.shape)
         free = population - (0 if taken is None else len(taken))
         if 2 * count > free:
-            # Nearly all: what is left out is as even as what would be chosen, and found sooner.
+            # More than half: drawing the cells that are left out is cheaper, and they are spread as evenly.
             keep = torch.ones(population, dtype=torch.bool, device=device)
             keep[self.next(free - count, taken)] = False
             if taken is not None:
@@ -71,12 +71,12 @@ class QuasiRandom:
         found = torch.empty(0, dtype=torch.int64, device=device)
         while len(found) < count:
             missing = count - len(found)
-            cells = self._cells(missing * population // free)  # about as many of them are not taken as are missing
+            cells = self._cells(missing * population // free)  # of which about `missing` are not taken
             if taken is not None and len(taken):
                 place = torch.searchsorted(taken, cells).clamp_(max=len(taken) - 1)
                 untaken = (taken[place] != cells).nonzero()[:, 0]
                 if len(untaken) >= missing:
-                    self._position -= len(cells) - 1 - int(untaken[missing - 1])  # the rest comes again
+                    self._position -= len(cells) - 1 - int(untaken[missing - 1])  # unused cells come again
                 cells = cells[untaken[:missing]]
             found = distinct(torch.cat([found, cells]) if len(found) else cells)
         return found
@@ -94,7 +94,7 @@ class QuasiRandom:
         return indices if self._placed is None else self._placed(indices)
 
     def _begin(self) -> None:
-        """Start the sequence anew, from elsewhere."""
+        """Start the sequence anew from a random point."""
         generator, dimensions = self._generator, len(self.shape)
         self._start = torch.randint(
             -(1 << 63), (1 << 63) - 1, (dimensions,), generator=generator, device=generator.device

@@ -10,9 +10,9 @@ from torch import Tensor
 def sample_without_replacement(population: int, count: int, generator: torch.Generator) -> Tensor:
     """A uniformly random subset of 0 … population − 1.
 
-    A small share is drawn with replacement, slightly too many, and deduplicated: given how many distinct
-    numbers came out, every set of that size is equally likely, so dropping a random surplus keeps the subset
-    uniform. A large share is the head of a random permutation.
+    For a small share, slightly too many numbers are drawn with replacement, and repeats are removed. Every set of
+    distinct numbers of the same size is then equally likely, so dropping a random surplus keeps the subset uniform. A
+    large share is the head of a random permutation.
 
     Args:
         population: N ≥ count.
@@ -42,7 +42,7 @@ def sample_without_replacement(population: int, count: int, generator: torch.Gen
 
 
 def distinct(indices: Tensor) -> Tensor:
-    """(n,) each of (k,) int64 indices once, ascending."""
+    """(n,) the distinct values of (k,) int64 indices, ascending."""
     if indices.device.type != "cpu":
         return torch.unique(indices)
     ascending = np.sort(indices.numpy())  # ten times as fast as torch's
@@ -50,12 +50,12 @@ def distinct(indices: Tensor) -> Tensor:
 
 
 def gaps_before(taken: Tensor) -> Tensor:
-    """(n,) how many are not taken before the first, second, … of (n,) distinct indices in ascending order."""
+    """(n,) how many indices are not taken below each of (n,) distinct taken ones, in ascending order of these."""
     return taken.sort().values - torch.arange(len(taken), device=taken.device)
 
 
 def sample_besides(gaps: Tensor, population: int, count: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random subset of what is not taken among 0 … population − 1.
+    """A uniformly random subset of the indices in 0 … population − 1 that are not taken.
 
     Args:
         gaps: (n,) `gaps_before` of the indices that are taken.

@@ -15,13 +15,13 @@ class Tiles:
 
     Args:
         shape: lengths of the D axes.
-        size: of a tile, in cells, which it exceeds in no case.
+        size: most cells of a tile.
     """
 
     def __init__(self, shape: tuple[int, ...], size: int) -> None:
         self.shape = shape
         sides, left = [0] * len(shape), size
-        # What a short axis cannot take falls to the longer ones.
+        # If an axis is too short for its share, the longer axes take the rest.
         for done, axis in enumerate(sorted(range(len(shape)), key=lambda axis: shape[axis])):
             sides[axis] = max(1, min(shape[axis], math.floor(left ** (1 / (len(shape) - done)) + 1e-9)))
             left //= sides[axis]
@@ -51,7 +51,8 @@ class Tiles:
         return self._cells(numbers, [-(-n // count) for n, count in zip(self.shape, self.counts, strict=True)])
 
     def even_cells(self, numbers: Tensor) -> Tensor:
-        """(q · prod(least),) int64 indices of as many cells of each tile, from its first on, as the smallest has."""
+        """(q · prod(least),) int64 indices of a block of each tile, from its first cell on, as large as the smallest
+        tile."""
         return self._cells(numbers, self.least)
 
     def _cells(self, numbers: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -76,8 +77,8 @@ class Tiles:
 class Tour:
     """Goes through the N cells of a lattice part by part, tile after tile in random order, round after round.
 
-    Each cell comes once a round, so that a part is a random sample of the lattice, and all cells but those at the sides
-    of a tile come together with their neighbours.
+    Each cell comes once a round, so a part is a random sample of the lattice. All cells come together with their
+    neighbours, except those at the sides of a tile.
 
     Args:
         tiles: of the lattice.
@@ -90,16 +91,16 @@ class Tour:
         self._order = torch.empty(0, dtype=torch.int32, device=generator.device)
         """Tiles to come."""
         self._begun = 0
-        """Cells of the first of them that have come already."""
+        """How many cells of the first of these tiles have come already."""
         self._left = 0
-        """Cells to come of them all."""
+        """How many cells of these tiles are still to come."""
 
     def next(self, count: int) -> Tensor:
         """(count,) int64 distinct indices: the next part of the tour, at most N."""
         if self._left < count:
             left = self._order
             fresh = torch.randperm(len(self.tiles), generator=self.generator, device=left.device, dtype=torch.int32)
-            # What is left of a round comes last in the next, in the same order: so no part meets a cell twice.
+            # The tiles left of a round come last in the next, in the same order, so that no part has a cell twice.
             self._order = torch.cat([left, fresh[~torch.isin(fresh, left)], left])
             self._left += math.prod(self.tiles.shape)
         head = self._order[: count // math.prod(self.tiles.least) + 2]  # at most so many tiles, the cut ones included
@@ -113,7 +114,7 @@ class Tour:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the tour stands, in plain containers and tensors."""
-        # A view would be saved with all that it is a view of.
+        # A view would be saved together with all of its base tensor.
         return {"order": self._order.clone(), "begun": self._begun, "left": self._left}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
