@@ -1,4 +1,4 @@
-"""What a network is to inrkit, and where networks are found."""
+"""Network: the base class of all networks, and their registry."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NETWORKS: Registry[Network] = Registry("network", "inrkit.networks")
 class Network(nn.Module, metaclass=PluginType):
     """Maps (…, D) float32 inputs, coordinates in [−1, 1]^D, to (…, C) float32 values in the network's range.
 
-    A subclass names its options in `Options`. Its parameters are drawn from torch's default generator, which is
-    seeded while the network is built.
+    A subclass names its options in `Options`. It draws its parameters from torch's default generator, which is seeded
+    while the network is built.
 
     Args:
         options: an instance of `Options`.
-        dimensions: D; where coordinates are embedded, how many numbers the embedding gives.
+        dimensions: D; if coordinates are embedded, E, the length of the embedding.
         channels: C.
     """
 
@@ -39,7 +39,7 @@ class Network(nn.Module, metaclass=PluginType):
 
     @classmethod
     def fitted(cls, options: Any, signal: Signal) -> Any:
-        """The options with what is left to the signal filled in from it; as they are, unless a subclass does so."""
+        """The options, with those that are left to the signal filled in. The base class changes nothing."""
         return options
 
     @abstractmethod

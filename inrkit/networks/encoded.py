@@ -25,16 +25,16 @@ class PositionalOptions:
     hidden_layers: int = option(3, at_least=0)
     """ReLU layers after the first one."""
     octaves: int = option(10, at_least=0, at_most=64)
-    """L: frequencies 1, 2, 4, … 2^(L−1) radians a unit of coordinate; 0 is as many as the lattice can show along its
-    longest axis, 10 for 512 cells and for free points."""
+    """L: frequencies 1, 2, 4, … 2^(L−1) radians a unit of coordinate. 0 means as many as the lattice can represent
+    along its longest axis: 10 for 512 cells; for free points 10 too."""
 
 
 @NETWORKS.register("pe-mlp")
 class Positional(Perceptron):
     """ReLU perceptron on NeRF's positional encoding (Mildenhall et al., ECCV 2020, equation 4).
 
-    The encoding is x, sin(2^k·x) and cos(2^k·x), as in the published code; the paper's has π in the frequencies and
-    no x. All parameters are drawn as nn.Linear draws them.
+    The encoding is x, sin(2^k·x) and cos(2^k·x), as in the published code. The paper's has π in the frequencies and
+    does not include x. All parameters are drawn as nn.Linear draws them.
     """
 
     Options = PositionalOptions
@@ -68,8 +68,8 @@ class FourierFeaturesOptions:
     features: int = option(256, at_least=1)
     """How many random frequencies there are."""
     sigma: float = option(10.0, at_least=0)
-    """σ: standard deviation of the frequencies along each axis, in periods over the signal's extent, two units of
-    coordinate; 0 is the default times what the signal's spectrum asks for."""
+    """σ: standard deviation of the frequencies along each axis, in periods over the signal's extent (two units of
+    coordinate). 0 means the default times a factor from the signal's spectrum."""
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
     hidden_layers: int = option(2, at_least=0, own=True)
@@ -80,9 +80,8 @@ class FourierFeaturesOptions:
 class FourierFeatures(Perceptron):
     """ReLU perceptron on sines and cosines of random frequencies (Tancik et al., NeurIPS 2020, section 4).
 
-    The frequencies B ~ N(0, σ²) are drawn once and not trained. Weights by Glorot's normal rule, biases from
-    N(0, 0.01²), as the published code's library draws them. The last layer is linear, where the paper's has a
-    sigmoid for values in [0, 1].
+    The frequencies B ~ N(0, σ²) are drawn once and not trained. Weights are drawn by Glorot's normal rule, biases from
+    N(0, 0.01²), as in the published code. The last layer is linear; the paper's has a sigmoid for values in [0, 1].
     """
 
     Options = FourierFeaturesOptions

@@ -1,4 +1,4 @@
-"""Multiplicative filter networks, BACON among them: products of filters of the coordinates, not compositions."""
+"""Multiplicative filter networks, including BACON: products, not compositions, of filters of the coordinates."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from inrkit.signals.signal import Signal
 
 
 class MultipliedFilters(Network):
-    """Filters of the coordinates, multiplied: z₁ = g₁(x), zᵢ₊₁ = gᵢ₊₁(x) ∘ (Wᵢ·zᵢ + bᵢ); a linear layer of the last z
-    (Fathony et al., equation 3).
+    """Filters of the coordinates, multiplied: z₁ = g₁(x), zᵢ₊₁ = gᵢ₊₁(x) ∘ (Wᵢ·zᵢ + bᵢ). The output is a linear layer
+    of the last z (Fathony et al., equation 3).
 
     A subclass makes the layers with `make_layers`.
     """
@@ -31,11 +31,11 @@ class MultipliedFilters(Network):
     last: nn.Linear
 
     def make_layers(self, filters: Iterable[nn.Module], bound: float) -> None:
-        """Make the layers, the linear ones drawn as nn.Linear draws them but for the weights between filters.
+        """Make the layers. Linear layers are drawn as nn.Linear draws them, except the weights between filters.
 
         Args:
             filters: n + 1 modules g from (…, D) to (…, width).
-            bound: of the weights between them, which are uniform in ± it.
+            bound: the weights between filters are uniform in ±bound.
         """
         width = self.options.hidden_features
         self.filters = nn.ModuleList(filters)
@@ -97,8 +97,8 @@ class FilterOptions:
     hidden_layers: int = option(3, at_least=0)
     """n: linear layers between n + 1 filters."""
     input_scale: float = option(256.0, at_least=0)
-    """Factor on the filters' initial frequencies, shared out over them by √(n + 1); 0 is the default times what the
-    signal's spectrum asks for."""
+    """Factor on the filters' initial frequencies; each filter gets it divided by √(n + 1). 0 means the default times a
+    factor from the signal's spectrum."""
 
 
 @NETWORKS.register("mfn-fourier")
@@ -148,7 +148,7 @@ class GaborFilters(MultipliedFilters):
 
 
 class LimitedFilter(nn.Module):
-    """sin(Ω·x + φ) with fixed Ω, whole numbers of periods over the extent, and φ, uniform in ±π, trained.
+    """sin(Ω·x + φ). Ω is fixed, a whole number of periods over the extent; φ starts uniform in ±π and is trained.
 
     Args:
         bandwidths: most periods over the extent along each of the D axes; each Ω is drawn from −bandwidth … bandwidth.
@@ -174,8 +174,8 @@ class BaconOptions:
     hidden_layers: int = option(4, at_least=0, own=True)
     """n: linear layers between n + 1 filters. The first two filters have half the bandwidth of the others."""
     bandwidth: list[float] = option([])
-    """Highest frequency of the output along each axis, in periods over the signal's extent; one number is for all
-    axes; none is half the cells of the lattice, and 64 for free points and embedded coordinates."""
+    """Highest frequency of the output along each axis, in periods over the signal's extent; one number holds for all
+    axes. An empty list means half the cells of the lattice, and 64 for free points and embedded coordinates."""
 
     def __post_init__(self) -> None:
         wrong = [most for most in self.bandwidth if not 0 <= most < math.inf]
@@ -187,8 +187,8 @@ class BaconOptions:
 class Bacon(MultipliedFilters):
     """BACON: a band-limited multiplicative filter network of fixed frequencies (Lindell et al., CVPR 2022).
 
-    Its output has no frequency above `bandwidth`, trained or not. The last scale's output is the only one. Weights
-    are uniform in ±√(6/width), the last layer's too; biases as nn.Linear draws them.
+    Its output never has a frequency above `bandwidth`. Only the last scale has an output. Weights are uniform in
+    ±√(6/width), the last layer's too; biases are drawn as nn.Linear draws them.
     """
 
     Options = BaconOptions

@@ -19,7 +19,7 @@ from inrkit.signals.signal import Signal
 
 
 def variable_period(argument: Tensor, training: bool) -> Tensor:
-    """(|z| + 1)·z. In training its derivative counts |z| + 1 as a constant, as in the published code."""
+    """(|z| + 1)·z. In training the derivative takes |z| + 1 as a constant, as in the published code."""
     factor = argument.detach() if training else argument
     return (factor.abs() + 1) * argument
 
@@ -35,7 +35,7 @@ class FinerOptions:
     hidden_omega: float = option(30.0, above=0)
     """ω of the other variable-periodic layers."""
     first_bias: float = option(0.0, at_least=0)
-    """k: the first layer's biases are uniform in ±k, and the larger, the higher the frequencies; 0 is ±1/√D."""
+    """k: the first layer's biases are uniform in ±k; a larger k gives higher frequencies. 0 means ±1/√D."""
     weight_scale: float = option(1.0, above=0, own=True)
     """Factor on the initial weights of all layers but the last (weight scaling, arXiv 2410.04779)."""
 
@@ -105,7 +105,7 @@ class FinerWireOptions:
     hidden_layers: int = option(3, at_least=0)
     """Complex layers after the first one."""
     first_omega: float = option(5.0, at_least=0, own=True)
-    """ω of the first layer's sine; 0 is the default times what the signal's spectrum asks for."""
+    """ω of the first layer's sine; 0 means the default times a factor from the signal's spectrum."""
     hidden_omega: float = option(5.0, above=0, own=True)
     """ω of the other layers' sines."""
     wavelet_omega: float = option(4.0, above=0)
@@ -120,8 +120,8 @@ class FinerWireOptions:
 class FinerWire(Network):
     """FINER++ with a wavelet: WIRE's complex Gabor wavelet of sin(ω(|z| + 1)z) (Zhu et al., arXiv 2407.19434).
 
-    |z| + 1 is taken of the real and of the imaginary part by itself. Weights as SIREN's, with the product of both ω,
-    and in both parts.
+    |z| + 1 is taken of the real and of the imaginary part separately. Weights are drawn as SIREN's, with the product of
+    both ω, in the real and the imaginary part alike.
     """
 
     Options = FinerWireOptions

@@ -1,4 +1,4 @@
-"""First frequencies from the signal: what an option of 0 stands for."""
+"""Initial frequencies from the signal's spectrum, for options that are 0."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Options = TypeVar("Options", bound=Any)
 
 
 def with_frequency(options: Options, name: str, signal: Signal, weight_scale: float = 1.0) -> Options:
-    """The options with the first frequency `name`, where it is 0, from the signal's spectrum.
+    """The options; if the first frequency `name` is 0, it is set from the signal's spectrum.
 
-    It becomes its own default, the published value, times `frequency_factor`, and over `weight_scale`, a factor that
-    the first layer's weights have already.
+    It becomes its default, the published value, times `frequency_factor`, divided by `weight_scale`, because the first
+    layer's weights already have that factor.
     """
     if getattr(options, name) > 0:
         return options
@@ -27,12 +27,13 @@ def with_frequency(options: Options, name: str, signal: Signal, weight_scale: fl
 
 
 def frequency_factor(signal: Signal) -> float:
-    """How many times the published first frequencies suit the signal; at least 1.
+    """Factor on the published first frequencies that suits the signal; at least 1 on a lattice.
 
-    For SIREN's 30 radians a unit of coordinate: 12 times the square root of the frequency below which half of the
-    energy lies, along the axis where that is highest. The law is empirical: found by short fits of speech and music
-    of 1 to 8 seconds, where twice that loses 2 dB and more. The other networks' published settings begin with much
-    the same frequencies as SIREN, for all were found on pictures, so that the factor carries over.
+    SIREN's ω should be 12 times the square root of the frequency below which half of the energy lies, in radians a unit
+    of coordinate, along the axis where that is highest; the factor is this over SIREN's published 30. The law is
+    empirical, from short fits of speech and music of 1 to 8 seconds; twice that ω loses 2 dB and more. The other
+    networks' published settings were found on pictures too and begin with much the same frequencies as SIREN, so the
+    factor holds for them.
 
     Free points tell no spectrum. Few of them determine only low frequencies: the factor brings SIREN's down to 0.75
     times the square root of the highest that as many points on a lattice could show, where it lies above that. This

@@ -16,13 +16,13 @@ from inrkit.plugins.options import option
 @dataclass
 class GivenOptions:
     module: str = option("")
-    """What it was: the name of its class."""
+    """Name of the module's class."""
 
 
 class Given(Network):
-    """A module given in Python, which no config can hold. It trains in place.
+    """A module given in Python, which a config cannot hold. It trains in place.
 
-    A subclass that `holding` makes has the module.
+    `holding` makes a subclass that has the module.
     """
 
     Options = GivenOptions
@@ -60,7 +60,7 @@ class Given(Network):
 
 
 def named(module: nn.Module) -> dict[str, Any]:
-    """The slot of a config that stands for a module given in Python."""
+    """The config's slot for a module given in Python."""
     return {"name": GIVEN, "module": type(module).__qualname__}
 
 

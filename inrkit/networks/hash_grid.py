@@ -20,7 +20,7 @@ from inrkit.signals.signal import Signal
 _FREE_RESOLUTION = 256
 _MULTIPLIERS = (1, 2654435761, 805459861)
 _FINEST = 1 << 16
-"""Of a longer axis; float32 would place coordinates in finer cells by several percent of a cell."""
+"""Most cells along an axis: in finer cells, float32 would misplace coordinates by several percent of a cell."""
 
 
 @dataclass
@@ -30,12 +30,12 @@ class HashGridOptions:
     level_features: int = option(2, at_least=1)
     """F: features of a vertex."""
     table_bits: int = option(14, at_least=1, at_most=32)
-    """log₂ T: a level of more than T vertices shares T entries by hashing."""
+    """log₂ T: the vertices of a level with more than T of them share T entries by hashing."""
     base_resolution: int = option(16, at_least=1)
     """Cells along an axis at the coarsest level."""
     finest_resolution: int = option(0, at_least=0)
-    """Cells along an axis at the finest level; 0 is the cells of the signal's lattice along its longest axis,
-    65,536 at most, and 256 for free points."""
+    """Cells along an axis at the finest level. 0 means the cells of the signal's lattice along its longest axis, at
+    most 65,536; for free points 256."""
     hidden_features: int = option(64, at_least=1, own=True)
     """Width of the perceptron's hidden layers."""
     hidden_layers: int = option(1, at_least=0, own=True)
@@ -46,8 +46,8 @@ class HashGridOptions:
 class HashGrid(Perceptron):
     """Small ReLU perceptron on a multiresolution hash grid (Müller et al., SIGGRAPH 2022, section 3).
 
-    Each level interpolates linearly between the 2^D vertices around a coordinate; one outside [−1, 1]^D counts as the
-    nearest inside. Features are uniform in ±1e−4, weights by Glorot's uniform rule, biases zero.
+    Each level interpolates linearly between the 2^D vertices around a coordinate. A coordinate outside [−1, 1]^D is
+    moved to the nearest one inside. Features start uniform in ±1e−4, weights by Glorot's uniform rule, biases at zero.
     """
 
     Options = HashGridOptions
@@ -106,14 +106,14 @@ class HashGrid(Perceptron):
         inside = (places - cells)[..., None, :]
         weights = torch.where(self.corners == 1, inside, 1 - inside)
         rows = self.rows(cells[..., None, :] + self.corners)
-        # Factor by factor: the derivative of torch.prod branches on its values, which vmap cannot.
+        # Factor by factor, because the derivative of torch.prod branches on its values, and vmap cannot branch.
         shares = weights[..., 0]
         for axis in range(1, self.dimensions):
             shares = shares * weights[..., axis]
         return (functional.embedding(rows, self.features) * shares[..., None]).sum(dim=-2)
 
     def rows(self, vertices: Tensor) -> Tensor:
-        """(…, L, K) rows of `features` that hold the (…, L, K, D) int64 vertices, K a level."""
+        """(…, L, K) rows of `features` that hold the (…, L, K, D) int64 vertices, with K vertices a level."""
         dense = (vertices * self.strides).sum(dim=-1)
         mixed = vertices[..., 0] * self.multipliers[0]
         for axis in range(1, self.dimensions):
@@ -128,10 +128,10 @@ def level_resolutions(options: HashGridOptions) -> list[int]:
     steps = options.levels - 1
     if steps == 0:
         return [finest]
-    # A hair more, since rounding may leave the power just below a whole number.
+    # Plus 1e-6, because rounding may leave the power just below a whole number.
     return [math.floor(base * (finest / base) ** (level / steps) + 1e-6) for level in range(options.levels)]
 
 
 def multiplier(axis: int) -> int:
-    """π of equation 4 along an axis; the paper names three, and powers of the second follow."""
+    """π of equation 4 along an axis: the paper's three, then powers of the second."""
     return _MULTIPLIERS[axis] if axis < len(_MULTIPLIERS) else pow(_MULTIPLIERS[1], axis, 1 << 32)

@@ -10,10 +10,11 @@ from torch.nn import functional
 
 
 class FirstLinear(nn.Linear):
-    """A linear layer from coordinates, or what encodes them, to hidden features; always in float32.
+    """A linear layer from coordinates, or their encoding, to hidden features; always in float32.
 
-    The gradient of a weight is taken in the order of its memory, and (width × rows)·(rows × inputs), with two or three
-    inputs, runs several times slower on a CPU than its transpose. So the product is with a transposed copy.
+    The layer multiplies by a transposed copy of the weight, because the gradient follows the memory order of the matrix
+    in the product. With two or three inputs, (width × rows)·(rows × inputs) runs several times slower on a CPU than its
+    transpose.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -23,8 +24,8 @@ class FirstLinear(nn.Linear):
 class HiddenLinear(nn.Linear):
     """A linear layer between hidden features, whose matrix product may run in a lower precision.
 
-    Coordinates must not pass through one: bfloat16 has 8 bits of mantissa and cannot tell 257 positions apart.
-    Hidden matrices do not mind. The parameters stay float32, and so does what comes out.
+    Do not use it for coordinates: bfloat16 has 8 bits of mantissa and cannot tell 257 positions apart. Hidden features
+    need no more. The parameters and the output stay float32.
     """
 
     product_dtype: torch.dtype = torch.float32
@@ -40,9 +41,9 @@ class HiddenLinear(nn.Linear):
 class ComplexLinear(nn.Module):
     """A linear layer between complex features, always in float32.
 
-    Complex numbers are kept as their real parts followed by their imaginary parts, (…, 2n) float32, and so are the
-    parameters: two real matrices suit every optimizer, and derivatives of every mode. Both parts of weights and
-    biases are drawn from ±1/√n, as nn.Linear does with a complex dtype.
+    Complex numbers are stored as their real parts followed by their imaginary parts, (…, 2n) float32. The parameters
+    are two real matrices, which work with every optimizer and with forward and reverse derivatives. Both parts of
+    weights and biases are drawn from ±1/√n, as nn.Linear does with a complex dtype.
 
     Args:
         in_features: n, complex.
@@ -80,7 +81,7 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 
 def precision_of(network: nn.Module) -> str:
-    """The precision that `set_precision` set, "float32" where no layer takes another."""
+    """The precision that `set_precision` set; "float32" if no layer takes another."""
     return next((str(layer.product_dtype).removeprefix("torch.") for layer in hidden_layers(network)), "float32")
 
 

@@ -1,4 +1,4 @@
-"""What the networks share that are linear layers with an activation in between."""
+"""Perceptron: the base of networks of linear layers with an activation in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inrkit.networks.layers import FirstLinear, HiddenLinear
 class Perceptron(Network):
     """Linear layers `first`, `hidden` and `last`, with an activation after each but the last.
 
-    A subclass makes the layers with `make_layers` and says what its activation is.
+    A subclass makes the layers with `make_layers` and defines `activation`.
     """
 
     first: nn.Linear
@@ -21,7 +21,7 @@ class Perceptron(Network):
     last: nn.Linear
 
     def make_layers(self, inputs: int) -> None:
-        """Make the layers, as wide and as many as the options say, and drawn as nn.Linear draws them.
+        """Make the layers, with the width and number from the options, drawn as nn.Linear draws them.
 
         Args:
             inputs: how many numbers `encode` gives for a coordinate.
@@ -37,11 +37,11 @@ class Perceptron(Network):
         return [self.first, *self.hidden, self.last]
 
     def encode(self, coordinates: Tensor) -> Tensor:
-        """(…, inputs) what the first layer is given at (…, D) coordinates."""
+        """(…, inputs) the first layer's inputs at (…, D) coordinates."""
         return coordinates
 
     def first_activation(self, argument: Tensor) -> Tensor:
-        """The activation after the first layer, where it is another one."""
+        """The activation after the first layer; `activation` unless a subclass overrides it."""
         return self.activation(argument)
 
     @abstractmethod

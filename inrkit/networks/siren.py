@@ -23,8 +23,8 @@ class SirenOptions:
     hidden_layers: int = option(3, at_least=0)
     """Sine layers after the first one."""
     first_omega: float = option(30.0, at_least=0)
-    """ω of the first layer: the highest frequency, in radians a unit of coordinate, that it starts with; 0 takes it
-    from the signal's own spectrum."""
+    """ω of the first layer: its highest initial frequency, in radians a unit of coordinate; 0 takes it from the
+    signal's own spectrum."""
     hidden_omega: float = option(30.0, above=0)
     """ω of the other sine layers."""
     weight_scale: float = option(1.0, above=0)
@@ -64,7 +64,7 @@ def draw_for_sines(network: Perceptron, omega: float, weight_scale: float = 1.0,
         network: its layers are made.
         omega: ω of the layers after the first.
         weight_scale: factor on the weights of all layers but the last.
-        first_bias: the first layer's biases are drawn from ± it; 0 leaves them.
+        first_bias: the first layer's biases are uniform in ±first_bias; 0 leaves them unchanged.
     """
     first, *hidden, last = network.layers
     bound = math.sqrt(6 / first.out_features) / omega

@@ -1,4 +1,4 @@
-"""Many networks of a kind as one function."""
+"""Many networks of one architecture as one function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inrkit.networks.base import Network
 
 
 class StackedNetwork:
-    """B networks of a kind as one function.
+    """B networks of one architecture as one function.
 
     Args:
         networks: B.
@@ -69,5 +69,5 @@ def _stack(tensors: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def float_options(options: Any) -> list[str]:
-    """Names of the options that are floats: in these, networks of a kind may differ."""
+    """Names of the options that are floats. Networks that are stacked may differ in these."""
     return [name for name, value in dataclasses.asdict(options).items() if isinstance(value, float)]

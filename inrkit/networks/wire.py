@@ -14,7 +14,7 @@ from inrkit.plugins.options import option
 
 
 def complex_width(width: int) -> int:
-    """Complex features whose matrices hold about as many numbers as real ones of `width`."""
+    """The number of complex features whose matrices hold about as many numbers as real matrices of `width`."""
     return max(1, int(width / math.sqrt(2)))
 
 
@@ -65,7 +65,7 @@ class Wire(Network):
         width = complex_width(options.hidden_features)
         self.first = nn.Linear(dimensions, width)
         self.hidden = nn.ModuleList(ComplexLinear(width, width) for _ in range(options.hidden_layers))
-        # The real part of a complex layer, which is all that counts, is a real layer of both parts.
+        # Only the real part of the output counts, and that is a real linear layer of both parts of its input.
         self.last = nn.Linear(2 * width, channels)
         draw_uniform(1 / math.sqrt(width), self.last.weight, self.last.bias)
 
