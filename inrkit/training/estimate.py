@@ -1,4 +1,4 @@
-"""What a run will cost, measured on a few chunks before it starts."""
+"""The expected time and memory of a run, measured on a few chunks before it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inrkit.training.member import Member
 from inrkit.training.randomness import caller_undisturbed
 
 _SAMPLE = 10_000
-"""How many of a long training's steps stand for all of them."""
+"""How many steps of a long training the estimate looks at; they represent all."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Estimate:
     """Expected cost of a training.
 
     Args:
-        seconds: of the steps and evaluations that are left.
+        seconds: for the steps and evaluations that are left.
         memory: bytes that the process, or the GPU, will hold at its peak.
     """
 
@@ -34,9 +34,9 @@ class Estimate:
 
 
 def estimate(member: Member) -> Estimate:
-    """Time a chunk forwards and backwards, count the bytes that it keeps, and scale both to the whole training.
+    """Time a chunk forward and backward, count the bytes that it keeps, and scale both to the whole training.
 
-    Nothing of the training changes: what runs is a copy of the network.
+    It runs a copy of the network, so the training does not change.
     """
     signal, dataset, network = member.signal, member.signal.dataset, copy.deepcopy(member.network)
     chunk = slice(0, min(member.chunk, len(signal)))

@@ -16,15 +16,15 @@ from inrkit.training.member import Member
 from inrkit.training.turn import Turn
 
 Gradients = Callable[[Member, Progress, Selection], tuple[Tensor, Residuals]]
-"""What does as `backpropagate`."""
+"""A function with the arguments and results of `backpropagate`."""
 
 
 def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gradients | None = None) -> None:
-    """Step a member's optimizer, which evaluates the loss once, or as often as a line search wants.
+    """Step a member's optimizer. It evaluates the loss once, or as often as its line search needs.
 
     Args:
-        turn: whose selection is trained on; it is given the loss and the errors from before the update.
-        known: these two, if the parameters hold the gradients already.
+        turn: its selection is trained on; it receives the loss and the errors from before the update.
+        known: loss and errors, if the parameters hold the gradients already.
         compute: finds the gradients; `backpropagate`, if not given.
     """
     member, compute = turn.member, compute or backpropagate
@@ -36,7 +36,7 @@ def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gra
         else:
             member.optimizer.zero_grad()
             loss, errors = compute(member, turn.progress, turn.selection)
-        if not seen:  # what counts is from before the update
+        if not seen:  # only the first evaluation is from before the update
             seen.append(errors)
         return loss
 
@@ -47,12 +47,13 @@ def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gra
 def backpropagate(member: Member, progress: Progress, selection: Selection) -> tuple[Tensor, Residuals]:
     """Add the gradient of the objective on the selection to the parameters' gradients.
 
-    Chunks are forgotten one by one. A term that links coordinates needs the residuals of all of them first:
-    those of a single chunk are at hand, several chunks pass through the network once more beforehand.
+    Each chunk's graph is freed before the next chunk. A term that links coordinates needs the residuals of the whole
+    selection first. If the selection has several chunks, they pass through the network once more beforehand to get
+    them.
 
     Returns:
-        The objective, a number, where its linking term is known by its gradient alone without that term; and the
-        errors of the selection.
+        The objective, a number, without a linking term of which only the gradient is known; and the errors of the
+        selection.
     """
     signal, objective = member.signal, member.objective
     chunks = selection.indices.split(member.chunk)
@@ -129,7 +130,7 @@ def measure(member: Member, survey: Survey) -> Residuals:
 def factors_of(
     member: Member, progress: Progress, selection: Selection, span: slice, errors: Residuals
 ) -> Tensor | None:
-    """(k,) factors of the selector on the losses of a span of the selection, with its errors; None for 1 each."""
+    """(k,) the selector's factors on the losses of a span of the selection, from its errors; None for 1 each."""
     factors = member.selector.weigh(progress, errors)
     if selection.weights is None:
         return factors
@@ -138,7 +139,7 @@ def factors_of(
 
 
 def linear_targets(signal: Signal, indices: Tensor, coordinates: Tensor) -> Tensor:
-    """(k, C) targets of `indices` as functions of their (k, D) live coordinates, around which they are linear."""
+    """(k, C) targets of `indices` as linear functions of their (k, D) coordinates, which require gradients."""
     offset = coordinates - coordinates.detach()  # zero, with a gradient
     return signal.targets(indices) + (signal.slopes(indices) @ offset[:, :, None])[:, :, 0]
 
@@ -151,7 +152,7 @@ def slope_of(gradient: Tensor | None, count: int, factors: Tensor | None) -> Ten
 
 
 def _residual(member: Member, chunk: Tensor, coordinates: Tensor | None = None) -> Tensor:
-    """(k, C) F(x_i) − y_i; of live coordinates if they are given, around which y is linear."""
+    """(k, C) F(x_i) − y_i; if coordinates that require gradients are given, y is linear in them."""
     signal = member.signal
     if coordinates is None:
         return member.forward(signal.inputs(chunk)) - signal.targets(chunk)
@@ -159,7 +160,7 @@ def _residual(member: Member, chunk: Tensor, coordinates: Tensor | None = None) 
 
 
 def _reduced(member: Member, residual: Tensor, chunk: Tensor) -> Tensor:
-    """(k,) what the fitness operator acts on, of (k, C) F(x_i) − y_i."""
+    """(k,) channel-weighted sums of (k, C) F(x_i) − y_i, which the fitness operator acts on."""
     bounds = member.selector.operator.bounds
     if bounds is not None:
         residual = clamp_prediction(residual, member.signal.targets(chunk), bounds)

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: how an optimizer's learning rates go on over training.
+"""Learning-rate schedules: how an optimizer's learning rates change during training.
 
-They are functions of the share of training done, so that they hold for a budget of steps as for one of seconds.
+They are functions of the share of training done, so they work for a budget of steps and of seconds alike.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class LearningRateSchedule(metaclass=PluginType):
 
     @abstractmethod
     def decay(self, done: float) -> float:
-        """The factor at `done` in [0, 1), warm-up aside."""
+        """The factor at `done` in [0, 1), without the warm-up."""
 
     def factor(self, done: float, step_share: float) -> float:
         """The factor at `done`, warm-up included.
 
         Args:
             done: share of training done before the step, in [0, 1).
-            step_share: 1 / T; the warm-up's first step is not zero.
+            step_share: 1 / T; it keeps the factor of the warm-up's first step above zero.
         """
         warmup = self.options.warmup
         rising = min(1.0, (done + step_share) / warmup) if warmup > 0 else 1.0
@@ -82,7 +82,7 @@ class ExponentialOptions(ConstantOptions):
 
 @SCHEDULES.register("exponential")
 class Exponential(LearningRateSchedule):
-    """From 1 to `final` by the same ratio in equal shares of training; a tenth is what published INR code decays to."""
+    """From 1 to `final` by the same ratio in equal shares of training; published INR code decays to a tenth."""
 
     Options = ExponentialOptions
 
@@ -93,7 +93,7 @@ class Exponential(LearningRateSchedule):
 @dataclass
 class PolynomialOptions(ConstantOptions):
     power: float = option(1.5, at_least=1)
-    """1 is a straight line; higher powers fall sooner and end more gently."""
+    """1 is a straight line; higher powers fall earlier and end more gently."""
     final: float = option(0.0, at_least=0, at_most=1, own=True)
     """Factor at the end of training."""
 
@@ -118,14 +118,14 @@ class OneCycleOptions:
     final: float = option(0.0, at_least=0, at_most=1, own=True)
     """Factor at the end of training."""
     warmup: ClassVar[float] = 0.0
-    """The rise to the peak takes the place of the warm-up that the other schedules share."""
+    """No warm-up: the schedule has its own rise to the peak."""
 
 
 @SCHEDULES.register("one-cycle")
 class OneCycle(LearningRateSchedule):
     """From `initial` up to 1 at `peak`, and down to `final` (Smith and Topin, 2018); both along half a cosine.
 
-    The paper's lines are straight; half cosines are how the method has come to be used.
+    The paper's lines are straight; today the method is commonly used with half cosines.
     """
 
     Options = OneCycleOptions

@@ -20,9 +20,9 @@ class Trainer:
             print(turns[0].member.step, float(turns[0].loss))
 
     Args:
-        members: one; or several of which `stackable_groups` says that they can be stacked. They may be resumed: those
-            behind catch up first.
-        backend: computes errors and gradients; one by one and in chunks, if not given.
+        members: one, or several that `stackable_groups` puts in one group. They may be resumed; members with fewer
+            steps done catch up first.
+        backend: computes errors and gradients; `Single` if not given.
     """
 
     def __init__(self, members: Sequence[Member], backend: Backend | None = None) -> None:
@@ -30,9 +30,9 @@ class Trainer:
         self.backend = backend or Single()
 
     def run(self) -> None:
-        """Train all to their ends, or until they are stopped.
+        """Train all members to their ends, or until they are stopped.
 
-        Where there are several, one that fails keeps its error as its `failure`, and leaves the others alone.
+        If one of several fails, its error becomes its `failure`, and the others go on.
 
         Raises:
             Exception: the only member failed.
@@ -41,7 +41,7 @@ class Trainer:
             pass
 
     def __iter__(self) -> Iterator[list[Turn]]:
-        """Train, and tell of every step: the turns that members took in it."""
+        """Train, and yield for every step the turns that members took in it."""
         every = [Turn(member) for member in self.members]
         for member in self.members:
             member.failure = None
@@ -58,7 +58,7 @@ class Trainer:
         self._raise_alone()
 
     def step(self, members: Sequence[Member]) -> list[Turn]:
-        """One step of members that have all done as many."""
+        """One step of members that have all done the same number of steps."""
         turns = [Turn(member) for member in members]
         with _own_random_states(members), _clock("train", members):
             turns = each(turns, Turn.begin)
@@ -73,7 +73,7 @@ class Trainer:
         return each(turns, Turn.report)
 
     def _raise_alone(self) -> None:
-        """Raise what the only member failed of."""
+        """If there is only one member, raise its failure."""
         if len(self.members) == 1 and self.members[0].failure is not None:
             raise self.members[0].failure
 
@@ -81,7 +81,7 @@ class Trainer:
 def train(members: Sequence[Member]) -> None:
     """Train many members to their ends: those that can be stacked as one computation, the others one by one.
 
-    One that fails keeps its error as its `failure`, and leaves the others alone.
+    If a member fails, its error becomes its `failure`, and the others go on.
     """
     for group in stackable_groups(members):
         if len(group) > 1:
@@ -93,9 +93,9 @@ def train(members: Sequence[Member]) -> None:
 
 @contextlib.contextmanager
 def _own_random_states(members: Sequence[Member]) -> Iterator[None]:
-    """Let the only member draw from torch's generators in its own states; leave the caller's as they were.
+    """Let a single member draw from torch's generators in its own states; leave the caller's states as they were.
 
-    Of several members none draws: such networks cannot be stacked.
+    If there are several members, none draws random numbers: networks that do so cannot be stacked.
     """
     first = members[0]
     with caller_undisturbed(first.device):
@@ -108,7 +108,7 @@ def _own_random_states(members: Sequence[Member]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clock(part: str, members: Sequence[Member]) -> Iterator[None]:
-    """Share the time of what happens inside out over members, as a part of their seconds."""
+    """Add the time spent inside to `part` of the members' seconds, in equal shares."""
     start = members[0].now()
     yield
     share = (members[0].now() - start) / len(members)

@@ -1,4 +1,4 @@
-"""Member: one network in training, with all that its training needs, and who listens to it."""
+"""Member: one network in training, with everything that its training needs; and Listener."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inrkit.training.randomness import seeded_states
 
 
 class Listener:
-    """Hears of a training; everything but the loop itself is one. Methods may raise to end the training."""
+    """Is called at the events of a training: history, checkpoints, display. Methods may raise to end the training."""
 
     def on_start(self, member: Member) -> None:
         """Before the first step, resumed or not."""
@@ -34,7 +34,7 @@ class Listener:
         """After an evaluation: step, seconds and the metrics."""
 
     def on_end(self, member: Member) -> None:
-        """After the last step, or the one that `member.stop()` made the last."""
+        """After the last step, also if `member.stop()` made it the last."""
 
 
 class Member:
@@ -48,23 +48,23 @@ class Member:
         optimizer: over the network's parameters.
         schedule: factor on the optimizer's learning rates.
         steps: T.
-        budget: seconds of training after which it ends, in place of the T steps, so that schedules follow the clock;
-            None for no such limit.
+        budget: seconds after which training ends, in place of the T steps; schedules then follow the clock. None for no
+            such limit.
         chunk: how many coordinates pass through the network at a time; bounds the memory of activations.
         metrics: names of the metrics of an evaluation.
         evaluate_every: steps between evaluations; the last step is always evaluated.
-        evaluate_most: coordinates of an evaluation, where crops stand for a larger signal; None for no limit.
-        listeners: who hears of it.
+        evaluate_most: most coordinates of an evaluation; a larger signal is evaluated on crops. None for no limit.
+        listeners: are called at the events of the training.
 
     Attributes:
-        forward: the network as training calls it; a compiled one may take its place. Evaluations, and derivatives with
-            respect to coordinates or along directions of the parameters, go through `network` as it is.
+        forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to
+            coordinates or along directions of the parameters, use `network` itself.
         step: how many steps are done.
-        seconds: spent on "train", evaluations aside; on "selection", a part of that; and on "evaluation".
+        seconds: spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation".
         random: states of torch's own generators between two steps.
         base_rates: learning rates of the optimizer's groups before the schedule's factor.
         failure: the error that ended its training; None for none.
-        unscheduled: the step of an evaluation that was made only because the training was stopped there.
+        unscheduled: the step of an evaluation that was made only because training was stopped at that step.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Member:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network has that are trained or could be."""
+        """The number of the network's parameters, frozen ones included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
@@ -126,7 +126,7 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """Whether no step is to follow: training is finished, was stopped, or failed."""
+        """Whether no step follows: training is finished, was stopped, or failed."""
         return self.finished or self._stopping or self.failure is not None
 
     def stop(self) -> None:
@@ -140,14 +140,14 @@ class Member:
             listener.on_start(self)
 
     def begin(self) -> Progress:
-        """Begin a step: draw new points, if it is time, and set the learning rates.
+        """Begin a step: draw new points if they are due, and set the learning rates.
 
         Returns:
             Where training stands before the step.
         """
         if self.step == 1:
             self._first = self.seconds["train"]
-        if self._trains and not self.network.training:  # a field that was made of it has put it in evaluation mode
+        if self._trains and not self.network.training:  # making a field of it put it in eval mode
             self.network.train()
         progress = self._progress()
         self._advance()
@@ -157,7 +157,7 @@ class Member:
         return progress
 
     def report(self, errors: Residuals) -> None:
-        """After a step, with its errors: evaluate, if it is time, and tell the listeners.
+        """After a step, with its errors: evaluate if it is due, and tell the listeners.
 
         Raises:
             RunError: the training diverged.
@@ -177,7 +177,7 @@ class Member:
             listener.on_end(self)
 
     def now(self) -> float:
-        """Seconds on a clock, when all that the device was given to do is done."""
+        """Seconds on a clock, read after the device has finished its pending work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # or the work of one part would be charged to another
         return time.perf_counter()
@@ -217,13 +217,13 @@ class Member:
     def _progress(self) -> Progress:
         if self.budget is None:
             return Progress(self.step + 1, self.steps)
-        # The first step, which may compile the network, is a poor measure of the others and no share of the schedules.
+        # The first step may compile the network, so it counts neither for the pace nor for the schedules.
         spent = (self.seconds["train"] - self._first) / (self.budget - self._first)
         expected = math.ceil(self.step / spent) if self.step and spent else self.steps
         return Progress(self.step + 1, max(self.step + 1, expected), spent)
 
     def _advance(self) -> None:
-        """Where points are drawn anew during training, draw them when it is time."""
+        """Draw new points if the dataset draws points anew during training and they are due."""
         dataset = self.signal.dataset
         if not dataset.resample_every:
             return

@@ -24,9 +24,9 @@ OBJECTIVES: Registry[Objective] = Registry("objective", "inrkit.objectives")
 class Objective(metaclass=PluginType):
     """A mean over the selected coordinates, and possibly a term that links coordinates with each other.
 
-    Coordinates pass through the network in chunks. A term that is a sum over coordinates needs nothing more; one
-    that links them is given as its gradient with respect to all selected residuals, so that chunking changes
-    nothing but rounding.
+    Coordinates pass through the network in chunks. A term that is a sum over coordinates needs nothing more. A term
+    that links coordinates is given by its gradient with respect to all selected residuals, so that chunks change only
+    rounding.
 
     Args:
         options: an instance of the subclass's `Options`.
@@ -40,7 +40,7 @@ class Objective(metaclass=PluginType):
     """Whether it works only with selectors that visit all coordinates at some steps."""
 
     links: ClassVar[bool] = False
-    """Whether a term may link the coordinates; its gradient is known then, and its value is not."""
+    """Whether a term may link the coordinates; of such a term only the gradient is known, not the value."""
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, device: torch.device) -> None:
         self.options = options
@@ -50,7 +50,7 @@ class Objective(metaclass=PluginType):
 
     @abstractmethod
     def pointwise(self, residual: Tensor) -> Tensor:
-        """(k, C) values F(x_i) − y_i to a (k,) loss of each coordinate, whose mean is minimised."""
+        """(k, C) residuals F(x_i) − y_i to (k,) losses, whose mean is minimised."""
 
     def couples(self, progress: Progress, whole: bool) -> bool:
         """Whether a term links the coordinates at this step, which trains on all N of them (`whole`) or on some."""
@@ -62,21 +62,21 @@ class Objective(metaclass=PluginType):
         Args:
             progress: of the step.
             selection: k coordinates.
-            residual: (k,) theirs.
-            weights: (k,) the dataset's weights of them; None where all count the same.
+            residual: (k,) channel-weighted residuals of the selection.
+            weights: (k,) the dataset's weights of the selection; None if all count the same.
         """
         return torch.zeros_like(residual)
 
     def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
-        """Learn the errors of the step's selection, from before the network's update."""
+        """Learn the errors that the step's selection had before the network's update."""
 
     @property
     def numbers_kept(self) -> float:
-        """How many float32 numbers a coordinate are kept between steps, for the memory estimate."""
+        """float32 numbers per coordinate that are kept between steps, for the memory estimate."""
         return 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the loss depends on besides the arguments."""
+        """Everything that the loss depends on besides its arguments."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class CrossFrequencyOptions(MeanSquaredErrorOptions):
     """λ, a pure number (0.1625625 is the published 1e-5 for values in 0 … 255)."""
     until: float = option(0.3, at_least=0)
     """How long the term is on at every step: up to 1 a share of training (1: to the end), above 1 a number of steps
-    (1500). At steps that train on all coordinates it is on after that too."""
+    (1500). Afterwards it is on only at steps that train on all coordinates."""
 
     def __post_init__(self) -> None:
         if self.until > 1 and not float(self.until).is_integer():
@@ -115,9 +115,9 @@ class CrossFrequencyOptions(MeanSquaredErrorOptions):
 class CrossFrequencySupervision(MeanSquaredError):
     """MSE + λ · mean over the selected of (L[F̂](i) − L[y](i))² (EVOS, section 3.3), each times the dataset's weight.
 
-    At a step that trains on all coordinates, a key step, F̂ is the live prediction. At other steps it is that of the
-    last key step with the selected entries replaced by live ones. L is linear, so what is kept of a prediction is its
-    residual F̂ − y, one number a coordinate, and only as long as other steps than key steps have the term.
+    At a step that trains on all coordinates, a key step, F̂ is the current prediction. At other steps F̂ is the
+    prediction of the last key step, with the selected entries replaced by current ones. L is linear, so only the
+    residual F̂ − y is kept, one number a coordinate, and only as long as steps other than key steps have the term.
     """
 
     Options = CrossFrequencyOptions
@@ -143,7 +143,7 @@ class CrossFrequencySupervision(MeanSquaredError):
             response = self.operator.response(residual)
             return self.operator.adjoint(response if weights is None else response * weights).mul_(factor)
         if not len(self._residual):
-            # Nothing is known of the others yet: so it is where more steps were asked for after the term had ended.
+            # No residuals are kept if the term had ended and more steps were asked for on resuming.
             return torch.zeros_like(residual)
         indices = selection.indices
         kept = self._residual[indices]
@@ -161,7 +161,7 @@ class CrossFrequencySupervision(MeanSquaredError):
             self._scratch = torch.zeros_like(self._residual)
 
     def _is_on(self, progress: Progress) -> bool:
-        """Whether the step has the term even if it is no key step."""
+        """Whether the step has the term even if it is not a key step."""
         until = self.options.until
         return progress.before < until if until <= 1 else progress.step <= until
 

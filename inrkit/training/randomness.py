@@ -1,4 +1,4 @@
-"""torch's own random generators, which networks that draw while they run use, dropout for one."""
+"""torch's own random generators, for networks that draw random numbers while they run, such as dropout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
-    """Bring the generators to what `random_states` gave. A state of a kind of device that is not in use is left out."""
+    """Set the generators to the states that `random_states` gave. The state of a device not in use is ignored."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -34,7 +34,7 @@ def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def caller_undisturbed(device: torch.device) -> Iterator[None]:
-    """Leave the generators as they were, whatever is drawn inside."""
+    """Restore the generators' states at the end, whatever is drawn inside."""
     before = random_states(device)
     try:
         yield
@@ -44,7 +44,7 @@ def caller_undisturbed(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU's generator for what is drawn inside, a network's parameters for one; leave it as it was."""
+    """Seed the CPU's generator for draws inside, such as a network's parameters; restore its state at the end."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
     try:

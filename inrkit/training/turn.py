@@ -1,4 +1,4 @@
-"""Turn: what one member does at one step."""
+"""Turn: one step of one member."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from inrkit.training.member import Member
 
 
 class Turn:
-    """One step of one member, from what it asks to what it learns.
+    """One step of one member, from the survey to the report.
 
     Args:
-        member: whose turn it is.
+        member: the member that takes the step.
 
     Attributes:
         progress: where training stands before the step.
-        survey: what the selector wants to know first; None for nothing.
+        survey: the coordinates whose errors the selector needs first; None for none.
         surveyed: the errors of the survey.
         selection: the k coordinates that train.
-        loss: the objective on them, a number, from before the update.
-        errors: what was missed at them, from before the update.
+        loss: the objective on the selection, a number, from before the update.
+        errors: the errors of the selection, from before the update.
     """
 
     progress: Progress
@@ -41,11 +41,11 @@ class Turn:
         self.progress = self.member.begin()
 
     def ask(self) -> None:
-        """Ask the selector what it wants to know."""
+        """Ask the selector for its survey."""
         self.survey = self.member.selector.survey(self.progress)
 
     def select(self) -> None:
-        """Let the selector learn what it asked for, and choose the coordinates."""
+        """Let the selector learn the errors of its survey, and choose the coordinates."""
         if self.survey is not None:
             self.member.selector.learn(self.progress, self.survey, self.surveyed)
         self.selection = self.member.selector.select(self.progress)
@@ -60,17 +60,17 @@ class Turn:
         self.member.step += 1
 
     def report(self) -> None:
-        """Evaluate the member, if it is time, and tell its listeners."""
+        """Evaluate the member if it is due, and tell its listeners."""
         self.member.report(self.errors)
 
 
 def each(turns: Sequence[Turn], action: Callable[[Turn], None]) -> list[Turn]:
-    """Do something with the turn of every member that has not failed.
+    """Do `action` for the turn of every member that has not failed.
 
-    A member for which it raises has failed, and is left out from then on; the others go on.
+    If the action raises for a member, that member has failed and is left out from then on; the others go on.
 
     Returns:
-        The turns of those that have not failed.
+        The turns of the members that have not failed.
     """
     for turn in turns:
         if turn.member.failure is None:
