@@ -9,16 +9,16 @@ from inrkit.training.turn import Turn
 
 
 class Backend(ABC):
-    """Computes what the loop asks for. A member for which that raises has failed; see `each`."""
+    """Computes errors and gradients for the loop. If this raises for a member, that member has failed; see `each`."""
 
     @abstractmethod
     def measure(self, turns: Sequence[Turn]) -> None:
-        """Find the errors that surveys ask for, of the turns that have one: `Turn.surveyed`."""
+        """Compute the errors of the surveys (`Turn.surveyed`), for the turns that have a survey."""
 
     @abstractmethod
     def update(self, turns: Sequence[Turn]) -> None:
-        """Step the optimizers on the turns' selections; leave the errors from before that in `Turn.errors`."""
+        """Step the optimizers on the turns' selections; put the errors from before the step into `Turn.errors`."""
 
     @abstractmethod
     def release(self) -> None:
-        """Training has ended, or is interrupted: let every member have what is its own."""
+        """Training has ended or is interrupted: give every member its own parameters and optimizer state."""

@@ -15,14 +15,14 @@ from inrkit.training.randomness import caller_undisturbed
 _MOST_VERSIONS = 1 << 16
 """Compiled versions of a class's `forward`: torch counts those of all its networks together, and refuses a ninth."""
 _FEWEST = 32
-"""Rows below which the network runs as it is: a compiled one would be compiled anew for a single row."""
+"""Rows below which the network runs uncompiled, because torch would compile anew for a single row."""
 
 
 class Compiled:
-    """A network as torch.compile makes it, or as it is, with a warning, where torch cannot.
+    """A network compiled by torch.compile. If torch cannot compile it, it runs uncompiled, with a warning.
 
-    What is compiled holds for every number of rows. It is kept on disk by torch, so that the next process compiles
-    nothing anew. Rounding differs from that of the network as it is.
+    The compiled code works for every number of rows. torch keeps it on disk, so that the next process does not compile
+    it again. It rounds differently from the uncompiled network.
 
     Args:
         network: (k, E) to (k, C).
@@ -35,7 +35,7 @@ class Compiled:
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
-        """What torch must be told while the network runs, since it may compile then; put back afterwards."""
+        """torch's settings while the network runs, because it may compile then; they are restored afterwards."""
         from torch._inductor import config as inductor
 
         limits = torch._dynamo.config
@@ -60,14 +60,14 @@ class Compiled:
         return self._callable(inputs)
 
     def _prove(self, inputs: Tensor) -> None:
-        """Compile both passes now, as what fails in the backward pass would fail far from here."""
+        """Compile both passes now, because an error in the backward pass would appear far from here."""
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         kept = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
-        # Whether a training was resumed must not show: nothing that this pass draws or counts may remain.
+        # A resumed training must equal an uninterrupted one, so this pass leaves no draws or counts behind.
         with caller_undisturbed(inputs.device):
             try:
                 with torch.enable_grad(), warnings.catch_warnings():
-                    # Some of what torch imports in order to compile, other parts of torch have deprecated.
+                    # torch imports parts of itself for compiling that it has deprecated.
                     warnings.simplefilter("ignore", DeprecationWarning)
                     torch.autograd.grad(self._callable(inputs).sum(), parameters, allow_unused=True)
             except Exception as error:

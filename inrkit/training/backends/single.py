@@ -13,7 +13,7 @@ from inrkit.training.turn import Turn, each
 
 
 class Single(Backend):
-    """The plain way: every member by itself, its network as it is or compiled."""
+    """The plain backend: every member by itself, with its network compiled or not."""
 
     def measure(self, turns: Sequence[Turn]) -> None:
         each(turns, _measure)
@@ -37,5 +37,5 @@ def _update(turn: Turn) -> None:
 
 
 def _settings(member: Member) -> contextlib.AbstractContextManager[None]:
-    """What torch is told while a compiled network runs."""
+    """torch's settings while a compiled network runs."""
     return member.forward.settings() if isinstance(member.forward, Compiled) else contextlib.nullcontext()

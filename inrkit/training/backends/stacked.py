@@ -1,4 +1,4 @@
-"""Many members as one computation: networks of a kind, whose parameters lie in one tensor a name."""
+"""Many members as one computation: networks of one architecture, with each parameter stacked into one tensor."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from inrkit.training.randomness import caller_undisturbed
 from inrkit.training.turn import Turn, each
 
 _ELEMENTWISE = (torch.optim.Adam, torch.optim.AdamW)
-"""Optimizers that treat every number of a parameter alike and alone, so that one of them may step many networks.
-All that they keep of a parameter has its shape, except `step`."""
+"""Optimizers that treat every element of a parameter alike and independently, so that one of them may step many
+networks. Their state has the parameter's shape, except `step`."""
 
 _PROBE = 16
 """Coordinates at which a stacked network is compared with single ones."""
 
 
 def stackable_groups(members: Sequence[Member]) -> list[list[Member]]:
-    """The members in groups, each to be trained as one computation; one that cannot be stacked is a group of its own.
+    """The members in groups, each to be trained as one computation. A member that cannot be stacked is its own group.
 
-    Networks of a group are of one class, shape and training options. Signals, their sizes, selectors and seeds may
-    differ, and so may options of the network that are floats, like an ω from the signal's spectrum. A network that
-    draws random numbers, changes its buffers or branches on its values gives something else when it is stacked.
+    Networks of a group have the same class, shape and training options. Signals, their sizes, selectors and seeds may
+    differ, and so may float options of the network, such as an ω from the signal's spectrum. A network that draws
+    random numbers, changes its buffers or branches on its values gives other results when stacked, so it is not.
     """
     kinds: dict[str, list[Member]] = {}
     for member in members:
@@ -51,7 +51,7 @@ def stackable_groups(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def _kind(member: Member) -> str:
-    """What is the same of members whose networks may be stacked."""
+    """A description that is equal for members whose networks may be stacked."""
     network, optimizer, schedule = member.network, member.optimizer, member.schedule
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     floats = float_options(network.options)
@@ -72,10 +72,10 @@ def _kind(member: Member) -> str:
 
 
 def _agreeing(members: list[Member]) -> list[Member]:
-    """Those of a kind whose networks give by themselves what they give stacked, at a few coordinates."""
+    """The members of equal `_kind` whose networks give the same values alone and stacked, at a few coordinates."""
     networks = [copy.deepcopy(member.network) for member in members]
     for network in networks:
-        set_precision(network, "float32")  # so that rounding cannot be taken for a difference
+        set_precision(network, "float32")  # so that rounding is not taken for a difference
     count = min(_PROBE, *(len(member.signal) for member in members))
     inputs = [member.signal.inputs(slice(0, count)) for member in members]
     before = [{name: buffer.clone() for name, buffer in network.named_buffers()} for network in networks]
@@ -85,7 +85,7 @@ def _agreeing(members: list[Member]) -> list[Member]:
             stack = StackedNetwork(networks)
             together = stack(slice(0, len(networks)), stack.parameters, torch.stack(inputs))
             alone = torch.stack([network(own) for network, own in zip(networks, inputs, strict=True)])
-    except Exception:  # of whatever kind: a network that is broken will say so when it trains by itself
+    except Exception:  # of any kind: a broken network raises its error when it trains by itself
         return []
     after = [dict(network.named_buffers()) for network in networks]
     kept = [all(torch.equal(new[name], old[name]) for name in old) for old, new in zip(before, after, strict=True)]
@@ -96,11 +96,11 @@ def _agreeing(members: list[Member]) -> list[Member]:
 
 
 class Stacked(Backend):
-    """Members of a group as one computation, with the results that each gets by itself, up to rounding.
+    """Members of a group as one computation. Each gets the same results as alone, up to rounding.
 
-    Networks pass forwards and backwards at once, and one Adam or AdamW steps all of them. Network by network go:
-    surveys for influence, and surveys that not all ask for; terms that link coordinates; losses other than the mean
-    squared error; steps of other optimizers, and under a budget of time.
+    All networks run forward and backward together, and one Adam or AdamW steps all of them. These run network by
+    network: surveys for influence, and surveys that only some members have; terms that link coordinates; losses other
+    than the mean squared error; steps of other optimizers, and steps under a budget of time.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Stacked(Backend):
             self._stack = None
 
     def _all(self, turns: Sequence[Turn], action: Callable[[_Stack, Sequence[Turn]], None]) -> None:
-        """Do something with the networks of all turns at once; where it raises, all of them have failed."""
+        """Do `action` with the networks of all turns at once; if it raises, all of them have failed."""
         going = [turn for turn in turns if turn.member.failure is None]
         members = [turn.member for turn in going]
         if not going:
@@ -160,7 +160,7 @@ class _Row:
         self.count = len(indices)
 
     def padded(self, length: int) -> Tensor:
-        """The indices, and the first of them again and again up to `length`."""
+        """The indices, padded to `length` by repeating the first."""
         if length == self.count:
             return self.indices
         return torch.cat([self.indices, self.indices[:1].expand(length - self.count)])
@@ -175,10 +175,10 @@ class _Row:
 
 
 class _Stack:
-    """B networks of a kind whose parameters lie in one tensor a name.
+    """B networks of one architecture, with each parameter stacked into one tensor.
 
-    Until `release`, the parameters of each network are rows of the stacked ones, so that an update of either is one
-    of both, and one optimizer of the stacked parameters takes the place of the networks' own where it may.
+    Until `release`, the parameters of each network are rows of the stacked ones, so that an update of one changes both.
+    If possible, one optimizer of the stacked parameters replaces the networks' own optimizers.
 
     Args:
         members: B, at the same step.
@@ -203,7 +203,7 @@ class _Stack:
             ]
 
     def release(self) -> None:
-        """Give the networks parameters of their own, and their optimizers the states of these."""
+        """Give each network its own parameters, and its optimizer their state."""
         for hook in self._hooks:
             hook.remove()
         for row, (member, named) in enumerate(zip(self.members, self._named, strict=True)):
@@ -234,7 +234,7 @@ class _Stack:
                 turn.surveyed = row.errors(squared[number], weighted[number])
 
     def backpropagate(self, turns: Sequence[Turn]) -> None:
-        """Find the errors of the B selections, and the gradients of their objectives in place of what was there."""
+        """Compute the errors of the B selections, and set the gradients to those of their objectives."""
         gradients: dict[str, Tensor] = {}
         rows = [_Row(turn.member, turn.selection.indices) for turn in turns]
         for span in _spans([row.count for row in rows], self.chunk):
@@ -254,19 +254,19 @@ class _Stack:
                     parameter.grad = gradients[name][number] if name in gradients else None
 
     def _backpropagate_alone(self, number: int, turn: Turn) -> dict[str, Tensor]:
-        """The gradients of a network that passes by itself, and its errors."""
+        """The gradients of a network that runs by itself; its errors go to its turn."""
         for parameter in self._named[number].values():
             parameter.grad = None
         turn.loss, turn.errors = backpropagate(turn.member, turn.progress, turn.selection)
         return {name: parameter.grad for name, parameter in self._named[number].items() if parameter.grad is not None}
 
     def _backpropagate(self, span: slice, rows: list[_Row], turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """The (R, …) gradients of R networks, and their errors."""
+        """The (R, …) gradients of R networks; their errors go to their turns."""
         parameters = self.network.rows(span)
         residual, coordinates = self._residual(span, rows, parameters, turns[0].member.selector.needs_slope)
         live = self._reduced(span, rows, residual)
         squared, weighted = residual.detach().square().mean(dim=-1), live.detach()
-        # What fills a row up to the longest has no share, and so no part in the gradients.
+        # Padding has weight 0, so it does not enter the gradients.
         shares, couplings = torch.zeros_like(weighted), torch.zeros_like(weighted)
         coupled, factors = False, []
         for number, (row, turn) in enumerate(zip(rows, turns, strict=True)):
@@ -299,16 +299,16 @@ class _Stack:
     def _residual(
         self, span: slice, rows: list[_Row], parameters: dict[str, Tensor], slope: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """(R, k, C) F(x_i) − y_i of the coordinates of R networks, k as many as the longest row has.
+        """(R, k, C) F(x_i) − y_i at the coordinates of R networks; k is the length of the longest row.
 
         Args:
             span: which networks.
-            rows: theirs.
-            parameters: theirs, (R, …) each.
-            slope: whether coordinates are to be live; y is linear around them then.
+            rows: their rows.
+            parameters: their parameters, (R, …) each.
+            slope: whether coordinates require gradients; y is then linear in them.
 
         Returns:
-            The residuals, and the live (R, k, D) coordinates or None.
+            The residuals, and the (R, k, D) coordinates if they require gradients, else None.
         """
         length = max(row.count for row in rows)
         if not slope:
@@ -324,7 +324,7 @@ class _Stack:
         return self.network(span, parameters, inputs) - targets, coordinates
 
     def _clamped_to(self) -> Tensor | None:
-        """(2, B, 1, 1) lowest and highest values that operators see; None where no operator wants them clamped."""
+        """(2, B, 1, 1) lowest and highest values that operators see; None if no operator clamps."""
         bounds = [member.selector.operator.bounds for member in self.members]
         if all(own is None for own in bounds):
             return None
@@ -332,7 +332,7 @@ class _Stack:
         return torch.tensor(ends, device=self._channel_weights.device).T[:, :, None, None]
 
     def _reduced(self, span: slice, rows: list[_Row], residual: Tensor) -> Tensor:
-        """(R, k) what the fitness operators act on, of the (R, k, C) residuals of R networks."""
+        """(R, k) channel-weighted sums of (R, k, C) residuals of R networks, which the fitness operators act on."""
         if self._bounds is not None:
             targets = torch.stack([self._inputs_and_targets(row, residual.shape[1])[1] for row in rows])
             low, high = self._bounds[:, span]
@@ -340,7 +340,7 @@ class _Stack:
         return (residual @ self._channel_weights[span])[..., 0]
 
     def _inputs_and_targets(self, row: _Row, length: int) -> tuple[Tensor, Tensor]:
-        """(length, E) inputs and (length, C) targets; those of a signal that is no larger than a chunk are kept."""
+        """(length, E) inputs and (length, C) targets; for a signal no larger than a chunk they are kept."""
         signal, indices = row.member.signal, row.padded(length)
         if len(signal) > self.chunk or signal.dataset.resample_every:
             return signal.inputs(indices), signal.targets(indices)
@@ -351,9 +351,9 @@ class _Stack:
         return inputs[indices], targets[indices]
 
     def _joint_optimizer(self) -> torch.optim.Optimizer | None:
-        """An optimizer of the stacked parameters that does what the networks' own do; None where there is none."""
+        """An optimizer of the stacked parameters that replaces the networks' own; None if none can."""
         own = self.members[0].optimizer
-        # A budget of time leads the learning rate of each network by itself.
+        # Under a budget of time each network has its own learning rate.
         if type(own) not in _ELEMENTWISE or self.members[0].budget is not None:
             return None
         names = {id(parameter): name for name, parameter in self._named[0].items()}
@@ -376,7 +376,7 @@ class _Stack:
         return joint
 
     def _giver(self, number: int) -> Callable[[torch.optim.Optimizer], None]:
-        """What gives a network's own optimizer its part of the joint one's state."""
+        """A hook that gives a network's own optimizer its part of the joint optimizer's state."""
 
         def give(own: torch.optim.Optimizer) -> None:
             for name, parameter in self._named[number].items():
@@ -390,7 +390,7 @@ class _Stack:
 
 
 def _own_memory(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """A hook: let a network's state have memory of its own, or the memory of all networks would be saved with it."""
+    """A hook that copies a network's state; as a view it would be saved with the memory of all networks."""
     for name, value in state.items():
         state[name] = value.clone()
 
@@ -400,11 +400,11 @@ def _spans(counts: list[int], chunk: int) -> Iterator[slice]:
 
     Args:
         counts: lengths of the selections.
-        chunk: how many coordinates pass at a time, filling included.
+        chunk: how many coordinates pass at a time, padding included.
 
     Yields:
-        One selection, of any length; or several that are together no more than a chunk when each is filled up to the
-        longest, and none less than half as long as that.
+        One selection, of any length; or several that fit into a chunk when each is padded to the longest, none of them
+        less than half as long as the longest.
     """
     start = 0
     while start < len(counts):
@@ -420,7 +420,7 @@ def _spans(counts: list[int], chunk: int) -> Iterator[slice]:
 
 
 def _pointwise(rows: list[_Row], residual: Tensor) -> Tensor:
-    """(R, k) losses of (R, k, C) residuals by the members' own objectives, 0 where a row is filled up."""
+    """(R, k) losses of (R, k, C) residuals by the members' own objectives; those at padding mean nothing."""
     objectives = [row.member.objective for row in rows]
     if all(type(objective).pointwise is MeanSquaredError.pointwise for objective in objectives):
         return objectives[0].pointwise(residual)

@@ -1,4 +1,4 @@
-"""Optimizers: what turns gradients into steps."""
+"""Optimizers: from gradients to steps."""
 
 from inrkit.training.optimizers.factories import OPTIMIZERS, OptimizerFactory
 

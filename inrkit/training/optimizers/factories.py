@@ -1,4 +1,4 @@
-"""Optimizers: what turns gradients into steps."""
+"""The optimizers' plug-ins and options."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizer
 class OptimizerFactory(metaclass=PluginType):
     """Makes a torch optimizer for the parameters of a network that are trained.
 
-    Its parameter groups may have learning rates of their own, and its state is of plain containers, numbers and
-    tensors. A step takes a closure that zeroes the gradients, backpropagates and returns the loss.
+    The optimizer's parameter groups may have different learning rates. Its state consists of plain containers, numbers
+    and tensors. A step takes a closure that zeroes the gradients, backpropagates and returns the loss.
     """
 
     Options: ClassVar[type]
@@ -76,7 +76,7 @@ class AdamW(Adam):
 @dataclass
 class SoapOptions:
     lr: float = option(1e-3, above=0)
-    """Learning rate before the schedule's factor; smaller batches want a smaller one."""
+    """Learning rate before the schedule's factor; smaller batches need a smaller one."""
     beta1: float = option(0.95, at_least=0, below=1, own=True)
     """Decay of the running mean of gradients."""
     beta2: float = option(0.95, at_least=0, below=1, own=True)
@@ -86,17 +86,17 @@ class SoapOptions:
     precondition_every: int = option(10, at_least=1)
     """Steps between two updates of the preconditioner's eigenbasis."""
     precondition_up_to: int = option(1024, at_least=1)
-    """Longest side of a matrix that is preconditioned: an eigenbasis of n takes n³ operations. Longer sides, like the
-    rows of a hash table, keep Adam's own basis."""
+    """Longest side of a matrix that is preconditioned; an eigenbasis of n vectors takes n³ operations. Longer sides,
+    such as the rows of a hash table, keep Adam's own basis."""
 
 
 @OPTIMIZERS.register("soap")
 class Soap(OptimizerFactory):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025).
 
-    Its first step only sets the preconditioner up and leaves the network as it is. The weights of `HiddenLinear` layers
-    are turned in and out of their eigenbasis in the precision that the layers multiply in. Complex parameters, for
-    which SOAP is not defined, are AdamW's.
+    The first step only sets up the preconditioner and does not change the network. The weights of `HiddenLinear` layers
+    are rotated into their eigenbasis and back in the precision that the layers multiply in. SOAP is not defined for
+    complex parameters; AdamW trains them.
     """
 
     Options = SoapOptions
@@ -134,8 +134,8 @@ class Soap(OptimizerFactory):
 @dataclass
 class MuonOptions:
     lr: float = option(1e-3, above=0)
-    """Learning rate of hidden matrices before the schedule's factor, on Adam's scale: an update has a root mean square
-    of about 0.2 times it, as Adam's have."""
+    """Learning rate of hidden matrices before the schedule's factor, on Adam's scale: an update's root mean square is
+    about 0.2 times the rate, as with Adam."""
     momentum: float = option(0.95, at_least=0, below=1)
     """Decay of the running mean of hidden matrices' gradients."""
     adam_lr: float = option(1e-3, above=0)
@@ -150,11 +150,11 @@ class MuonOptions:
 
 @OPTIMIZERS.register("muon")
 class Muon(OptimizerFactory):
-    """Muon for hidden matrices, AdamW for the rest; both of torch.
+    """Muon for hidden matrices, AdamW for the rest; both are torch's.
 
-    Muon orthogonalises the momentum of a matrix (Jordan et al., 2024), its step scaled as in Liu et al. (arXiv
-    2502.16982). Hidden matrices are the weights of `HiddenLinear` layers; first and last layers, biases, tables and
-    complex parameters are the rest.
+    Muon orthogonalises the momentum of a matrix (Jordan et al., 2024) and scales its step as in Liu et al. (arXiv
+    2502.16982). Hidden matrices are the weights of `HiddenLinear` layers. The rest are first and last layers, biases,
+    tables and complex parameters.
     """
 
     Options = MuonOptions
@@ -189,19 +189,19 @@ class Muon(OptimizerFactory):
 @dataclass
 class LbfgsOptions:
     step_length: float = option(1.0, above=0)
-    """What a line search tries first, before the schedule's factor; 1 is Newton's. It is not called a learning rate, so
-    that a preset's own does not become one."""
+    """First step length that a line search tries, before the schedule's factor; 1 is Newton's. It is not called `lr`,
+    so that a preset's learning rate is not taken for it."""
     iterations: int = option(4, at_least=1)
-    """L-BFGS iterations a training step; one more evaluation of the loss, at its start, is shared by them."""
+    """L-BFGS iterations a training step; the step evaluates the loss once more at its start."""
     history: int = option(20, at_least=1)
-    """Past iterations that the curvature is estimated from; each is kept as two numbers a parameter."""
+    """Past iterations that the curvature is estimated from; each takes two numbers a parameter."""
 
 
 @OPTIMIZERS.register("lbfgs")
 class Lbfgs(OptimizerFactory):
-    """torch.optim.LBFGS with strong-Wolfe line search, for selections that stand still.
+    """torch.optim.LBFGS with strong-Wolfe line search, for selections that do not change from step to step.
 
-    It ends by its steps alone: torch's tolerances, which would let a well fitted network stop changing, are off.
+    torch's tolerances are off, because a well fitted network would stop training; only the number of steps ends it.
     """
 
     Options = LbfgsOptions
@@ -222,4 +222,4 @@ class Lbfgs(OptimizerFactory):
 
 
 _SEARCH = 25
-"""Evaluations that a line search may take on average; torch's allowance of 1.25 would cut the search off."""
+"""Evaluations that a line search may take on average; torch's default of 1.25 would end searches too early."""

@@ -1,4 +1,4 @@
-"""An optimizer that a user chose in Python: a class of torch's, or what makes one of parameters."""
+"""An optimizer given in Python: one of torch's classes, or a function from parameters to an optimizer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 @dataclass
 class GivenOptions:
     maker: str = option("")
-    """What it was: the name of a class or a function."""
+    """Name of the class or function."""
 
 
 class Given(OptimizerFactory):
-    """A maker given in Python, which no config can hold: its learning rate is the one before the schedule's factor."""
+    """A maker given in Python, which a config cannot hold. Its learning rate is the one before the schedule's
+    factor."""
 
     Options = GivenOptions
     held: ClassVar[tuple[MakeOptimizer, ...]] = ()
-    """The maker; in a tuple, or a function would become a method."""
+    """The maker, in a tuple because a function would become a method."""
 
     @classmethod
     def make(cls, options: GivenOptions, network: nn.Module) -> torch.optim.Optimizer:
@@ -44,11 +45,11 @@ class Given(OptimizerFactory):
 
     @classmethod
     def holding(cls, maker: MakeOptimizer) -> type[Given]:
-        """The optimizer that `maker` makes of a network's parameters."""
+        """The plug-in whose optimizer `maker` makes of a network's parameters."""
         return type("Given", (cls,), {"held": (maker,), "__doc__": cls.__doc__})
 
 
 def named(maker: Any) -> dict[str, Any]:
-    """The slot of a config that stands for a maker given in Python."""
+    """The config's slot for a maker given in Python."""
     name = getattr(maker, "__qualname__", None) or type(maker).__qualname__
     return {"name": f"{Given.__module__}:{Given.__qualname__}", "maker": name}

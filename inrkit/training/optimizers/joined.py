@@ -21,7 +21,7 @@ class Joined(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """A step of every part, after one evaluation of `closure` if it is given; returns what that returns."""
+        """A step of every part, after one evaluation of `closure` if it is given; returns the closure's result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -44,7 +44,7 @@ class Joined(torch.optim.Optimizer):
 def joined(
     *parts: tuple[list[Any], Callable[[list[Any]], torch.optim.Optimizer]],
 ) -> torch.optim.Optimizer:
-    """One optimizer of several: pairs of parameters, or groups of them, and what makes an optimizer for them; parts
-    without any are left out."""
+    """One optimizer made of several. Each part is a pair: parameters, or groups of them, and a function that makes
+    their optimizer. Parts without parameters are left out."""
     made = [make(parameters) for parameters, make in parts if parameters]
     return made[0] if len(made) == 1 else Joined(made)

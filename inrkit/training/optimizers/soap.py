@@ -1,4 +1,4 @@
-"""SOAP, stepping equal parameters together."""
+"""SOAP that steps parameters of equal shape together."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import torch
 from torch import Tensor, nn
 
 SHIFT, FLOOR = 2**10, 2**16
-"""Of a turn's covariances, and of roots of mean squares: in units of the dtype's rounding, far above it and far below
-what trains. In float32 1.2e-4 of the trace, and 0.8 % of a matrix's root mean square."""
+"""What is added to covariances before a turn, and the floor of root mean squares, in units of the dtype's rounding.
+Both are far above rounding and far below the values that matter in training: in float32 1.2e-4 of the trace, and 0.8 %
+of a matrix's root mean square."""
 
 
 class SOAP(torch.optim.Optimizer):
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025, algorithm 3).
 
-    A gradient's covariance along each axis, averaged over steps, has eigenvectors; Adam runs in the coordinates that
-    they give. A round of power iteration with a QR decomposition turns the eigenvectors now and then. The first step
-    sets them up and leaves the parameters as they are.
+    Adam runs in the eigenbasis of the gradient's covariance along each axis, averaged over steps. Every
+    `precondition_every` steps, a round of power iteration with a QR decomposition updates (turns) the eigenvectors. The
+    first step sets them up and does not change the parameters.
 
-    Parameters of equal shape in a group are stacked and stepped together: products of small matrices one by one would
-    leave a processor waiting. Momentum is kept in the eigenbasis, which spares two products a step, and turned with it.
-    A parameter without a gradient counts as one whose gradient is zero.
+    Parameters of equal shape in a group are stacked and stepped together, because products of single small matrices do
+    not fill a processor. Momentum is kept in the eigenbasis, which saves two products a step, and turned with it. A
+    parameter without a gradient counts as one whose gradient is zero.
 
-    Rounding decides next to nothing, so that parameters step alike stacked or alone and on any processor: bases of null
-    spaces are fixed (`_eigenvectors`) and stay (`_turn`), and what is zero but for rounding takes no full step
-    (`_divisors`). Products in bfloat16 round at about the floor there, and with them steps may differ by more.
+    Steps hardly depend on rounding, so parameters step alike stacked or alone and on any processor. Bases of null
+    spaces are fixed (`_eigenvectors`) and stay (`_turn`), and a value that is zero but for rounding takes no full step
+    (`_divisors`). Products in bfloat16 round at about the floor there, so with them steps may differ by more.
 
     Args:
         params: real parameters, or groups of them.
@@ -36,7 +37,7 @@ class SOAP(torch.optim.Optimizer):
         eps: added to the root of the mean squared gradient.
         weight_decay: decoupled.
         precondition_every: steps between two turns of the eigenbasis.
-        precondition_up_to: longest axis with an eigenbasis; vectors and longer axes keep their own.
+        precondition_up_to: longest axis with an eigenbasis; vectors and longer axes keep their own basis.
         precision: of the products with the eigenbasis, "float32" or "bfloat16"; its turns are always float32.
     """
 
@@ -64,7 +65,7 @@ class SOAP(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """A step, after an evaluation of `closure` if it is given; returns what that returns."""
+        """A step, after an evaluation of `closure` if it is given; returns the closure's result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -78,7 +79,7 @@ class SOAP(torch.optim.Optimizer):
         return loss
 
     def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
-        """A step of (B, …) equal parameters; the first of them has the state of all."""
+        """A step of B parameters of equal shape; the state of all is stored with the first."""
         gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
         state = self.state[parameters[0]]
         if not state:
@@ -107,7 +108,7 @@ class SOAP(torch.optim.Optimizer):
 
 
 def _begun(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-    """The state of (B, …) equal parameters after their first gradients.
+    """The state of B parameters of equal shape after their first (B, …) gradients.
 
     Covariances and bases are (B, n, n), one for each axis but the first; None for an axis that keeps its own basis.
     """
@@ -127,12 +128,12 @@ def _begun(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each(matrices: Sequence[Tensor | None], function: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
-    """`function` of each of the matrices that there are."""
+    """`function` of each matrix; None stays None."""
     return [None if matrix is None else function(matrix) for matrix in matrices]
 
 
 def _inverse(basis: Tensor) -> Tensor:
-    """The way back from (B, n, n) orthogonal bases."""
+    """The inverses of (B, n, n) orthogonal bases."""
     return basis.mT
 
 
@@ -143,7 +144,7 @@ def _covariance(gradients: Tensor, axis: int) -> Tensor:
 
 
 def _rotated(values: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
-    """(B, …) values in the bases that the columns of (B, n, n) matrices are, one for each axis but the first."""
+    """(B, …) values in the bases given by the columns of (B, n, n) matrices, one for each axis but the first."""
     for axis, basis in enumerate(bases, start=1):
         if basis is not None:
             moved = values.movedim(axis, -1)
@@ -159,9 +160,9 @@ def _trace(covariances: Tensor) -> Tensor:
 def _eigenvectors(covariances: Tensor, dtype: torch.dtype) -> Tensor:
     """Eigenvectors of (B, n, n) float64 covariances as columns in `dtype`, the largest eigenvalue's first.
 
-    Vectors of equal eigenvalues are not determined, least of all those of the null space of a covariance whose rank is
-    below its size. Small falling numbers, added to the diagonal, choose the ones nearest the parameter's own axes.
-    Covariances that are not finite get these axes: the loss says that training has diverged.
+    Eigenvectors of equal eigenvalues are not unique, above all in the null space of a covariance whose rank is below
+    its size. Small decreasing numbers, added to the diagonal, select those nearest the parameter's own axes.
+    Covariances that are not finite get these axes; the loss then says that training has diverged.
     """
     length, trace = covariances.shape[-1], _trace(covariances)
     scaled = (covariances / torch.where(trace > 0, trace / length, 1.0)).nan_to_num(0.0, 0.0, 0.0)
@@ -174,8 +175,8 @@ def _eigenvectors(covariances: Tensor, dtype: torch.dtype) -> Tensor:
 def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     """Roots of (B, …) mean squares in the eigenbases, above a floor.
 
-    Products with a basis leave rounding of a matrix's size where zeros should be, and Adam alone would take full steps
-    along it: a gradient that does not change is diagonal in its own eigenbases, and all else there is rounding.
+    Products with a basis leave rounding errors where zeros should be, and Adam alone would take full steps along them.
+    A gradient that does not change, for instance, is diagonal in its own eigenbases; every other entry is rounding.
     """
     roots = squares.sqrt()
     mixed = [axis for axis, basis in enumerate(bases, start=1) if basis is not None]
@@ -187,10 +188,10 @@ def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
 
 
 def _turn(state: dict[str, Any]) -> None:
-    """Turn the bases towards the covariances' eigenvectors, by a round of power iteration, and what is kept in them.
+    """Turn the bases, and the values kept in them, towards the covariances' eigenvectors by a round of power iteration.
 
-    A small multiple of the identity is added to the covariances, which leaves their eigenvectors what they are. Without
-    it the product with a vector of the null space would be rounding alone; with it that vector stays.
+    A small multiple of the identity is added to the covariances, which does not change their eigenvectors. Without it
+    the product with a vector of the null space would be only rounding; with it that vector stays.
     """
     bases = state["bases"]
     unturned = _rotated(state["momentum"], _each(bases, _inverse))
@@ -201,7 +202,7 @@ def _turn(state: dict[str, Any]) -> None:
         powers = (covariance @ basis).addcmul_(basis, shift)
         order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
         vectors, factor = torch.linalg.qr(powers.take_along_dim(order[:, None], dim=2))
-        # The decomposition leaves signs to rounding: a positive diagonal keeps every vector's.
+        # The decomposition's signs depend on rounding; a positive diagonal keeps the sign of every vector.
         bases[axis - 1] = vectors * torch.where(factor.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
         across = [1] * (state["squares"].ndim - 1)
         across[axis - 1] = -1
