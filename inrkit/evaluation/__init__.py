@@ -1,1 +1,1 @@
-"""How near a network is to its signal."""
+"""How well a network reproduces its signal."""

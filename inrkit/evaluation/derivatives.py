@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-"""(k, D) coordinates to (k, C) values, each row from its own row alone, with weights that need no gradient."""
+"""(k, D) coordinates to (k, C) values. Each row depends only on its own row; the weights need no gradient."""
 
 _FORWARD = 3
-"""Channels a dimension above which forward mode, whose cost does not depend on them, is the faster one."""
+"""Channels per dimension above which forward mode is faster; its cost does not depend on the channels."""
 
 
 def jacobian(function: Function, points: Tensor) -> Tensor:
@@ -28,12 +28,12 @@ def hessian(function: Function, points: Tensor) -> Tensor:
 
 
 def _derived(function: Function, points: Tensor, order: int) -> Tensor:
-    # Gradients may be off around the call, or the points be made where they are.
+    # Gradients may be off around the call, or the points may have been made in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
         points = points.detach().clone().requires_grad_()
         values = function(points)
         if values.shape[1] > _FORWARD * points.shape[1]:
-            # An operation may have no forward derivative, or be one that torch.func cannot look into.
+            # An operation may have no forward derivative, or torch.func may not support it.
             with contextlib.suppress(RuntimeError), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
                 return _forward(function, points.detach(), order)

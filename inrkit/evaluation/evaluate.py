@@ -19,17 +19,17 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import ValueTransform
 
 _CROPS = 256
-"""Crops that stand for a large signal, if it can be cut evenly."""
+"""Crops that represent a large signal, if it can be cut evenly."""
 
 
 def default_chunk(device: torch.device) -> int:
-    """Coordinates that pass through a network at a time: what stays in a core's cache, or fills a GPU."""
+    """Coordinates that pass through a network at a time: as many as stay in a core's cache, or fill a GPU."""
     return 1 << 13 if device.type == "cpu" else 1 << 18
 
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Have a network in evaluation mode, without dropout and the like, and leave it as it was."""
+    """Put a network into eval mode, without dropout and the like, and restore its mode afterwards."""
     training = [module for module in network.modules() if module.training]
     for module in training:
         module.training = False
@@ -56,7 +56,7 @@ def decoded(
         inputs: gives the (k, E) network inputs of a slice of indices.
         span: start and stop of the indices.
         chunk: how many coordinates pass through the network at a time.
-        value_range: what stored values are clipped to.
+        value_range: stored values are clipped to it.
     """
     parts = []
     with evaluating(network), torch.inference_mode():
@@ -68,7 +68,7 @@ def decoded(
 
 
 def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metric]:
-    """Those of the named metrics that apply to a signal of the dataset's shape, by name, yet without slabs.
+    """The named metrics that apply to a signal of the dataset's shape, by name; they have no slabs yet.
 
     Where a part of the signal is not known, those that cannot leave it out do not apply.
 
@@ -82,13 +82,13 @@ def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metr
 
 
 class Crops:
-    """Crops spread at random over a signal, the same each time, set side by side along the first axis.
+    """Crops spread at random over a signal, the same each time, put side by side along the first axis.
 
-    Of free points a crop is a point.
+    For free points a crop is a single point.
 
     Args:
-        dataset: the signal, of more coordinates than `most`.
-        most: coordinates of all crops together.
+        dataset: the signal, with more coordinates than `most`.
+        most: most coordinates of all crops together.
     """
 
     def __init__(self, dataset: CoordinateDataset, most: int) -> None:
@@ -103,7 +103,7 @@ class Crops:
         drawn = sample_without_replacement(population, count, torch.Generator().manual_seed(0)).sort().values
         self._chosen = (drawn if known is None else known[drawn]).to(dataset.device)
         self.shape = (count * self._tiles.least[0], *self._tiles.least[1:])
-        """Of the lattice that they make up."""
+        """Shape of the lattice that the crops make up."""
 
     def __len__(self) -> int:
         """How many coordinates they hold."""
@@ -126,8 +126,8 @@ def evaluate(
         signal: what it was trained on; its transform decodes the prediction.
         metrics: names; those that do not apply to a signal of this shape are left out.
         chunk: how many coordinates pass through the network at a time.
-        most: coordinates above which `Crops` of the signal, of as many in all, stand for it; None for no limit. Metrics
-            of structure then also see the seams between crops.
+        most: most coordinates; a larger signal is represented by `Crops` of as many in all. None for no limit. With
+            crops, metrics of structure also see the seams between them.
 
     Of what is not known nothing is predicted.
 
@@ -177,7 +177,7 @@ def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -
 
 
 def _relaid(dataset: CoordinateDataset, shape: tuple[int, ...]) -> CoordinateDataset:
-    """The signal as metrics are told of it whose slabs are those of a lattice of `shape`, of cells of the same size."""
+    """The signal for metrics whose slabs come from a lattice of `shape`, with cells of the same size."""
     relaid = copy.copy(dataset)
     if dataset.grid_shape is not None:
         relaid.grid_shape = shape

@@ -1,4 +1,4 @@
-"""Metrics: how near a reconstruction is to the signal, computed in slabs so that memory does not grow with N."""
+"""Metrics of a reconstruction against its signal, computed in slabs so that memory does not grow with N."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metric(ABC):
     """
 
     title: ClassVar[str] = ""
-    """What people call it; the registered name if empty."""
+    """The metric's usual name; the registered name if empty."""
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     leaves_out: ClassVar[bool] = False
@@ -50,7 +50,7 @@ class Metric(ABC):
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
-        """Whether the metric means something for a signal of this shape."""
+        """Whether the metric is meaningful for a signal of this shape."""
         return True
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Metric(ABC):
             prediction: (rows, *shape[1:], C) float32.
             target: likewise.
             weights: (rows, *shape[1:]) how much each coordinate counts, of mean 1 over the signal; metrics of
-                structure have no use for them.
+                structure ignore them.
         """
 
     def update_known(self, prediction: Tensor, target: Tensor, weights: Tensor | None, known: Tensor) -> None:
@@ -79,13 +79,13 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> float | None:
-        """The metric over all slabs; None where the signal leaves it undefined."""
+        """The metric over all slabs; None if it is undefined for the signal."""
 
 
 @METRICS.register("psnr")
 class PSNR(Metric):
-    """10 · log10(peak² / MSE), in dB, the mean a weighted one where coordinates have weights; infinite for no
-    error, NaN where a prediction is not finite."""
+    """10 · log10(peak² / MSE), in dB; a weighted mean if coordinates have weights. Infinite for no error, NaN if a
+    prediction is not finite."""
 
     title = "PSNR"
     unit = "dB"
@@ -161,7 +161,7 @@ class SSIM(Metric):
         _, rated = structural_similarity_index_measure(
             _channels_first(prediction), _channels_first(target), data_range=self.peak, return_full_image=True
         )
-        # Near a slab's edge that is not the image's the surroundings are cut off: another slab rates those rows.
+        # Near a slab's edge inside the image the surroundings are cut off; another slab rates those rows.
         margin = _WINDOW // 2
         rows = slice(0 if first else margin, len(target) if last else len(target) - margin)
         if hidden is not None:
