@@ -1,1 +1,1 @@
-"""Signals: coordinates and values, and what surrounds them before a network comes in."""
+"""Signals: coordinates and values, and everything about them that needs no network."""

@@ -21,18 +21,18 @@ from inrkit.signals.lattice import lattice_coordinates
 _UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
 _SCAN = 1 << 22
 _CHUNK = 1 << 20
-"""Numbers that are read at a time where all of a signal is looked at."""
+"""Numbers that are read at a time when a whole signal is read."""
 
 
 class CoordinateDataset:
     """A signal: coordinates and the values there.
 
     On a lattice the coordinates are computed from indices when needed; free points are stored. Values stay in
-    their file's dtype, a memory map if they came as one. What a network learns of them is a `Signal`.
+    their file's dtype; a memory map stays one. A `Signal` is the dataset as a network learns it.
 
     Args:
         values: (*grid_shape, C), or (N, C) with `points`; bool, integer or real.
-        points: (N, D) coordinates in [−1, 1]^D for a signal that is on no lattice.
+        points: (N, D) coordinates in [−1, 1]^D, for a signal that is not on a lattice.
         affine: (D, D + 1) map from [−1, 1]^D to physical units; the identity if not given.
         channel_weights: C numbers that reduce the channels to the one value whose high frequencies count
             (luma for RGB); the mean if not given.
@@ -165,8 +165,7 @@ class CoordinateDataset:
 
     @property
     def peak(self) -> float:
-        """The range that PSNR and SSIM refer to: all that an integer dtype can hold, or what is present; see
-        `full_scale`."""
+        """The range that PSNR and SSIM refer to: that of the integer dtype, or the range present; see `full_scale`."""
         low, high = (self.value_range if self.full_scale else None) or self.extent
         return (high - low) or 1.0
 
@@ -198,7 +197,7 @@ class CoordinateDataset:
         self.round = number
 
     def stored(self, indices: Tensor | slice) -> Tensor:
-        """(k, C) values of `indices` as the file has them, as float32 or float64."""
+        """(k, C) values of `indices` in the file's units, as float32 or float64."""
         values = self.values[indices]
         if self.dtype in _UNSIGNED:
             return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
@@ -283,13 +282,13 @@ class CoordinateDataset:
         moved.known = None if self.known is None else self.known.to(device)
         moved.channel_weights = self.channel_weights.to(device)
         if self.weights is not None:
-            # Moved as it was given, then spread again: moving what is spread would store every repeat.
+            # Move the weights as given, then broadcast again: moving the broadcast ones would store every repeat.
             given = self.weights[tuple(slice(None) if step else slice(1) for step in self.weights.stride())]
             moved.weights = given.to(device).expand(self.weights.shape)
         return moved
 
     def _spread(self, weights: np.ndarray) -> Tensor:
-        """Weights over the lattice or the points, without a copy of what repeats."""
+        """Weights broadcast over the lattice or the points, without copies."""
         given = torch.as_tensor(np.array(weights, dtype=np.float32))
         try:
             spread = given.expand(self.grid_shape or (len(self),))
@@ -353,7 +352,7 @@ def _as_tensor(values: np.ndarray) -> Tensor:
             )
         values = np.ascontiguousarray(values)
     with warnings.catch_warnings():
-        # Torch warns of read-only memory because it could write to it; nothing here writes to values.
+        # torch warns because it could write to read-only memory; nothing here writes to values.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
 

@@ -1,4 +1,4 @@
-"""What every modality needs while a library decodes a stranger's file for it."""
+"""For every modality: errors and warnings of libraries that decode files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inrkit.errors import DataError, InrkitError
 
 @contextlib.contextmanager
 def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
-    """Make a DataError of whatever a damaged file makes a decoder raise, and keep to itself what it warns of.
+    """Turn any error of a decoder at a damaged file into a DataError, and silence its warnings.
 
     Args:
         path: the file.
@@ -25,7 +25,7 @@ def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
 
     Raises:
         DataError: in one line, with the decoder's own reason.
-        OSError: the system's word rather than the decoder's: no permission, no file.
+        OSError: an error of the system, not of the decoder: no permission, no file.
     """
     silenced = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in silenced]
@@ -44,7 +44,7 @@ def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        # A decoder that looks for a package of its own (a guesser of encodings, say) was given no such file.
+        # A decoder may look for an optional package, to guess an encoding for instance; that says nothing of the file.
         absent = isinstance(error, ModuleNotFoundError)
         reason = "" if absent else f" ({str(error).strip().partition(chr(10))[0][:160] or type(error).__name__})"
         raise DataError(f"{path} {trouble}{reason}; check that it opens elsewhere") from error
@@ -56,7 +56,7 @@ def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
 def mapped_array(path: Path) -> np.ndarray:
     """The array in a .npy file as a memory map: pages come from the file as they are needed, none is written back.
 
-    Copy-on-write, so that a stray write stays in memory; read-only where the system will not promise that much.
+    Copy-on-write, so that a stray write stays in memory; read-only if the system cannot reserve that much memory.
     """
     try:
         return np.lib.format.open_memmap(path, mode="c")

@@ -1,4 +1,4 @@
-"""Embeddings: fixed maps from a signal's coordinates to what a network is given."""
+"""Embeddings: fixed maps from a signal's coordinates to a network's inputs."""
 
 from __future__ import annotations
 

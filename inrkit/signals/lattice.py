@@ -1,4 +1,4 @@
-"""Lattices: where their cells lie, and how they are gone through."""
+"""Lattices: the coordinates of their cells, and slabs of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from inrkit.errors import ConfigError
 
 _EXACT = 1 << 24
-"""Length of an axis up to which float32 holds 2i + 1 − n; above it, neighbours would share a coordinate."""
+"""Length of an axis up to which float32 represents 2i + 1 − n; beyond it, neighbours would share a coordinate."""
 
 
 def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -42,7 +42,7 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def cell_affine(shape: tuple[int, ...]) -> np.ndarray:
-    """The affine map from [−1, 1]^D to cell indices: cell i of n, its centre, is at i.
+    """The affine map from [−1, 1]^D to cell indices: the centre of cell i is mapped to i.
 
     Returns:
         (D, D + 1) float64, to be applied as `affine[:, :D] @ coordinate + affine[:, D]`.

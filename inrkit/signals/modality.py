@@ -1,4 +1,4 @@
-"""What a modality is to inrkit, and where modalities are found. The engine knows none by itself."""
+"""Modality: the base class of all modalities, and their registry. The engine itself contains none."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from inrkit.signals.lattice import Region
 MODALITIES: Registry[Modality] = Registry("modality", "inrkit.modalities")
 
 SUFFIX_GROUP = "inrkit.suffixes"
-"""Entry points `<suffix>.<modality> = package.module:Class`: who reads a file, known without importing anyone."""
+"""Entry points `<suffix>.<modality> = package.module:Class`. They tell who reads a file without importing anything."""
 
 
 class Rendering(Protocol):
-    """What a modality may ask of a fitted field, to write it and to compare it with its file."""
+    """The part of a fitted field that a modality may use, to write it and to compare it with its file."""
 
     @property
     def dimensions(self) -> int:
@@ -31,7 +31,7 @@ class Rendering(Protocol):
 
     @property
     def grid_shape(self) -> tuple[int, ...] | None:
-        """The lattice that the signal came on; None for free points."""
+        """The signal's lattice; None for free points."""
 
     @property
     def affine(self) -> np.ndarray:
@@ -68,12 +68,12 @@ class Modality(metaclass=PluginType):
 
     Options: ClassVar[type]
     operator: str | Mapping[str, Any]
-    """The fitness operator that fits the signal, a slot as in a config: its name, or a mapping with a name and
-    options. May depend on the modality's options."""
+    """The fitness operator that suits the signal, a slot as in a config: its name, or a mapping with a name and
+    options. It may depend on the modality's options."""
     embedding: str | Mapping[str, Any] = "identity"
-    """The embedding of coordinates that fits the signal, likewise."""
+    """The embedding of coordinates that suits the signal, likewise."""
     metrics: ClassVar[tuple[str, ...]]
-    """Names of the metrics that fit the signal, the leading one first."""
+    """Names of the metrics that suit the signal, the main one first."""
     sample_suffix: ClassVar[str]
     """Suffix, with its dot, of a format for `sample`."""
 
@@ -82,9 +82,9 @@ class Modality(metaclass=PluginType):
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        """Whether an existing file of a suffix that several modalities read is one of this modality's.
+        """Whether an existing file belongs to this modality. Called if several modalities read the file's suffix.
 
-        Asked in the order of the modalities' names; a look at the header must be enough.
+        The modalities are asked in the order of their names. Look at the header only.
         """
         return True
 
@@ -97,11 +97,11 @@ class Modality(metaclass=PluginType):
         """
 
     def from_array(self, values: np.ndarray) -> CoordinateDataset:
-        """The signal in an array, as `inrkit.fit(array)` has it.
+        """The signal in an array, for `inrkit.fit(array)`.
 
         Raises:
             ConfigError: the modality takes no arrays.
-            DataError: the array's shape or dtype is none of the modality's.
+            DataError: the array's shape or dtype does not suit the modality.
         """
         raise ConfigError(
             f"{type(self).__name__} takes no array; name a file, or build an inrkit.CoordinateDataset of the array"
@@ -117,7 +117,7 @@ class Modality(metaclass=PluginType):
             metadata: of the dataset that was read.
 
         Raises:
-            ConfigError: the format is not one the modality writes, or cannot hold the values.
+            ConfigError: the modality does not write the format, or the format cannot hold the values.
         """
 
     @abstractmethod
@@ -172,7 +172,7 @@ class Modality(metaclass=PluginType):
         return {}
 
     def sample(self, path: Path) -> None:
-        """Write a small signal to try things on, made by code.
+        """Write a small signal made by code, for trying things out.
 
         Raises:
             ConfigError: the modality has none.
@@ -181,10 +181,10 @@ class Modality(metaclass=PluginType):
 
 
 def modality_of(path: Path) -> str | None:
-    """Name of the modality that reads a file; None if none says that it reads its suffix.
+    """Name of the modality that reads a file; None if no modality reads its suffix.
 
-    The suffix alone tells, without importing anything, unless several modalities read it: then each is asked, in
-    the order of their names. A folder goes by the suffix `folder`.
+    The suffix decides, without importing anything. If several modalities read it, each is asked, in the order of their
+    names. A folder has the suffix `folder`.
     """
     able = _readers(path)
     if len(able) > 1 and path.exists():
@@ -201,7 +201,7 @@ def known_suffixes() -> list[str]:
 
 
 def _readers(path: Path) -> list[str]:
-    """Names of the modalities that read the path's suffix, the longest suffix that any reads."""
+    """Names of the modalities that read the path's suffix; the longest suffix that any modality reads counts."""
     if path.is_dir():
         return _modalities_by_suffix().get("folder", [])
     parts = path.name.lower().split(".")

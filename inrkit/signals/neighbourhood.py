@@ -1,4 +1,4 @@
-"""Neighbourhood: where a signal's coordinates lie, and which of them is near a place."""
+"""Neighbourhood: where a signal's coordinates lie, and which of them is nearest to a position."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """FitnessOperators: linear maps from a field of values to its high-frequency response.
 
-Each row of the map has few entries, so that the response at a subset of the coordinates costs no more than the
-subset. An operator acts on one number a coordinate; a signal's channels are reduced to it before
-(`CoordinateDataset.channel_weights`).
+Each row of the map has few entries, so the cost of the response at a subset of the coordinates follows the size of the
+subset. An operator acts on one number a coordinate: the channels' sum weighted by `CoordinateDataset.channel_weights`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ _ROWS = 1 << 20
 
 @OPERATORS.base
 class FitnessOperator(metaclass=PluginType):
-    """A sparse linear map L on fields over the N coordinates of a signal, and what else its neighbourhoods tell.
+    """A sparse linear map L on fields over the N coordinates of a signal; also the signal's edges and layout.
 
     Args:
         options: an instance of the subclass's `Options`.
-        signal: whose fields it acts on.
+        signal: it acts on fields over this signal's coordinates.
 
     Attributes:
         neighbourhood: where the signal's coordinates lie.
@@ -43,8 +42,8 @@ class FitnessOperator(metaclass=PluginType):
 
     Options: ClassVar[type]
     bounds: tuple[float, float] | None = None
-    """What predictions are clamped to, in the network's range, before their channels are reduced to the number that L
-    acts on; None for no clamping."""
+    """Limits that predictions are clamped to, in the network's range, before their channels are added up; None for no
+    clamping."""
 
     def __init__(self, options: Any, signal: Signal) -> None:
         self.options = options
@@ -52,7 +51,7 @@ class FitnessOperator(metaclass=PluginType):
         self.neighbourhood = Neighbourhood(signal.dataset)
 
     def rebuild(self) -> None:
-        """Follow the signal to its new points; a lattice stays where it is."""
+        """Rebuild the map after points were drawn anew; a lattice does not change."""
         self.neighbourhood = Neighbourhood(self._signal.dataset)
 
     @abstractmethod
@@ -68,7 +67,7 @@ class FitnessOperator(metaclass=PluginType):
         """Lᵀ applied to the whole (N,) field."""
 
     def response_at(self, field: Tensor, indices: Tensor) -> Tensor:
-        """(k,) entries of L applied to the (N,) field, touching only what those entries need."""
+        """(k,) entries of L applied to the (N,) field; only the values that these entries need are read."""
         parts = []
         for part in indices.split(_ROWS):
             columns, weights = self.rows(part)
@@ -76,10 +75,10 @@ class FitnessOperator(metaclass=PluginType):
         return torch.cat(parts)
 
     def response_within(self, values: Tensor, indices: Tensor) -> Tensor:
-        """(k,) entries of L at `indices` applied to a field that is known there alone.
+        """(k,) entries of L at `indices`, applied to a field that is known only there.
 
-        A neighbour elsewhere counts as equal to the coordinate itself; where all neighbours are among the indices the
-        entry is exact. Time and memory follow k, not N.
+        A neighbour outside the indices is given the coordinate's own value. If all neighbours are among the indices,
+        the entry is exact. Time and memory follow k, not N.
 
         Args:
             values: (k,) of the field.
@@ -123,8 +122,8 @@ class FitnessOperator(metaclass=PluginType):
     def edges(self) -> Tensor:
         """How much the signal changes around each coordinate: the edge strength of edge-guided methods.
 
-        The Euclidean norm of the differences between a coordinate and its neighbours, those that its row names, over
-        √2: on a lattice of unit spacing the magnitude of the gradient, from forward and backward differences.
+        The Euclidean norm of the differences between a coordinate and the neighbours in its row, divided by √2. On a
+        lattice of unit spacing it is the magnitude of the gradient, from forward and backward differences.
 
         Returns:
             (N,) float32 ≥ 0, of the channel-weighted targets; zero where there are no neighbours.
@@ -149,9 +148,9 @@ class FitnessOperator(metaclass=PluginType):
 def clamp_prediction(
     residual: Tensor, targets: Tensor, bounds: tuple[float, float] | tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    """(…, C) residuals F − y turned into clamp(F) − y; there is no gradient where F is clamped.
+    """(…, C) clamp(F) − y, from residuals F − y; there is no gradient where F is clamped.
 
-    What is inside the bounds stays as it is to the last bit.
+    Values inside the bounds stay the same to the last bit.
 
     Args:
         residual: (…, C).
@@ -166,11 +165,11 @@ def clamp_prediction(
 @dataclass
 class ClampOptions:
     clamp: bool = option(False)
-    """Whether the operator sees predictions clamped to what the signal's integers can hold, as published EVOS does (0 …
+    """Whether the operator sees predictions clamped to the range of the signal's integers, as in published EVOS (0 …
     255 for 8 bits)."""
 
     def bounds(self, signal: Signal) -> tuple[float, float] | None:
-        """The ends of what the signal's dtype can hold, in the network's range; None for real numbers."""
+        """The ends of the range of the signal's dtype, in the network's range; None for real numbers."""
         ends = signal.dataset.value_range
         if not self.clamp or ends is None:
             return None
@@ -252,7 +251,7 @@ class LatticeLaplacian(FitnessOperator):
         return self.response(field)  # symmetric: what is outside the lattice or not known is in no other's row
 
     def adjoint_at(self, values: Tensor, indices: Tensor, scratch: Tensor) -> Tensor:
-        # Symmetry again; gathering is deterministic on a GPU, where scattering would not be.
+        # Symmetry again. On a GPU gathering is deterministic; scattering is not.
         scratch[indices] = values
         result = self.response_at(scratch, indices)
         scratch[indices] = 0
@@ -262,14 +261,14 @@ class LatticeLaplacian(FitnessOperator):
 @dataclass
 class GraphLaplacianOptions(ClampOptions):
     neighbours: int = option(6, at_least=1)
-    """Nearest points whose mean each point is compared with."""
+    """How many nearest points each point is compared with."""
 
 
 @OPERATORS.register("graph-laplacian")
 class GraphLaplacian(FitnessOperator):
-    """The sum of the k nearest other points less k times the point's own value: a Laplacian for free points.
+    """The sum of the k nearest other points minus k times the point's own value: a Laplacian for free points.
 
-    Where the nearest points are a lattice's neighbours it is the lattice Laplacian.
+    If the nearest points are a lattice's neighbours, it is the lattice Laplacian.
     """
 
     Options = GraphLaplacianOptions
@@ -288,7 +287,7 @@ class GraphLaplacian(FitnessOperator):
         weights of a row. Found when first asked for: many selectors never ask."""
         tree, device = self.neighbourhood.tree, self._signal.device
         wanted = min(self.options.neighbours, len(self._signal) - 1)
-        # The nearest point is the point itself, or another one at the same place, which is as good.
+        # The nearest point is the point itself, or another one at the same place, which does as well.
         _, near = tree.query(tree.data, k=[*range(1, wanted + 2)], workers=-1)
         weights = torch.ones(wanted + 1, device=device)
         weights[0] = -wanted
@@ -320,7 +319,7 @@ class NoneOptions:
 
 @OPERATORS.register("none")
 class NoOperator(FitnessOperator):
-    """No response anywhere: for signals without a notion of neighbours, where only the errors count."""
+    """No response anywhere, for signals without neighbours; only the errors count."""
 
     Options = NoneOptions
 

@@ -19,7 +19,7 @@ def scattered(
     Samples at one place that differ are all kept, so that a fit goes through their mean; a note says so too.
 
     Args:
-        points: (N, D), or (N,) in one dimension, in units that the field's are to be.
+        points: (N, D), or (N,) in one dimension, in the field's physical units.
         values: (N,) or (N, C).
         held_out: share of the samples that are left out of the dataset, though not of the box; see `split`.
         metadata: of the dataset; its notes come before those from here.

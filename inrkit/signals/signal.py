@@ -1,4 +1,4 @@
-"""Signal: a dataset as a network learns it, coordinates embedded and values transformed."""
+"""Signal: a dataset as a network learns it, with coordinates embedded and values transformed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Signal:
 
     Args:
         dataset: the coordinates and values.
-        transform: map from stored values to the network's range; values stay as they are, if not given.
-        embedding: map from coordinates to network inputs; coordinates stay as they are, if not given.
+        transform: map from stored values to the network's range; the identity if not given.
+        embedding: map from coordinates to network inputs; the identity if not given.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Signal:
 
     @property
     def embedded(self) -> bool:
-        """Whether a network is given something else than the coordinates themselves."""
+        """Whether the network's inputs differ from the coordinates."""
         return not isinstance(self.embedding, Identity)
 
     def inputs(self, indices: Tensor | slice) -> Tensor:
@@ -61,7 +61,7 @@ class Signal:
         return self._encoded(self._cells(indices))
 
     def reduced(self, indices: Tensor) -> Tensor:
-        """(k,) float32 channel-weighted sums of the targets of `indices`: what a FitnessOperator acts on."""
+        """(k,) float32 channel-weighted sums of the targets of `indices`, which a FitnessOperator acts on."""
         return self.targets(indices) @ self.dataset.channel_weights
 
     def slopes(self, indices: Tensor) -> Tensor:

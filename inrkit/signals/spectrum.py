@@ -1,4 +1,4 @@
-"""What frequencies a signal on a lattice has, measured from a bounded number of its values."""
+"""The spectrum of a signal on a lattice, measured from a bounded number of its values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from inrkit.signals.signal import Signal
 
 _SEGMENT = 1 << 14
-"""Longest stretch of an axis that one spectrum is taken of; a longer axis is cut into such stretches."""
+"""Longest stretch of an axis for one spectrum; a longer axis is cut into such stretches."""
 _SEGMENTS = 1 << 10
-"""Most stretches an axis; they are spread evenly over the signal."""
+"""Most stretches for an axis; they are spread evenly over the signal."""
 _AT_A_TIME = 1 << 20
 """Values that are gathered at a time."""
 
@@ -22,12 +22,12 @@ def spectral_edges(signal: Signal, share: float) -> tuple[float, ...] | None:
     """The angular frequency along each axis below which a share of the signal's energy lies.
 
     Args:
-        signal: its channels count as its dataset's `channel_weights` say.
-        share: of the energy, its mean aside; in (0, 1).
+        signal: its channels are weighted by its dataset's `channel_weights`.
+        share: of the energy without the mean; in (0, 1).
 
     Returns:
-        D numbers, in radians a unit of coordinate, where an axis has two units: 0 along an axis where the signal is
-        constant; π·n/2 at most, for an axis of n cells. None for free points.
+        D numbers, in radians a unit of coordinate; an axis has two units. 0 along an axis where the signal is constant;
+        at most π·n/2 for an axis of n cells. None for free points.
     """
     if signal.dataset.grid_shape is None:
         return None
@@ -52,7 +52,7 @@ def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     length = shape[axis]
     size = min(length, _SEGMENT)
     stride = math.prod(shape[axis + 1 :])
-    # A stretch is told by its line, one of N / n, and by its place along the line.
+    # A stretch is identified by its line, one of N / n, and by its position along the line.
     places = torch.arange(0, length - size + 1, max(1, size // 2))
     lines = len(dataset) // length
     count = lines * len(places)
@@ -119,7 +119,7 @@ def _edge(energy: Tensor, share: float) -> float:
     summed = energy.cumsum(dim=0)
     if len(energy) < 2 or not float(summed[-1]) > 0:
         return 0.0
-    # Frequency k of F stands for the range around it: within it the energy counts as evenly spread.
+    # Frequency k of F represents the range around it, over which its energy is taken as evenly spread.
     wanted = share * float(summed[-1])
     index = int(torch.searchsorted(summed, wanted))
     before = float(summed[index - 1]) if index else 0.0

@@ -19,7 +19,7 @@ TRANSFORMS: Registry[ValueTransform] = Registry("transform", "inrkit.transforms"
 
 
 class StoredValues(Protocol):
-    """What a transform may know of the values that it is fitted to; a CoordinateDataset is one."""
+    """The values that a transform is fitted to; a CoordinateDataset is one."""
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -44,8 +44,8 @@ class StoredValues(Protocol):
 class ValueTransform(ABC):
     """Invertible, elementwise. `decode(encode(v))` is v within float32 rounding for every v in the fitted range.
 
-    A map whose inverse is not defined everywhere decodes what lies outside as it does the nearest end, so that every
-    finite output of a network has a value; NaN stays NaN.
+    If the inverse is not defined everywhere, outputs outside its range decode as the nearest end, so that every finite
+    output of a network has a value; NaN stays NaN.
     """
 
     Options: ClassVar[type]
@@ -62,7 +62,7 @@ class ValueTransform(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The map's constants, as JSON can hold them."""
+        """The map's constants, as plain JSON."""
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ValueTransform(ABC):
 @dataclass
 class MinMaxOptions:
     range: str = option("auto", choices=("auto", "full", "data"))
-    """What maps to [−1, 1]: `full`, all that the dtype can hold (0 … 255); `data`, from the smallest value
+    """The range that maps to [−1, 1]: `full`, the whole range of the dtype (0 … 255); `data`, from the smallest value
     present to the largest; `auto`, `full` for 8-bit integers and `data` for everything else."""
 
 
@@ -86,7 +86,7 @@ class MinMax(ValueTransform):
 
     Args:
         low: stored value that maps to −1.
-        high: stored value that maps to 1; where it equals `low` (a constant signal) the scale is 1.
+        high: stored value that maps to 1; if it equals `low` (a constant signal), the scale is 1.
     """
 
     Options = MinMaxOptions
@@ -156,12 +156,12 @@ class ZScoreOptions:
 class ZScore(ValueTransform):
     """To mean 0 and standard deviation 1, linearly, over all channels together.
 
-    One mean and one deviation for the whole signal, as in the code that INR papers compare it by (Zhang et al., AAAI
-    2025): a channel keeps its weight in the loss, which a deviation for each channel would change.
+    One mean and one deviation for the whole signal, as in the published comparisons (code of Zhang et al., AAAI 2025).
+    A deviation for each channel would change how much the channels count in the loss.
 
     Args:
         mean: stored value that maps to 0.
-        deviation: standard deviation of the stored values; where it is 0 (a constant signal) the scale is 1.
+        deviation: standard deviation of the stored values; if it is 0 (a constant signal), the scale is 1.
     """
 
     Options = ZScoreOptions
@@ -173,7 +173,7 @@ class ZScore(ValueTransform):
     @classmethod
     def fit(cls, options: ZScoreOptions, values: StoredValues) -> ZScore:
         low, high = values.extent
-        # Sums about the middle lose nothing to a large offset.
+        # Sums about the middle keep their precision under a large offset.
         middle, total, squared, count = (low + high) / 2, 0.0, 0.0, 0
         for chunk in values.chunks():
             centred = chunk - middle
@@ -200,12 +200,13 @@ class ZScore(ValueTransform):
 @dataclass
 class SymmetricPowerOptions:
     calibration: float = option(0.05, at_least=0, below=0.5)
-    """Deviation-aware calibration: share of the range, at the end that the power crowds, whose gain in values draws
-    the power back to 1; 0 turns it off."""
+    """Deviation-aware calibration: share β of the range, at the end where the power crowds values. The more values it
+    gains, the closer the power is moved to 1; 0 turns this off."""
     edge: float = option(0.01, at_least=0, below=0.5)
-    """Adaptive soft boundary: share of the range, at either end, whose values the margin there is proportional to."""
+    """Adaptive soft boundary: share α of the range at each end. The margin there is proportional to the share of values
+    in it."""
     margin: float = option(1.0, at_least=0)
-    """Margin at an end, in ranges, if all values lay in its `edge`; 0 turns the soft boundary off."""
+    """κ: margin at an end, in units of the range, if all values lay in its `edge`; 0 turns the soft boundary off."""
     limit: float = option(5.0, at_least=1, at_most=5)
     """The power stays between 1 / limit and limit."""
 
@@ -214,8 +215,8 @@ class SymmetricPowerOptions:
 class SymmetricPower(ValueTransform):
     """To [−1, 1] by a power that brings the median to the middle (Zhang et al., AAAI 2025, arXiv 2412.09213).
 
-    v to 2 y^γ − 1, where y in [0, 1] is v's place between the ends of the range, each moved outwards by its margin.
-    What lies outside maps to the nearest end.
+    v maps to 2 y^γ − 1, where y in [0, 1] is v's position between the ends of the range, each moved outwards by its
+    margin. Values outside map to the nearest end.
 
     Args:
         low: smallest value present.
@@ -264,13 +265,13 @@ class SymmetricPower(ValueTransform):
 
 
 _STEEPEST = 100.0
-"""How steep the inverse of a power may be, so that float32's rounding, times this, stays below half a step of 16-bit
-integers. The published map has no such bound, and its lowest values fall together."""
+"""Largest slope of the inverse of a power: float32's rounding, times this, stays below half a step of 16-bit integers.
+The published map has no such bound, and its lowest values become equal."""
 _BINS = 1 << 12
 
 
 class _Shares:
-    """The share of a signal's values that lie below a place in its range.
+    """The share of a signal's values that lie below a position in its range.
 
     Args:
         values: not all the same.
@@ -289,13 +290,13 @@ class _Shares:
 
     @property
     def median(self) -> float:
-        """The median's place, in (0, 1)."""
+        """The median's position, in (0, 1)."""
         return (int(torch.searchsorted(self._below, 0.5)) - 0.5) / _BINS
 
 
 def _symmetric_power(below: _Shares, options: SymmetricPowerOptions) -> float:
-    """γ: log ½ / log(median), drawn back to 1 as far as it crowds values at an end, and limited."""
-    # 1 / 256 is the published resolution; without a bound the median of a mask would ask for an infinite power.
+    """γ: log ½ / log(median), moved towards 1 as far as it crowds values at an end, and limited."""
+    # 1 / 256 is the published resolution; without a bound the median of a mask would give an infinite power.
     median = min(max(below.median, 1 / 256), 255 / 256)
     power = math.log(0.5) / math.log(median)
     excess = max(power, 1 / power) - 1
@@ -319,14 +320,14 @@ class BoxCoxOptions:
 class BoxCox(ValueTransform):
     """To [−1, 1] by the Box–Cox power that makes the values most nearly normal (Box and Cox, 1964).
 
-    v to (x^λ − 1) / λ, log x for λ = 0, then linearly to [−1, 1]; x runs from 0.1 at the smallest value to 1.1 at the
-    largest, so that any signal is positive. The shift by a tenth of the range is that of Zhang et al. (AAAI 2025). What
-    lies outside maps to the nearest end.
+    v maps to (x^λ − 1) / λ, log x for λ = 0, then linearly to [−1, 1]. x runs from 0.1 at the smallest value to 1.1 at
+    the largest, so that any signal is positive. The shift by a tenth of the range is that of Zhang et al. (AAAI 2025).
+    Values outside map to the nearest end.
 
     Args:
         low: smallest value present.
-        high: largest value present; where it equals `low` (a constant signal), `low` is the middle of a range of 1, or
-            of |low| if that is less and not 0, so that rounding does not swallow it.
+        high: largest value present. If it equals `low` (a constant signal), `low` is the middle of a range of 1, or of
+            |low| if that is less and not 0, so that it is not lost in rounding.
         exponent: λ.
     """
 
@@ -380,6 +381,6 @@ class BoxCox(ValueTransform):
 
 _SHIFT = 0.1
 _EXPONENTS = (-2.0, 3.0)
-"""Where λ is sought: from x = 0.1 to 1.1 the inverse is nowhere steeper than about 70, see `_STEEPEST`."""
+"""Limits of λ: from x = 0.1 to 1.1 the slope of the inverse is then at most about 70, see `_STEEPEST`."""
 _SAMPLED = 1 << 17
 """Numbers that λ is fitted to."""
