@@ -1,8 +1,8 @@
 """Configuration: presets, YAML files and `key=value`, merged in this order and validated as a whole.
 
 A *slot* is a key whose value chooses a plug-in and sets its options: `selector: {name: evos, ratio: 0.2}`, or
-`selector: evos` for short. Choosing another plug-in in a later layer keeps the earlier options that it declares
-too, and drops the others and those that the new one calls its own.
+`selector: evos` for short. If a later layer chooses another plug-in, earlier options that the new plug-in declares too
+are kept. The others are dropped, and so are those that the new plug-in marks as its own.
 """
 
 from inrkit.config.layers import parse_overrides, preset_comment, presets, read_preset, read_yaml

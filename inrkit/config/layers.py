@@ -43,7 +43,7 @@ def _parsed_preset(name: str) -> dict[str, Any]:
 
 
 def preset_comment(name: str) -> str:
-    """What a shipped preset says of itself: the first sentence of the comment it begins with."""
+    """A shipped preset's description: the first sentence of the comment at its top."""
     comment = itertools.takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
     return " ".join(line.lstrip("# ") for line in comment).partition(". ")[0]
 
@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys that a config file sets, with `init` and the paths under `data` made absolute.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, or is not a mapping.
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """The keys that `key=value` words set; dots nest, values are YAML.
 
     Raises:
-        ConfigError: a word has no `=` or its value is no YAML.
+        ConfigError: a word has no `=`, or its value is not YAML.
     """
     bad = [word for word in overrides if "=" not in word or word.startswith("=")]
     if bad:
@@ -96,7 +96,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: sections key by key, slots as the module's docstring says.
+    """`above` over `below`: sections are merged key by key, slots as described in the docstring of `inrkit.config`.
 
     Args:
         below: a normalised layer.
@@ -122,11 +122,12 @@ def _shared(slot: str, name: Any) -> set[str]:
 
 
 RENAMED = {"log": {"sample": "evaluated"}}
-"""Keys by the names that they had in version 0.1.0, section by section, and their names now."""
+"""Keys that were renamed since version 0.1.0: for each section, old names and present names."""
 
 
 def normalised(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """The layer with every slot a mapping, where a name alone may stand for it, and keys by their present names."""
+    """The layer with every slot as a mapping, also where only a name was given, and with keys by their present
+    names."""
     result: dict[str, Any] = {}
     for key, value in layer.items():
         if key in SLOTS and isinstance(value, str):
@@ -141,7 +142,7 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     shape = f"{where} is not a mapping of keys to values, like 'train: {{steps: 500}}'"
     try:
         loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except AssertionError as error:  # how OmegaConf says that it met a bare number
+    except AssertionError as error:  # OmegaConf raises this for a bare number
         raise ConfigError(shape) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -15,7 +15,7 @@ from inrkit.signals.modality import MODALITIES, modality_of
 
 
 def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge layers, the last on top, above the preset that they name as `base` or else their modality's own.
+    """Merge layers, the last on top, over the preset that they name as `base`, or else the modality's own.
 
     Raises:
         ConfigError: neither a base nor a modality is named, and the data's suffix names none.
@@ -50,7 +50,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     """Compose layers and validate the result, recursively.
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
     merged = compose(layers)
     errors = _unknown_keys(merged)
@@ -114,7 +114,7 @@ def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:
 
 
 def _place(key: str, merged: Mapping[str, Any]) -> str:
-    """Where a key belongs that stands at the top by mistake, or what it may have been meant to be."""
+    """A hint for an unknown key at the top: the section or slot where it belongs, or the nearest known key."""
     for section, options in SECTIONS.items():
         if key in field_names(options):
             return f"; did you mean '{section}.{key}'?"

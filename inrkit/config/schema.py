@@ -1,4 +1,4 @@
-"""What a config holds: sections of plain keys, and slots whose value chooses a plug-in."""
+"""The contents of a config: sections of plain keys, and slots whose value chooses a plug-in."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class TrainOptions:
     steps: int = option(1000, at_least=1, at_most=10**9)
     """Optimizer steps: T."""
     seconds: float = option(0.0, at_least=0)
-    """Seconds of training, evaluation aside, after which it ends whatever `steps` says, with schedules that follow the
-    clock; 0 counts steps."""
+    """Seconds after which training ends, without evaluations and whatever `steps` says; schedules then follow the
+    clock. 0 counts steps."""
     chunk: int = option(0, at_least=0)
     """Coordinates that pass through the network at a time; 0 chooses for the device."""
     precision: str = option("auto", choices=("auto", "float32", "bfloat16"))
-    """Of the products of hidden matrices; coordinates, sums and parameters are float32 always. `auto` is bfloat16
-    where the processor multiplies it natively."""
+    """Precision of the products of hidden matrices; coordinates, sums and parameters are always float32. `auto` is
+    bfloat16 if the processor multiplies it natively."""
     compile: str = option("auto", choices=("auto", "always", "never"))
-    """Compile the network for training: it takes a C++ compiler, and up to half a minute when a network is met first.
-    `auto` does so on a CPU where the steps are known to be work enough to win that back."""
+    """Compile the network for training. This needs a C++ compiler, and up to half a minute for a new network. `auto`
+    compiles on a CPU if the number of steps is known to be large enough to save that time."""
 
 
 @dataclass
@@ -55,10 +55,11 @@ class LogOptions:
     every: int = option(100, at_least=1)
     """Steps between evaluations, each a row of metrics.jsonl."""
     evaluated: int = option(1 << 24, at_least=1 << 16)
-    """Most coordinates of an evaluation; crops of as many, spread at random and always the same, stand for a larger
-    signal."""
+    """Most coordinates of an evaluation; a larger signal is evaluated on crops of as many, spread at random and always
+    the same."""
     reconstruction: int = option(1 << 28, at_least=0)
-    """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes any."""
+    """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes larger
+    ones."""
 
 
 @dataclass
@@ -72,7 +73,7 @@ class GeneralOptions:
     metrics: list[str] = option([])
     """Metrics of an evaluation, by name."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
-    """Of everything random."""
+    """Seed of everything random."""
     device: str = option("auto")
     """`cpu`, `cuda`, `cuda:1`, or `auto` for a GPU when there is one."""
     init: str = option("")
@@ -92,7 +93,7 @@ SECTIONS: dict[str, type] = {
 }
 
 LAUNCHERS: Registry[Any] = Registry("launcher", "inrkit.launchers")
-"""What runs the jobs of a study. The launchers are in `inrkit.batch`, which is above this room."""
+"""Launchers run the jobs of a study. They are in `inrkit.batch`, which is above this room."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ class Kind:
     """A kind of plug-in.
 
     Args:
-        plural: what `inrkit list` calls it.
-        registry: where its plug-ins are found by name.
+        plural: its name in `inrkit list`.
+        registry: finds its plug-ins by name.
         slot: whether a config chooses one, under the kind's name.
-        default: the plug-in of a slot that neither a preset nor the user has chosen; None where the modality names it.
+        default: the plug-in of the slot if neither a preset nor the user has chosen one; None if the modality names it.
     """
 
     plural: str
@@ -130,7 +131,7 @@ KINDS = (
     Kind("metrics", METRICS, slot=False),
     Kind("launchers", LAUNCHERS, slot=False),
 )
-"""All kinds of plug-in: what configs, listings, the contract's tests and the docs go by."""
+"""All kinds of plug-in. Configs, listings and the contract's tests follow from this table."""
 
 SLOTS: dict[str, Kind] = {kind.name: kind for kind in KINDS if kind.slot}
 TOP_KEYS = [*SLOTS, *SECTIONS, *field_names(GeneralOptions)]
@@ -145,13 +146,13 @@ class Choice:
     options: Any
 
     def make(self, *arguments: Any) -> Any:
-        """An instance of the plug-in, whose first argument is its options."""
+        """An instance of the plug-in, made of its options and the arguments."""
         return self.plugin(self.options, *arguments)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole request, validated. The choice of a slot is an attribute of its name: `config.network`."""
+    """A whole request, validated. The choice of a slot is an attribute with the slot's name: `config.network`."""
 
     choices: dict[str, Choice]
     data: DataOptions

@@ -1,4 +1,4 @@
-"""A config as YAML that explains itself."""
+"""A config as YAML with comments that explain it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inrkit.plugins.options import docstrings
 
 
 def commented_yaml(config: Mapping[str, Any]) -> str:
-    """A composed config as YAML, every key below the comment that says what it does."""
+    """A composed config as YAML, with a comment above every key that says what it does."""
     lines = []
     for key, value in config.items():
         options = _options_of(key, value)
