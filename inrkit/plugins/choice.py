@@ -12,7 +12,7 @@ from inrkit.plugins.options import field_names
 
 @dataclass(frozen=True)
 class Chosen:
-    """A plug-in and some of its options, as `inrkit.fit(selector=Evos(ratio=0.2))` has it; presets give the others.
+    """A plug-in and some of its options, as in `inrkit.fit(selector=Evos(ratio=0.2))`; presets give the other options.
 
     Args:
         plugin: its class.
@@ -28,10 +28,10 @@ class Chosen:
 
 
 class PluginType(ABCMeta):
-    """The type of plug-ins that are made of their options and what the signal gives.
+    """The metaclass of plug-ins whose instances need options and a signal.
 
-    A class of it that is called with nothing but options, by name, makes no instance but a `Chosen`: the instance needs
-    a signal, which is not there yet. Called in any other way it is an ordinary class.
+    If such a class is called only with options, by name, it makes a `Chosen` instead of an instance, because there is
+    no signal yet. Called in any other way it is an ordinary class.
     """
 
     def __call__(cls, *arguments: Any, **named: Any) -> Any:

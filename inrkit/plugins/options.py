@@ -1,7 +1,7 @@
 """Options of plug-ins: dataclasses whose fields carry their range and, below them, a docstring.
 
-A plug-in declares its options once, here is everything that is derived from the declaration: type and range
-checks, the nearest name for a mistyped key, and the comments of `inrkit show`.
+A plug-in declares its options once. This file derives everything else from the declaration: type and range checks, the
+nearest name for a mistyped key, and the comments of `inrkit show`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def option(
 ) -> Any:
     """A dataclass field with a range or a list of choices, checked before any work starts.
 
-    One that is `own` means something else in other plug-ins that have a field of its name: what a preset chose for
-    another plug-in is not taken over when this one takes its place.
+    A field that is `own` means something else in other plug-ins that have a field of the same name. When this plug-in
+    replaces one of these, the value that a preset chose for the other is not kept.
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": choices}
     metadata = {key: value for key, value in limits.items() if value is not None} | {"own": own}
@@ -46,7 +46,7 @@ def option(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of what is known when nothing is near."""
+    """`; did you mean 'x'?`, or the list of known names if none is near."""
     known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
@@ -60,7 +60,7 @@ def field_names(options: type) -> set[str]:
 
 
 def shared_names(options: type) -> set[str]:
-    """Names of the options that mean the same in other plug-ins that declare them."""
+    """Names of the options that mean the same in every plug-in that declares them."""
     return {field.name for field in dataclasses.fields(options) if not field.metadata.get("own")}
 
 
@@ -85,7 +85,7 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
             errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
             continue
         try:
-            # A study asks for the same few values thousands of times.
+            # Cached, because a study parses the same few values thousands of times.
             value = (_typed_plain if isinstance(value, str | int | float | None) else _typed)(options, key, value)
         except (OmegaConfBaseException, ValueError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
@@ -121,15 +121,15 @@ _typed_plain = functools.lru_cache(maxsize=1 << 14, typed=True)(_typed)
 
 @functools.cache
 def _structured(options: type) -> Any:
-    """What OmegaConf makes of a dataclass; to be merged with, which copies it, and never changed."""
+    """A dataclass as OmegaConf's structured config. Merge with it, which copies it; never change it."""
     return OmegaConf.structured(options)
 
 
 def _literal(value: Any) -> Any:
-    """The value with what OmegaConf would take for an interpolation escaped.
+    """The value, with everything escaped that OmegaConf would take for an interpolation.
 
-    Config files are resolved when they are read. What is left comes from elsewhere, a field's file among others, and
-    an interpolation there could call any resolver that the process has registered.
+    Config files are resolved when they are read. Values that are parsed later come from elsewhere, such as a field's
+    file; an interpolation there could call any resolver that the process has registered.
     """
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", value)

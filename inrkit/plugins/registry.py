@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    """What installed packages declare in a group; looked up again where `sys.path` has changed."""
+    """The entry points that installed packages declare in a group; looked up again if `sys.path` has changed."""
     return _entry_points(group, tuple(sys.path))
 
 
@@ -32,8 +32,8 @@ class Registry(Generic[T]):
     """The plug-ins of one kind.
 
     Args:
-        kind: what they are, in the singular ("selector"), for messages.
-        group: entry-point group in which other packages declare theirs ("inrkit.selectors").
+        kind: the kind in the singular ("selector"), for messages.
+        group: entry-point group in which other packages declare plug-ins of this kind ("inrkit.selectors").
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -80,7 +80,7 @@ class Registry(Generic[T]):
 
         Args:
             name: a registered name, an entry point's name, or a target `package.module:Name`.
-            targets: whether a target may be imported; False for names that come from a stranger's file.
+            targets: whether a target may be imported; False for names from a file that is not trusted.
 
         Raises:
             ConfigError: nothing has that name, or loading it failed.
@@ -107,8 +107,8 @@ class Registry(Generic[T]):
         return self._base is not None and issubclass(plugin, self._base)
 
     def name_of(self, plugin: type[T]) -> str:
-        """The name that finds a plug-in, in this process at least: that of a class that none is registered for is its
-        target `package.module:Name`, which `get` knows from now on."""
+        """The name that finds a plug-in, at least in this process. A class that is not registered gets its target
+        `package.module:Name`, which `get` knows from now on."""
         for name in self.names():
             if name in self._registered and self._registered[name] is plugin:
                 return name
@@ -125,7 +125,7 @@ class Registry(Generic[T]):
             found = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except Exception as error:  # whatever a plug-in raises while it is imported
+        except Exception as error:  # a plug-in may raise anything while it is imported
             raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
         if not isinstance(found, type) or (self._base is not None and not issubclass(found, self._base)):
             wanted = self._base.__name__ if self._base else "plug-in"
