@@ -1,4 +1,4 @@
-"""The command line: a file a command. Exit codes: 0 done, 1 the run failed, 2 the request is wrong, 130 stopped."""
+"""The command line, one file per command. Exit codes: 0 done, 1 the run failed, 2 wrong request, 130 stopped."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ for command in (fit, batch, render, evaluate, list_, show, copy, sample, benchma
 
 
 def main() -> None:
-    """Run the command line and exit; an error is told in a line or two."""
+    """Run the command line and exit; an error is printed in a line or two."""
     words = sys.argv[1:]
-    # Wherever it stands: who adds it to a command that failed should not have to move it.
+    # --debug may stand anywhere, so that it can simply be added to a command that failed.
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     keep_freed_memory()

@@ -45,7 +45,7 @@ def benchmark(words: tuple[str, ...], seconds: float, device: str | None, as_jso
 
 
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The report as lines of a name and a value; a heading has no value."""
+    """The report as lines, each with a name and a value; a heading has no value."""
     signal, fit, step = report["signal"], report["fit"], report["step"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lattice = f" ({'×'.join(map(str, signal['shape']))})" if signal["shape"] else ""

@@ -39,7 +39,7 @@ def copy(config: str, out: Path) -> None:
 
 
 def _whole(config: str) -> str:
-    """All keys of a config; without a signal, `data` is left to whoever fits one."""
+    """All keys of a config; without a signal, `data` is left out."""
     if config in studies():
         return study_text(config)
     is_file = Path(config).suffix.lower() in (".yaml", ".yml")

@@ -15,7 +15,7 @@ from inrkit.signals.modality import MODALITIES
 @click.argument("modality")
 @click.argument("out", type=click.Path(path_type=Path))
 def sample(modality: str, out: Path) -> None:
-    """Write a small signal of a modality to a file, to try things on.
+    """Write a small signal of a modality to a file, for trying things out.
 
     MODALITY is a name of `inrkit list modalities`; OUT's suffix chooses the format.
     """
