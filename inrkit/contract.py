@@ -1,6 +1,6 @@
-"""What a plug-in must keep to, as checks that its author can run.
+"""The promises of a plug-in, as checks that its author can run.
 
-Each raises an AssertionError that says which promise is broken. They need nothing but the plug-in's class:
+Each check raises an AssertionError that says which promise is broken. A check needs only the plug-in's class:
 
     from inrkit.contract import check_network
     check_network(MyNetwork)
@@ -38,7 +38,7 @@ from inrkit.signals.transforms import Identity as IdentityTransform
 
 
 def check_modality(plugin: type[Modality]) -> None:
-    """Check that a modality reads its own sample, and back what it writes of it, value for value."""
+    """Check that a modality reads its own sample, writes it, and reads the same values back."""
     name = plugin.__name__
     _check_options(plugin)
     modality = plugin(plugin.Options())
@@ -79,7 +79,7 @@ def check_modality(plugin: type[Modality]) -> None:
 
 
 def check_selector(plugin: type[Selector], *, steps: int = 12) -> None:
-    """Check that a selector gives as many distinct indices as it says, and goes on after a checkpoint as before.
+    """Check that a selector gives as many distinct indices as it announces, and resumes exactly from a checkpoint.
 
     Args:
         plugin: the selector's class.
@@ -105,7 +105,7 @@ def check_selector(plugin: type[Selector], *, steps: int = 12) -> None:
 
 
 def check_network(plugin: type[Network]) -> None:
-    """Check shapes, precision, gradients and reproducibility of a network, and that a saved one is the same again."""
+    """Check a network's shapes, precision, gradients and reproducibility, and that a saved one loads as the same."""
     name = plugin.__name__
     _check_options(plugin)
     for dimensions, channels in ((1, 1), (2, 3), (3, 1), (4, 2)):
@@ -181,7 +181,7 @@ def _check_round_trip(modality: Modality, dataset: CoordinateDataset, folder: Pa
     modality.write(path, _stored(dataset), dataset.metadata)
     again = modality.read(path)
     if type(modality).export is not Modality.export:
-        return  # it writes something else than the values, like the surface that they describe
+        return  # it does not write the values, but for instance the surface that they describe
     found, expected = (
         (again.grid_shape, again.channels, again.dtype),
         (dataset.grid_shape, dataset.channels, dataset.dtype),
@@ -192,7 +192,7 @@ def _check_round_trip(modality: Modality, dataset: CoordinateDataset, folder: Pa
 
 
 def _stored(dataset: CoordinateDataset) -> np.ndarray:
-    """(*grid_shape, C) values in the dtype that they were read in."""
+    """(*grid_shape, C) values in the dtype of the file."""
     values = dataset.values.numpy()
     values = values.view(dataset.dtype) if values.dtype.itemsize == dataset.dtype.itemsize else values
     return values.astype(dataset.dtype).reshape(*(dataset.grid_shape or ()), dataset.channels)
@@ -205,7 +205,7 @@ def _selector(plugin: type[Selector], count: int, seed: int = 0) -> Selector:
 
 
 def _selections(selector: Selector, first: int, last: int, steps: int) -> list[Tensor]:
-    """The indices of the steps from `first` to `last`, each checked; the errors follow the indices alone."""
+    """The indices of the steps from `first` to `last`, each checked; the errors depend only on the indices."""
     name, count = type(selector).__name__, selector.count
     wave = torch.sin(torch.arange(count) * 1.7)
     taken = []
@@ -255,7 +255,7 @@ def _same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def _checkpointed(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """The state as a checkpoint gives it back: of plain containers and tensors, and sharing nothing."""
+    """The state as read back from a checkpoint: plain containers and tensors that share no memory with the old."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
