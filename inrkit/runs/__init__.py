@@ -1,1 +1,1 @@
-"""From what a user asked for to what lies on disk."""
+"""From a user's request to the files on disk."""

@@ -1,4 +1,4 @@
-"""How fast a machine fits: the rate of its matrix products, and where the time of a training's steps goes."""
+"""How fast a machine fits: the rate of its matrix products, and the time of each part of a training step."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from inrkit.training.turn import Turn
 WARM_UP = 3
 """Steps before those that are measured: they compile, set optimizers up, and fill caches."""
 LEAST_STEPS = WARM_UP + 3
-"""Fewest steps of a training that can be measured: one as it is, one taken apart, and a last one that is not taken."""
+"""Fewest steps of a training that can be measured: one undisturbed, one with clocks, and a last one that is not run."""
 COORDINATES = 1 << 18
-"""How many coordinates a modality's own sample is repeated to, so that recipes meet a signal worth their steps."""
+"""How many coordinates a modality's own sample is repeated to, so that recipes get a signal of a realistic size."""
 
 PARTS = ("network", "optimizer", "selection", "gathering", "other")
-"""What a step's time is divided among; see `benchmark`."""
+"""The parts of a step's time; see `benchmark`."""
 
 _LAYER = 256
 """Width of a hidden layer whose product is timed: the default SIREN's."""
 _TIMED = 0.01
-"""Seconds that products are repeated for, at least, each of the three times that they are timed."""
+"""Fewest seconds that products are repeated for, each of the three times that they are timed."""
 _LONGEST = 0.1
-"""Seconds above which a larger square product is not tried; what takes as long has left a call's overhead behind."""
+"""Seconds of a square product above which no larger one is tried, because a call's overhead is then negligible."""
 
 
 def benchmark(
@@ -62,15 +62,15 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure this machine's matrix products and the training of a fit, which leaves no files.
 
-    The training is the one that `fit` would run, from its first step on, without evaluations; a budget of time is set
-    aside. What follows the first steps is measured undisturbed for `seconds`, then for half as long with a clock at
-    each part, which on a GPU makes the parts wait for each other. Where the request names no signal, it is the
-    modality's own sample, repeated along its axes to at least `COORDINATES`.
+    The training is the one that `fit` would run, from its first step on, without evaluations and without a budget of
+    time. After the first steps it is measured undisturbed for `seconds`, then for half as long with a clock at each
+    part; on a GPU these clocks make the parts wait for each other. If the request names no signal, it is the modality's
+    own sample, repeated along its axes to at least `COORDINATES`.
 
     Args:
         target: a signal's file, a config file, or the name of a shipped config or a modality.
         overrides: `key=value` words, as on the command line.
-        seconds: to measure steps for, above 0; never beyond the training's own steps.
+        seconds: how long steps are measured, above 0; never beyond the training's own steps.
         device: the same as `device=…` among the overrides.
 
     Returns:
@@ -157,7 +157,7 @@ def benchmark(
 
 
 def _request(target: str | Path, overrides: Sequence[str], device: str | None) -> tuple[Config, bool]:
-    """The config of the fit, and whether its signal is to be the modality's sample: where the request names none."""
+    """The config of the fit, and whether its signal is the modality's sample, because the request names none."""
     layer = parse_overrides(overrides)
     if device is not None:
         layer["device"] = device
@@ -177,7 +177,7 @@ def _names_signal(layer: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _signal(config: Config, sampled: bool) -> Iterator[Signal]:
-    """The signal of a fit; its files are there inside the context."""
+    """The signal of a fit; its files exist inside the context."""
     if not sampled:
         yield read_signal(config)
         return
@@ -196,7 +196,7 @@ def _signal(config: Config, sampled: bool) -> Iterator[Signal]:
 def repeated(dataset: CoordinateDataset, count: int) -> CoordinateDataset:
     """A signal that repeats `dataset` along its shortest axes until it has at least `count` coordinates.
 
-    Free points, and what has weights, stay as they are.
+    Free points and signals with weights stay unchanged.
     """
     if dataset.grid_shape is None or dataset.weights is not None or dataset.known is not None:
         return dataset
@@ -212,7 +212,7 @@ def repeated(dataset: CoordinateDataset, count: int) -> CoordinateDataset:
 
 @contextlib.contextmanager
 def _enough_memory() -> Iterator[None]:
-    """Say in a line that memory ran out, if it does."""
+    """If memory runs out, raise an error that says so in a line."""
     try:
         yield
     except Exception as error:
@@ -222,11 +222,11 @@ def _enough_memory() -> Iterator[None]:
 
 
 class _Enough(Exception):
-    """Ends a training that has taken its steps, before it would be evaluated."""
+    """Ends a training after the wanted steps, before it is evaluated."""
 
 
 class _Watch(Listener):
-    """Counts steps, their coordinates and their seconds, and ends the training when they are enough."""
+    """Counts steps, their coordinates and their seconds, and ends the training when enough are measured."""
 
     def __init__(self, steps: int, seconds: float) -> None:
         self._most = steps
@@ -249,7 +249,7 @@ class _Watch(Listener):
 
 
 def _train(member: Member, *, steps: int, seconds: float = math.inf, backend: Backend | None = None) -> _Watch:
-    """Train on for `steps`, or until `seconds` have passed; one step at least."""
+    """Train for `steps` more, or until `seconds` have passed; at least one step."""
     watch = _Watch(steps, seconds)
     member.listeners = [watch]
     with contextlib.suppress(_Enough):
@@ -258,9 +258,9 @@ def _train(member: Member, *, steps: int, seconds: float = math.inf, backend: Ba
 
 
 class _Parts(Backend):
-    """Divides a training's time from now on among `PARTS`: each moment counts for the innermost part under way.
+    """Divides a training's time among `PARTS`: each moment counts for the innermost part that is running.
 
-    A selection is a part as a whole, surveys that predict included.
+    A selection counts as one part, including surveys that run the network.
     """
 
     def __init__(self, member: Member) -> None:
@@ -300,7 +300,7 @@ class _Parts(Backend):
             setattr(owner, name, self._timed(part, getattr(owner, name)))
 
     def _mark(self, part: str, owner: Any, name: str) -> None:
-        """Count as `part` what comes from a call on, and no other part takes."""
+        """Count the time from a call on as `part`, until another part takes over."""
         function = getattr(owner, name)
 
         def marked(*arguments: Any) -> Any:
@@ -350,7 +350,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _precision(member: Member) -> str:
-    """What hidden matrices multiply in, as a key of `peaks`."""
+    """The precision that hidden matrices multiply in, as a key of `peaks`."""
     precision = precision_of(member.network)
     reduced = member.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return "tf32" if precision == "float32" and reduced else precision
@@ -393,7 +393,7 @@ def float32_products(mode: str) -> Iterator[None]:
 
 
 def _seconds(shape: tuple[int, int, int], dtype: torch.dtype, member: Member) -> float:
-    """Seconds of a product (n, m)·(m, l), at best; of many in a row, so that calls do not count."""
+    """Fewest seconds of a product (n, m)·(m, l), measured over many in a row so that calls do not count."""
     rows, inner, columns = shape
     device = member.device
     generator = torch.Generator(device=device).manual_seed(0)

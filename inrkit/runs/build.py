@@ -45,7 +45,7 @@ def read_signal(config: Config) -> Signal:
     try:
         dataset = config.modality.make().read(path)
         if dataset.value_range is None:
-            _ = dataset.extent  # says where a value is not finite
+            _ = dataset.extent  # raises an error if a value is not finite
     except DataError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise DataError(named) from error
@@ -96,7 +96,7 @@ def build(
         ConfigError: parts of the config do not fit each other or the signal.
         RunError: the signal or the network does not fit in the device's memory.
     """
-    applicable(config.general.metrics, signal.dataset)  # one that cannot be computed is better known now
+    applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
     try:
         signal = signal.to(device)
     except Exception as error:
@@ -190,7 +190,7 @@ def _freeze(network: Network, prefixes: Sequence[str]) -> None:
 
 
 def field_of(config: Config, network: Network, signal: Signal) -> Field:
-    """The field that `network`, trained on `signal` as `config` says, represents."""
+    """The field of `network`, which was trained on `signal` as `config` says."""
     dataset = signal.dataset
     return Field(
         network=network,
@@ -219,21 +219,21 @@ def _with_holes(dataset: CoordinateDataset) -> dict[str, Any]:
 
 def memory_ran_out(error: Exception) -> bool:
     """Whether an error says that there was no memory left."""
-    # On a CPU torch says so by a RuntimeError.
+    # On a CPU torch raises a RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 _COMPILING = 8e12
-"""Floating-point operations of a training that two laptop cores need half a minute for; compiled, two thirds of it, and
-compiling what torch has not met before takes the rest."""
+"""Floating-point operations that two laptop cores compute in half a minute. A compiled network needs two thirds of that
+time, and compiling a new network takes the rest."""
 _SAMPLE = 1000
-"""How many of a long training's steps stand for all of them."""
+"""How many steps of a long training are looked at; they represent all."""
 
 
 def _worth_compiling(member: Member) -> bool:
-    """Whether a training gains more by a compiled network than compiling takes, as far as its config tells.
+    """Whether a compiled network saves a training more time than compiling takes, as far as its config tells.
 
-    No clock is asked: a run that is repeated or resumed must come to the same answer.
+    This uses no clock, because a run that is repeated or resumed must get the same answer.
     """
     if member.device.type != "cpu" or member.budget is not None or shutil.which("g++") is None:
         return False

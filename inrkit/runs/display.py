@@ -1,4 +1,4 @@
-"""What a fit shows while it runs: its plan, a bar or a line an evaluation, and where to look at the end."""
+"""What a fit shows: its plan, then a bar or a line per evaluation, and at the end where its files are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inrkit.training.member import Listener, Member
 
 
 def in_notebook() -> bool:
-    """Whether a notebook runs this code, which can show pictures and bars in its cells."""
+    """Whether this code runs in a notebook, whose cells can show pictures and bars."""
     shell = sys.modules.get("IPython")
     running = shell.get_ipython() if shell is not None else None
     return running is not None and running.__class__.__name__ == "ZMQInteractiveShell"
@@ -36,14 +36,14 @@ class Cell:
         self._next = 0.0
 
     def show(self, share: float, text: str, last: bool = False) -> None:
-        """Show how far a training is, at most some times a second.
+        """Show how far a training is, at most five times a second.
 
         Args:
-            share: of the training that is done, in [0, 1].
-            text: beside the bar.
-            last: whether nothing follows, so that it must be shown.
+            share: share of training done, in [0, 1].
+            text: shown beside the bar.
+            last: whether this is the last call, which is always shown.
         """
-        from IPython.display import HTML, display  # there is one where there is a notebook
+        from IPython.display import HTML, display  # every notebook has IPython
 
         if time.monotonic() < self._next and not last:
             return
@@ -56,14 +56,14 @@ class Cell:
 
 
 class Display(Listener):
-    """Tells a person at a terminal how a fit goes; a plain line an evaluation where there is no terminal.
+    """Shows the progress of a fit in a terminal; without a terminal, prints a plain line per evaluation.
 
     Args:
         config: of the fit.
-        run: that it makes.
-        device: that it runs on.
+        run: of the fit.
+        device: the fit runs on it.
         precision: of the hidden matrices' products.
-        quiet: say nothing.
+        quiet: show nothing.
     """
 
     def __init__(self, config: Config, run: Run, device: torch.device, precision: str, quiet: bool) -> None:
@@ -149,7 +149,7 @@ class Display(Listener):
         self._bar.update(self._task, total=total, completed=completed, step=f"{member.step:,}", **fields)
 
     def conclude(self, result: dict[str, Any]) -> None:
-        """Say how it ended and what to open."""
+        """Say how the fit ended and which file to open."""
         seconds = result["seconds"]
         share = seconds["selection"] / seconds["train"] if seconds["train"] else 0.0
         self.console.print(
@@ -164,5 +164,5 @@ class Display(Listener):
 
 
 def _extent(member: Member) -> str:
-    """How long a training is, as it was asked for."""
+    """The length of a training, in steps or in seconds as it was asked for."""
     return f"{member.steps:,} steps" if member.budget is None else f"{duration(member.budget)} of training"

@@ -40,13 +40,13 @@ def execute(
 
     Args:
         config: what to fit.
-        run: where it goes.
+        run: to be made or resumed.
         dataset: the signal; the config's file, if not given.
         beginning: weights to start from; those that the config's `init` names, if not given.
         resume: continue the run from its checkpoint.
         quiet: print nothing.
         interruptible: whether Ctrl-C and SIGTERM end the training after the present step, so that it can be resumed.
-        listeners: who else hears of the training.
+        listeners: further listeners of the training.
 
     Returns:
         The run, done or interrupted.
@@ -79,20 +79,21 @@ def execute_together(
     interruptible: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> list[Run | Exception]:
-    """Carry out prepared fits of many small signals: networks of a kind train as one computation.
+    """Carry out prepared fits of many small signals. Networks of one architecture train as one computation.
 
-    Each leaves the files of an ordinary fit, and may be resumed by itself or with others. Its seconds are a share:
-    of the training of all, and, for the total of n fits, an n-th of the time from the start of all to its own end.
-    All signals are in memory at the same time.
+    Each fit leaves the files of an ordinary fit, and may be resumed by itself or with others. Its seconds of training
+    are its share of the training of all. Its total is, for n fits, an n-th of the time from the start of all to its own
+    end. All signals are in memory at the same time.
 
     Args:
-        fits: configs and the runs to be made or resumed; `stackable` tells which gain by it.
+        fits: configs and the runs to be made or resumed; `stackable` tells which fits gain by it.
         resume: continue runs from their checkpoints; one answer for all, or one for each.
         interruptible: as for `execute`.
-        listeners: who else hears of the trainings.
+        listeners: further listeners of the trainings.
 
     Returns:
-        For each fit its run, done or interrupted, or what it failed of: what `execute` would raise. The others go on.
+        For each fit its run, done or interrupted, or the error that `execute` would raise. If a fit fails, the others
+        go on.
     """
     started, share = time.perf_counter(), 1 / max(1, len(fits))
     resumed = [resume] * len(fits) if isinstance(resume, bool) else resume
@@ -131,11 +132,11 @@ _OF_A_KIND = (*(slot for slot in SLOTS if slot not in ("transform", "operator"))
 
 
 def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Which fits may train as one stacked computation: their places in `configs`, of all keys each, in groups.
+    """Groups of fits that may train as one stacked computation: their positions in `configs`, which have all keys.
 
     Fits of a group agree in the network, optimizer, schedule, selector, objective, modality, embedding, device and all
-    of `train`; signals, seeds and what is logged may differ. Where a network takes its shape from the signal, such
-    as the levels of a hash grid, `Together` finds out and divides a group further; an ω from the signal is no matter.
+    of `train`; signals, seeds and logging may differ. If the signal decides a network's shape, such as the levels of a
+    hash grid, `stackable_groups` divides a group further; an ω from the signal makes no difference.
     """
     groups: dict[str, list[int]] = {}
     for index, keys in enumerate(configs):
@@ -144,14 +145,14 @@ def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 
 class Fit:
-    """One fit, from a prepared request to the files that it leaves; who trains its member tells it how that went.
+    """One fit, from a prepared request to its files. The caller trains its member, then calls `conclude` or `fail`.
 
     Args:
         config: of the fit.
         run: to be made, or resumed.
         resume: continue the run from its checkpoint, if it left one.
         started: the clock's reading when the fit began; now, if not given.
-        share: of the time that passes from then on, how much is this fit's.
+        share: this fit's share of the time that passes from then on.
         dataset: the signal; the config's file, if not given.
         beginning: weights to start from; those that the config's `init` names, if not given.
 
@@ -249,14 +250,14 @@ class Fit:
             self._earlier = float(state["elapsed"])
             if member.step < 0 or (member.budget is None and member.step > member.steps):
                 raise ValueError(member.step)
-        except Exception as error:  # whatever a checkpoint of something else leads the parts of a training to
+        except Exception as error:  # a checkpoint of another fit may raise anything
             raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
         self._history.rows = _kept_rows(run, member, "unscheduled" in state)
 
     def elapsed(self) -> float:
-        """Seconds that the fit has taken so far, before it was interrupted included."""
+        """Seconds that the fit has taken so far, including those before an interruption."""
         return self._earlier + self._share * (time.perf_counter() - self._started)
 
     def write_field(self) -> None:
@@ -272,8 +273,8 @@ class Fit:
         self._write_result("done" if self.member.finished else "interrupted")
 
     def fail(self, error: Exception) -> Exception:
-        """Write the result of a fit that failed; returns the error that a user should be told."""
-        with contextlib.suppress(RunError):  # what went wrong first is what the user should hear of
+        """Write the result of a fit that failed; returns the error to show to the user."""
+        with contextlib.suppress(RunError):  # the first error is the one to show
             self._write_result("failed", error=str(error))
         if not memory_ran_out(error):
             return error
@@ -324,8 +325,8 @@ def _kept_rows(run: Run, member: Member, tells: bool) -> list[dict[str, float]]:
     Args:
         run: with its history.
         member: with its checkpoint loaded.
-        tells: whether the checkpoint tells which evaluation was made only because the run was interrupted; those of
-            version 0.1.0 do not.
+        tells: whether the checkpoint says which evaluation was made only because the run was interrupted; checkpoints
+            of version 0.1.0 do not.
     """
     every = run.config.log.every
     return [

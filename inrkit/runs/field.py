@@ -37,8 +37,8 @@ _FORMAT = 1
 class FieldModule(nn.Module):
     """A field as one module: (…, D) coordinates in [−1, 1]^D to (…, C) stored values, not clipped.
 
-    Differentiable in the coordinates and in the weights, which are those of the field. It stays in eval mode inside a
-    model that trains.
+    It is differentiable in the coordinates and in the weights, which it shares with the field. It stays in eval mode
+    inside a model that trains.
 
     Args:
         embedding: (…, D) coordinates to (…, E) network inputs.
@@ -57,27 +57,26 @@ class FieldModule(nn.Module):
         return self.transform.decode(self.network(self.embedding(coordinates)))
 
     def train(self, mode: bool = True) -> FieldModule:
-        """Stay in eval mode: with dropout, say, a field would be another function at every call."""
+        """Stay in eval mode; otherwise a field with dropout would be a different function at every call."""
         super().train(False)
         return self
 
 
 @dataclass(eq=False)
 class Field:
-    """A network with everything that turns its numbers into the signal. The network is always in eval mode.
+    """A network, and everything that turns its output into the signal. The network is always in eval mode.
 
     Args:
-        network: (…, E) network inputs to (…, C) values in the network's range; any nn.Module, but `save` needs one of
-            inrkit's registered ones.
+        network: (…, E) network inputs to (…, C) values in the network's range; any nn.Module, but `save` needs a
+            registered network.
         channels: C.
         embedding: (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
         transform: from stored values to the network's range.
-        names: what network, embedding, transform and modality are called in their registries; "" for a network that
-            is in none.
-        modality_options: the modality's options, in plain containers.
+        names: names of network, embedding, transform and modality in their registries; "" for a network that is in
+        none. modality_options: the modality's options, in plain containers.
         grid_shape: the lattice that the signal came on; None for free points.
         dtype: of the stored values.
-        value_range: what stored values are clipped to; None for real numbers.
+        value_range: stored values are clipped to it; None for real numbers.
         affine: (D, D + 1) map from [−1, 1]^D to physical units (pixels, seconds, the mesh's own units).
         metadata: what the modality needs to write a reconstruction.
     """
@@ -110,7 +109,7 @@ class Field:
 
     @property
     def modality(self) -> Modality:
-        """The modality that the signal is of, with the options that it was read with.
+        """The signal's modality, with the options that it was read with.
 
         Raises:
             ConfigError: it is not installed here.
@@ -149,9 +148,8 @@ class Field:
     def __call__(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
         """The signal's values at any coordinates.
 
-        Of a tensor, the values are differentiable in the coordinates, any number of times; the weights count as
-        constants (`module` has gradients in them too). Where a value is clipped to what the dtype can hold, its
-        derivatives are 0.
+        For a tensor, the values are differentiable in the coordinates, any number of times. The weights are constants;
+        `module` has gradients in them too. If a value is clipped to the range of the dtype, its derivatives are 0.
 
         Args:
             coordinates: (…, D) tensor or array in [−1, 1]^D, or in physical units with `physical`.
@@ -179,9 +177,9 @@ class Field:
     def gradient(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
         """First derivatives of the values, in stored units per physical unit: per pixel, per second, ….
 
-        Like every derivative here, they are those of the values before these are clipped to what the dtype can hold,
-        and carry no graph. They are computed in float32, also where the network was trained with products in bfloat16:
-        its 8 bits of mantissa are too coarse for slopes.
+        Like every derivative here, they are of the values before clipping to the range of the dtype, and carry no
+        graph. They are computed in float32, even if the network was trained with products in bfloat16, whose 8 bits of
+        mantissa are too coarse for slopes.
 
         Args:
             coordinates: (…, D) tensor or array in [−1, 1]^D, or in physical units with `physical`.
@@ -218,8 +216,8 @@ class Field:
         return self._derived(coordinates, physical, self._curvatures)
 
     def normals(self, coordinates: Tensor | ArrayLike, physical: bool = False) -> Any:
-        """Unit vectors along the gradient in physical space: of a signed distance, which grows outwards, the outward
-        normals of the surface.
+        """Unit vectors along the gradient in physical space. A signed distance grows outwards, so for it they are the
+        surface's outward normals.
 
         Args and the rest are those of `gradient`.
 
@@ -330,7 +328,7 @@ class Field:
         """Write weights and everything else that `load` needs to one safetensors file.
 
         Raises:
-            ConfigError: the network is none that `load` could make again by its name.
+            ConfigError: `load` could not make the network again by its name.
             RunError: the file cannot be written.
         """
         if not self.names["network"] or not isinstance(self.network, Network):
@@ -374,7 +372,7 @@ class Field:
             path: a field.safetensors, or the folder of a run.
             device: where the network goes.
             trust: whether a network may be named as `package.module:Name` and so imported.
-            network: the module, for a field of one that was given in Python; its weights become the file's.
+            network: the module, if the field's network was given in Python; it gets the file's weights.
 
         Raises:
             DataError: no field there, or a damaged one.
@@ -387,7 +385,7 @@ class Field:
                 return cls._from(description, weights, trust, network).to(device)
         except InrkitError:
             raise
-        except Exception as error:  # whatever a stranger's description leads torch or numpy to
+        except Exception as error:  # a foreign description may make torch or numpy raise anything
             raise DataError(f"{path} is damaged: its description or its weights do not fit each other") from error
 
     @classmethod
@@ -413,7 +411,7 @@ class Field:
         if errors or more:
             raise ValueError("; ".join(errors + more))
         embedding = embedding_class(embedding_options, description["dimensions"])
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, for nothing
+        with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and then replaced
             network = network_class(network_options, embedding.features, description["channels"])
         network.load_state_dict(weights)
         if description["precision"] not in ("float32", "bfloat16"):
@@ -473,8 +471,8 @@ class Field:
             raise DataError("the field's affine map has no inverse, so it has no physical units") from error
 
     def _frozen(self) -> Callable[[Tensor], Tensor]:
-        """`module` with its weights as constants, so that only the coordinates have a graph: the modes and maps of
-        torch.func, which a switch of gradients would hide them from, work on it too."""
+        """`module` with its weights as constants, so that only the coordinates have a graph. Unlike a switch of
+        gradients, this works under torch.func too."""
         module = self.module
         constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
 
@@ -501,7 +499,7 @@ class Field:
         """A derivative at any coordinates, in chunks.
 
         Args:
-            coordinates: (…, D), as those of `gradient`.
+            coordinates: (…, D), as for `gradient`.
             physical: likewise.
             derivative: (k, …) of the frozen module, (k, D) normalised points and the affine map's (D, D) inverse.
         """
@@ -511,7 +509,8 @@ class Field:
         precision = precision_of(self.network)
         set_precision(self.network, "float32")
         try:
-            # Of no points too, so that the result has its shape. A quarter, since graphs of derivatives take memory.
+            # Also for no points, so that the result has its shape. A quarter, because graphs of derivatives take
+            # memory.
             parts = [
                 derivative(function, self._normalised(part, physical), inverse).to(given.device)
                 for part in points.split(max(1, self._chunk // 4))
@@ -561,6 +560,6 @@ _CPU = torch.device("cpu")
 
 def _unit(vectors: Tensor) -> Tensor:
     """(k, D) vectors of length 1; one of length 0 stays as it is."""
-    # The largest component first: the squares of small ones would vanish.
+    # Divide by the largest component first, because the squares of small components would vanish.
     vectors = vectors / vectors.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
     return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1)

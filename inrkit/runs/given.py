@@ -12,22 +12,22 @@ from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.scattered import scattered
 
 _CHANNELS = 4
-"""Most channels that the last axis of a picture or a video is taken for."""
+"""Longest last axis of an array that is taken for the channels of a picture or a video."""
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
-"""Modes of PIL images whose numbers are brightnesses."""
+"""Modes of PIL images whose numbers are brightness."""
 
 
 def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[CoordinateDataset | np.ndarray, str]:
-    """What a user gave as a signal, and the modality that it is taken for.
+    """The signal that a user gave, and its modality.
 
     Args:
-        target: a CoordinateDataset, or what numpy makes an array of: a tensor, a PIL image.
+        target: a CoordinateDataset, or anything that numpy can make an array of: a tensor, a PIL image.
         points: (N, D) places of scattered samples, instead of a target.
         values: (N,) or (N, C) values there.
 
     Raises:
-        DataError: nothing was given, or something of another kind or shape.
+        DataError: nothing was given, or an object of another kind or shape.
     """
     if points is not None or values is not None:
         if target is not None or points is None or values is None:

@@ -1,4 +1,4 @@
-"""What listens to a training: the history of evaluations, checkpoints, and Ctrl-C."""
+"""Listeners of a training: the history of evaluations, checkpoints, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class AfterStep(Listener):
 
 
 class History(Listener):
-    """Writes metrics.jsonl, a row an evaluation.
+    """Writes metrics.jsonl, one row per evaluation.
 
     Args:
         run: to write to.
 
     Attributes:
-        rows: all of them, those from before a resumption included.
+        rows: all rows, including those from before a resumption.
     """
 
     def __init__(self, run: Run) -> None:
@@ -68,7 +68,7 @@ class Checkpoints(Listener):
         self._write(member)
 
     def _write(self, member: Member) -> None:
-        # A checkpoint of a diverged network would overwrite one that is worth resuming from.
+        # A checkpoint of a diverged network must not overwrite a good one.
         if all(bool(torch.isfinite(parameter).all()) for parameter in member.network.parameters()):
             self.run.write_checkpoint({**member.state_dict(), **self.more()})
         self._last = time.monotonic()
@@ -104,6 +104,6 @@ class Interrupts(Listener):
         if not self._members or self._told:
             raise KeyboardInterrupt
         self._told = True
-        os.write(2, b"stopping after this step; once more stops at once\n")  # print may not be entered twice
+        os.write(2, b"stopping after this step; once more stops at once\n")  # print is not reentrant
         for member in self._members:
             member.stop()

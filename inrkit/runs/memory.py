@@ -14,7 +14,7 @@ from inrkit.signals.modality import Modality
 
 
 class MemoryRun(Run):
-    """What one fit leaves behind, kept in memory for as long as the run is."""
+    """The results of one fit, kept in memory."""
 
     def __init__(self) -> None:
         super().__init__("(in memory)")
@@ -71,4 +71,4 @@ class MemoryRun(Run):
         self._field = field
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Leave it: a run in memory cannot be resumed."""
+        """Do nothing: a run in memory cannot be resumed."""

@@ -1,4 +1,4 @@
-"""How a run shows itself at a prompt and in a notebook: whatever state its files are in, without an error."""
+"""A run at a prompt and in a notebook; it is shown without an error whatever the state of its files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_a_line(folder: Path, result: Mapping[str, Any]) -> str:
 
 
 def as_html(folder: Path, result: Mapping[str, Any], reconstruction: Path | None) -> str:
-    """A run as a table, below its reconstruction where that is a picture.
+    """A run as a table, below its reconstruction if that is a picture.
 
     Args:
         folder: of the run.
@@ -56,7 +56,7 @@ def as_html(folder: Path, result: Mapping[str, Any], reconstruction: Path | None
 
 
 def _metrics(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The titles and values of those metrics that are numbers."""
+    """The titles and values of the metrics that are numbers."""
     metrics = result.get("metrics")
     words = []
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
@@ -78,10 +78,10 @@ def _training(result: Mapping[str, Any]) -> list[str]:
 
 
 def _thumbnail(path: Path) -> bytes | None:
-    """A small PNG of a picture; None of a file that is none, or not a still one."""
+    """A small PNG of a picture; None if the file is not a still picture."""
     from PIL import Image, ImageOps
 
-    # Whatever a damaged file leads a decoder to, a notebook goes on.
+    # A notebook goes on whatever a decoder raises at a damaged file.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=("PNG", "TIFF", "JPEG", "WEBP", "BMP")) as opened:

@@ -1,4 +1,4 @@
-"""Plug-ins given in Python: a name, a class, an instance, a module, as the slots of a config."""
+"""Plug-ins given in Python (a name, a class, an instance, a module) as slots of a config."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from inrkit.training.optimizers import given as given_optimizers
 
 
 def slot_of(slot: str, value: Any) -> Any:
-    """A config's slot for what a user gave in Python.
+    """The config's slot for a value that a user gave in Python.
 
     Args:
         slot: "selector", "network", …
         value: a name; a mapping with a name and options, or options alone; a plug-in's class, such a class called with
-            options by name (`Evos(ratio=0.2)`), or an instance of it. For a network also any nn.Module, or a class of
-            them that takes no arguments; for an optimizer a class of torch's, or what makes one of parameters; for a
-            transform one with its constants (`MinMax(0, 255)`).
+            options by name (`Evos(ratio=0.2)`), or an instance of it. For a network also any nn.Module, or an nn.Module
+            class that takes no arguments; for an optimizer also one of torch's classes, or a function from parameters
+            to an optimizer; for a transform also one with its constants (`MinMax(0, 255)`).
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the value is none of these.
     """
     registry = SLOTS[slot].registry
     if isinstance(value, str | Mapping) or value is None:
@@ -51,11 +51,11 @@ def slot_of(slot: str, value: Any) -> Any:
 
 
 def with_objects(config: Config, options: Mapping[str, Any]) -> Config:
-    """The config with the objects themselves where its slots only name them.
+    """The config, with objects that a user gave put into the slots that only name them.
 
     Args:
-        config: made of the `slot_of` of the options, among others.
-        options: what a user gave, by slot.
+        config: made, among others, of the `slot_of` of the options.
+        options: the values that a user gave, by slot.
     """
     choices = dict(config.choices)
     network, optimizer, transform = (options.get(slot) for slot in ("network", "optimizer", "transform"))
@@ -70,14 +70,14 @@ def with_objects(config: Config, options: Mapping[str, Any]) -> Config:
 
 
 def _is_module(value: Any) -> bool:
-    """Whether it is a module, or a class of them, that no registry knows."""
+    """Whether the value is an nn.Module, or a class of them, that no registry knows."""
     if isinstance(value, nn.Module):
         return True
     return isinstance(value, type) and issubclass(value, nn.Module) and not issubclass(value, Network)
 
 
 class _Fitted:
-    """Stands for a transform's class: fitting it gives the transform that there is.
+    """Takes the place of a transform's class; fitting it gives the given transform.
 
     Args:
         transform: from stored values to the network's range.
@@ -87,5 +87,5 @@ class _Fitted:
         self.transform = transform
 
     def fit(self, options: Any, values: Any) -> ValueTransform:
-        """The transform, whatever the values are."""
+        """The given transform, whatever the values are."""
         return self.transform

@@ -1,4 +1,4 @@
-"""From what a user asked for to a config and the run that it goes to."""
+"""From a user's request to a config and a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
 from inrkit.training.member import Listener, Member
 
 Slot = str | Mapping[str, Any] | Chosen | type | object
-"""What a plug-in may be given as: a name, a mapping, a class, a class called with its options, an instance."""
+"""The ways to give a plug-in: a name, a mapping, a class, a class called with its options, an instance."""
 
 
 def fit(
@@ -77,20 +77,19 @@ def fit(
             itself: a CoordinateDataset, a PIL image, or an array of numpy or torch. Unless `modality` says what it is,
             an array is a sound if it is (N,); a picture if it is (H, W), or (H, W, C) with at most 4 channels; a video
             if it is (T, H, W, C) with at most 4; else a volume.
-        points: (N, D) places of scattered samples, in units of your own; then `values` has what is there.
+        points: (N, D) positions of scattered samples, in any units; give `values` too.
         values: (N,) or (N, C) values at the points.
         out: the run's folder. If not given, `runs/<name of the file>`; a signal given as an object stays in memory.
         resume: continue the run in `out`, or in `target`, from its checkpoint. `steps` and `seconds` may be raised, and
             the signal may have moved.
         overrides: `key=value` words, as on the command line.
         quiet: print nothing. If not given, progress is shown in a notebook and nowhere else.
-        callbacks: who else hears of the training: listeners, and functions that are called with the member after every
-            step.
+        callbacks: listeners of the training, and functions that are called with the member after every step.
         base: the preset to start from; the modality's own if not given.
         modality, transform, operator, embedding, network, selector, objective, optimizer, schedule: each a plug-in by
             its name, a mapping of options, its class, its class called with options (`Evos(ratio=0.2)`), or an
-            instance. A network may be any nn.Module from (…, D) to (…, C), which trains in place; an optimizer a class
-            of torch's or a function of the parameters; a transform one with its constants.
+            instance. A network may be any nn.Module from (…, D) to (…, C), which trains in place; an optimizer one of
+            torch's classes or a function of the parameters; a transform one with its constants.
         steps: optimizer steps, T.
         seconds: of training, in place of steps.
         chunk: coordinates that pass through the network at a time.
@@ -133,7 +132,7 @@ def trainer(
     callbacks: Sequence[Listener | Callable[[Member], object]] = (),
     **options: Any,
 ) -> Training:
-    """The training of a fit with its loop in your hands; it writes no files.
+    """The training of a fit, for a loop of your own; it writes no files.
 
         training = inrkit.trainer("photo.png", steps=500)
         for step in training:
@@ -144,7 +143,7 @@ def trainer(
     Args:
         target: as for `fit`.
         callbacks: as for `fit`.
-        options: as for `fit`, but for `out`, `resume` and `quiet`.
+        options: as for `fit`, except `out`, `resume` and `quiet`.
 
     Raises:
         ConfigError, DataError, RunError: as `fit`.
@@ -155,7 +154,7 @@ def trainer(
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, validated.
+    """A validated request.
 
     Args:
         config: every key.
@@ -246,14 +245,14 @@ def prepare(
     layers: Sequence[Mapping[str, Any]] = (),
     default: bool = True,
 ) -> tuple[Config, Run]:
-    """Find out what is asked for of a file, and where it goes.
+    """The config and the run of a request for a file.
 
     Args:
         target: as for `fit`, by name.
         out: the run's folder.
-        resume: whether it is to be continued.
-        layers: of the config, above what the target stands for.
-        default: whether a run without `out` goes to a folder named for its signal; else it stays in memory.
+        resume: whether the run is to be continued.
+        layers: of the config, above the target's layer.
+        default: whether a run without `out` goes to a folder named after its signal; else it stays in memory.
 
     Returns:
         The validated config and the run to be made or resumed.
@@ -297,7 +296,7 @@ def prepare(
 
 
 def _target_layer(target: str | Path) -> dict[str, Any]:
-    """The config layer that a positional argument stands for."""
+    """The config layer of a positional argument: a signal's file, a config file, or a shipped config."""
     path = expanded(target)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
@@ -323,7 +322,7 @@ def _target_layer(target: str | Path) -> dict[str, Any]:
 
 
 def _layer(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments as a config layer; a key of one section may be given by itself."""
+    """Keyword arguments as a config layer; a key that only one section has may be given without its section."""
     top = {"base", *SLOTS, *SECTIONS, *field_names(GeneralOptions)}
     layer: dict[str, Any] = {}
     for key, value in options.items():

@@ -33,22 +33,22 @@ class Run:
     """The files of one fit, made by `inrkit.fit` and read back by anyone.
 
     Args:
-        folder: that holds, or will hold, config.yaml, metrics.jsonl, result.json, field.safetensors,
-            checkpoint.pt and reconstruction.<suffix>.
-        movable: whether the next free folder will do where another fit has taken this one meanwhile.
+        folder: it holds, or will hold, config.yaml, metrics.jsonl, result.json, field.safetensors, checkpoint.pt and
+            reconstruction.<suffix>.
+        movable: whether the run may go to the next free folder if another fit has taken this one meanwhile.
     """
 
     def __init__(self, folder: str | Path, movable: bool = False) -> None:
         self.folder = Path(folder)
         self._movable = movable
         self._field: Field | None = None
-        """The field, where this process has fitted it."""
+        """The field, if this process has fitted it."""
 
     def __repr__(self) -> str:
         return in_a_line(self.folder, self._shown)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the reconstruction, if it is a picture, and the result."""
+        """For a notebook: the reconstruction, if it is a picture, and the result."""
         reconstruction = None
         with contextlib.suppress(OSError):
             reconstruction = self.reconstruction
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def _shown(self) -> dict[str, Any]:
-        """The result with a status in any case, also where there is none or it cannot be read."""
+        """The result, always with a status, even if there is no result or it cannot be read."""
         try:
             result = self.result
             if result == {}:
@@ -97,13 +97,13 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The rows of metrics.jsonl: an evaluation each."""
+        """The rows of metrics.jsonl, one per evaluation."""
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return []
         rows = []
         text = path.read_text(encoding="utf-8", errors="replace")
-        # What follows the last line's end was being written when the run was killed.
+        # Text after the last line break is a row that was being written when the run was killed.
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
                 row = json.loads(line)
@@ -127,7 +127,7 @@ class Run:
         return next(iter(sorted(self.folder.glob("reconstruction.*"))), None)
 
     def create(self, config: Config) -> None:
-        """Make the folder and write config.yaml into it, and find out that it can be written to.
+        """Make the folder and write config.yaml into it, which also checks that it can be written to.
 
         Raises:
             ConfigError: the folder cannot be made or written to.
@@ -139,7 +139,7 @@ class Run:
                 claim(self.folder / "config.yaml", text)
                 return
             except OSError as error:
-                if self.exists:  # of two fits that begin at once, one gets the folder
+                if self.exists:  # if two fits begin at once, only one gets the folder
                     if not self._movable:
                         raise ConfigError(f"{self.folder} already holds a run; choose another --out") from error
                     self.folder = next_folder(config.data.path)
@@ -198,11 +198,11 @@ class Run:
         write_text(self.folder / "result.json", to_json(result, indent=2) + "\n")
 
     def write_field(self, field: Field, modality: Modality, reconstruct: bool = True) -> None:
-        """Write field.safetensors and, unless not to `reconstruct`, the reconstruction."""
+        """Write field.safetensors and, if `reconstruct`, the reconstruction."""
         field.save(self.folder / "field.safetensors")
         self._field = field
         if not reconstruct:
-            for earlier in self.folder.glob("reconstruction.*"):  # of a field that is no more
+            for earlier in self.folder.glob("reconstruction.*"):  # of an earlier field
                 earlier.unlink()
             return
         suffix = modality.reconstruction_suffix(field.metadata, field.dtype)
@@ -214,7 +214,7 @@ class Run:
         with written_whole(self.folder / "checkpoint.pt") as aside:
             try:
                 torch.save({"format": _CHECKPOINT_FORMAT, **state}, aside)
-            except RuntimeError as error:  # torch's writer reports a full disk as one
+            except RuntimeError as error:  # torch raises this if the disk is full
                 raise OSError(f"{error}".splitlines()[0]) from error
 
     @property
@@ -237,7 +237,7 @@ class Run:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:  # torch raises whatever damaged bytes lead it to
+        except Exception as error:  # torch may raise anything at damaged bytes
             raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
         if not isinstance(state, dict) or state.get("format") not in _READABLE:
             raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
@@ -245,12 +245,12 @@ class Run:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    # What JSON has no number for is an infinite PSNR: a training that diverges ends before it is rated.
+    # JSON has no infinity, so null is an infinite PSNR; a training that diverges ends before it is evaluated.
     return {name: math.inf if value is None else float(value) for name, value in row.items()}
 
 
 def next_folder(path: str) -> Path:
-    """`runs/<stem>`, or `runs/<stem>-2`, … where that is taken."""
+    """`runs/<stem>`, or `runs/<stem>-2`, … if that is taken."""
     stem = Path(path).stem or "run"
     folder, number = Path("runs") / stem, 1
     while os.path.lexists(folder):
@@ -260,7 +260,7 @@ def next_folder(path: str) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the software that a result depends on."""
     return {
         "inrkit": metadata.version("inrkit"),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""A training whose loop is the user's."""
+"""Training in a loop of the user's own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from inrkit.training.turn import Turn
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was taken.
+    """A step that is done.
 
     Args:
         number: t, from 1.
-        member: what trains: `member.network`, `member.optimizer`, `member.selector`, `member.seconds`, …
-        turn: what it selected and missed.
+        member: the member in training: `member.network`, `member.optimizer`, `member.selector`, `member.seconds`, …
+        turn: its selection and errors.
     """
 
     number: int
@@ -41,7 +41,7 @@ class Step:
 
     @property
     def selection(self) -> Selection:
-        """The coordinates that it trained on."""
+        """The coordinates that the step trained on."""
         return self.turn.selection
 
     def __repr__(self) -> str:
@@ -49,9 +49,9 @@ class Step:
 
 
 class Training:
-    """The training of a fit, to be iterated over: a `Step` each.
+    """The training of a fit; iterate over it to get a `Step` for every step.
 
-    Leave the loop when you like, and go on by another; or end it by `stop`.
+    You may leave the loop at any time, and go on with another loop; or end it with `stop`.
 
     Args:
         config: of the fit.
@@ -80,7 +80,7 @@ class Training:
         return f"Training({self.config.network.name}, step {self.member.step} of {self.member.steps})"
 
     def __len__(self) -> int:
-        """Steps that are left, where steps are counted."""
+        """How many steps are left, if steps are counted."""
         return max(0, self.member.steps - self.member.step)
 
     def __iter__(self) -> Iterator[Step]:
@@ -98,7 +98,7 @@ class Training:
 
     @property
     def field(self) -> Field:
-        """The field at this moment: a copy, which further steps leave as it is."""
+        """The field at this moment: a copy that further steps do not change."""
         return field_of(self.config, copy.deepcopy(self.member.network), self.member.signal)
 
     def save(self, path: str | Path) -> None:

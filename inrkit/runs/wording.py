@@ -1,4 +1,4 @@
-"""Metrics and durations as a person would say them."""
+"""Metrics and durations in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from inrkit.evaluation.metrics import METRICS
 
 
 def measured(metrics: dict[str, float]) -> str:
-    """The metrics of an evaluation in a line."""
+    """The metrics of an evaluation in one line."""
     return "  ".join(
         " ".join(metric_in_words(name, value)) for name, value in metrics.items() if name not in ("step", "seconds")
     )
@@ -20,7 +20,7 @@ def metric_in_words(name: str, value: float) -> tuple[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """Seconds in words."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     if seconds < 7200:
