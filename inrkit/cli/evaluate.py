@@ -46,8 +46,8 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     dataset = read_signal(config).dataset
     if (dataset.dimensions, dataset.channels) != (field.dimensions, field.channels):
         raise DataError(
-            f"{config.data.path} has {dataset.dimensions} dimensions and {dataset.channels} channels, and the "
-            f"field {field.dimensions} and {field.channels}; give a file like the one that was fitted"
+            f"{config.data.path} has {dataset.dimensions} dimensions and {dataset.channels} channels, but the field "
+            f"has {field.dimensions} and {field.channels}; give a file like the one that was fitted"
         )
     embedding = field.embedding
     units = config.modality.make().units(dataset.metadata, dataset.dimensions)

@@ -35,7 +35,7 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 merged = merge(merged, {"modality": {"name": name}})
         if name is None:
             nameless = (
-                f"no modality is named{f' and {path} has no suffix that tells it' if path else ''}; "
+                f"no modality is named{f' and the suffix of {path} is of none' if path else ''}; "
                 f"choose one with modality={'|'.join(MODALITIES.names())}"
             )
             if not isinstance(data, dict | None):
@@ -130,8 +130,8 @@ def _objective_errors(objective: Choice, selector: Choice) -> list[str]:
     if not objective.plugin.needs_visits or selector.plugin.visits_all:
         return []
     return [
-        f"objective is '{objective.name}', which needs a selector that visits all coordinates at times, like evos "
-        f"or full, and selector is '{selector.name}'; choose objective=mse or another selector"
+        f"objective is '{objective.name}', which needs a selector that visits all coordinates at some steps, like evos "
+        f"or full, but selector is '{selector.name}'; choose objective=mse or another selector"
     ]
 
 
@@ -141,13 +141,13 @@ def _optimizer_errors(optimizer: Choice, objective: Choice, selector: Choice) ->
     errors = []
     if not selector.plugin.selects_the_same:
         errors.append(
-            f"optimizer is '{optimizer.name}', which compares the losses of steps, and selector '{selector.name}' "
-            "selects other coordinates at each; choose selector=full or another optimizer"
+            f"optimizer is '{optimizer.name}', which compares losses of different steps, but selector "
+            f"'{selector.name}' selects new coordinates at each step; choose selector=full or another optimizer"
         )
     if objective.plugin.links:
         errors.append(
-            f"optimizer is '{optimizer.name}', which compares losses, and the value of objective '{objective.name}' "
-            "is not known; choose objective=mse or another optimizer"
+            f"optimizer is '{optimizer.name}', which compares losses, but of objective '{objective.name}' only the "
+            "gradient is known; choose objective=mse or another optimizer"
         )
     return errors
 

@@ -32,8 +32,8 @@ class Given(Network):
         super().__init__(options, dimensions, channels)
         if self.held is None:
             raise ConfigError(
-                f"the network was a Python object ({options.module or 'an nn.Module'}), which no file holds; give it "
-                "again, as in inrkit.fit(…, network=module)"
+                f"the network was a Python object ({options.module or 'an nn.Module'}), which a file cannot hold; give "
+                "it again, as in inrkit.fit(…, network=module)"
             )
         self.module = self.held
         parameter = next(self.module.parameters(), torch.empty(0))

@@ -135,13 +135,14 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
     set_precision(network, precision)
     if config.optimizer.plugin.reevaluates and signal.dataset.resample_every:
         raise ConfigError(
-            f"optimizer is '{config.optimizer.name}', which compares the losses of steps, and this signal's points are "
-            "drawn anew during training; switch that off in the modality's options, or choose another optimizer"
+            f"optimizer is '{config.optimizer.name}', which compares losses of different steps, but this signal's "
+            "points are drawn anew during training; switch that off in the modality's options, or choose another "
+            "optimizer"
         )
     selector = config.selector.make(count, operator, seed, device)
     if config.objective.plugin.needs_visits and not selector.visits_whole:
         raise ConfigError(
-            f"objective is '{config.objective.name}', which needs key steps that visit all coordinates, and of this "
+            f"objective is '{config.objective.name}', which needs key steps that visit all coordinates, but of this "
             f"signal's {count:,} they visit a part; choose objective=mse, or raise selector.key_share"
         )
     member = Member(

@@ -230,8 +230,8 @@ class Field:
         """
         if self.channels != 1:
             raise ConfigError(
-                f"normals are of a field of one channel, such as a signed distance, and this one has {self.channels}; "
-                "take gradient, which is of every channel"
+                f"only a field of one channel, such as a signed distance, has normals; this one has {self.channels} "
+                "channels; use gradient, which gives the derivatives of every channel"
             )
         return self._derived(coordinates, physical, lambda *at: _unit(self._slopes(*at)[:, 0]))
 
@@ -313,7 +313,7 @@ class Field:
             raise ConfigError("both a shape and a scale are given; give one of them")
         if shape is None:
             if self.grid_shape is None:
-                raise ConfigError("this field came on no lattice; give a shape to render")
+                raise ConfigError("this field's signal has no lattice; give a shape to render")
             if scale is not None and not 0 < scale * max(self.grid_shape) < math.inf:
                 raise ConfigError(f"scale is {scale}; it must be a finite number above 0")
             shape = tuple(max(1, round(length * (scale or 1.0))) for length in self.grid_shape)
@@ -333,8 +333,8 @@ class Field:
         """
         if not self.names["network"] or not isinstance(self.network, Network):
             raise ConfigError(
-                f"a field of {type(self.network).__name__} cannot be saved: a file cannot say how to make that network "
-                "again; derive it from inrkit.Network, and register it or name it as package.module:Name"
+                f"a field of {type(self.network).__name__} cannot be saved, because no name leads back to that "
+                "network; derive it from inrkit.Network, and register it or name it as package.module:Name"
             )
         description = {
             "format": _FORMAT,

@@ -294,7 +294,7 @@ class CoordinateDataset:
             spread = given.expand(self.grid_shape or (len(self),))
         except RuntimeError as error:
             raise DataError(
-                f"weights have shape {tuple(given.shape)}; expected one that spreads over the signal"
+                f"weights have shape {tuple(given.shape)}; expected a shape that broadcasts over the signal"
             ) from error
         if not (bool(torch.isfinite(given).all()) and bool((given >= 0).all())):
             raise DataError("weights must be finite, not negative, and not all zero")
@@ -347,8 +347,8 @@ def _as_tensor(values: np.ndarray) -> Tensor:
     if not values.flags.c_contiguous:
         if values.nbytes > available_memory():
             raise DataError(
-                f"the values are not in C order, and a copy takes {values.nbytes / 2**30:.1f} GiB where "
-                f"{available_memory() / 2**30:.1f} are at hand; make them C-contiguous beforehand"
+                f"the values are not in C order, and a copy takes {values.nbytes / 2**30:.1f} GiB, but only "
+                f"{available_memory() / 2**30:.1f} GiB are free; make the values C-contiguous beforehand"
             )
         values = np.ascontiguousarray(values)
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from inrkit.training.randomness import caller_undisturbed
 
 _MOST_VERSIONS = 1 << 16
 """Compiled versions of a class's `forward`: torch counts those of all its networks together, and refuses a ninth."""
-_FEWEST = 32
+_FEWEST_ROWS = 32
 """Rows below which the network runs uncompiled, because torch would compile anew for a single row."""
 
 
@@ -52,14 +52,14 @@ class Compiled:
             limits.recompile_limit, limits.accumulated_recompile_limit, inductor.cpp.vec_isa_ok = before
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        if len(inputs) < _FEWEST:
+        if len(inputs) < _FEWEST_ROWS:
             return self._network(inputs)
         torch._dynamo.maybe_mark_dynamic(inputs, 0)
         if not self._proven:
-            self._prove(inputs)
+            self._compile_now(inputs)
         return self._callable(inputs)
 
-    def _prove(self, inputs: Tensor) -> None:
+    def _compile_now(self, inputs: Tensor) -> None:
         """Compile both passes now, because an error in the backward pass would appear far from here."""
         parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         kept = [(buffer, buffer.clone()) for buffer in self._network.buffers()]

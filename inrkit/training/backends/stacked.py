@@ -199,7 +199,8 @@ class _Stack:
         self._hooks = [member.network.register_state_dict_post_hook(_own_memory) for member in members]
         if self.optimizer is not None:
             self._hooks += [
-                member.optimizer.register_state_dict_pre_hook(self._giver(row)) for row, member in enumerate(members)
+                member.optimizer.register_state_dict_pre_hook(self._state_hook(row))
+                for row, member in enumerate(members)
             ]
 
     def release(self) -> None:
@@ -208,7 +209,7 @@ class _Stack:
             hook.remove()
         for row, (member, named) in enumerate(zip(self.members, self._named, strict=True)):
             if self.optimizer is not None:
-                self._giver(row)(member.optimizer)
+                self._state_hook(row)(member.optimizer)
             for parameter in named.values():
                 parameter.data = parameter.data.clone()
                 parameter.grad = None
@@ -375,7 +376,7 @@ class _Stack:
                 }
         return joint
 
-    def _giver(self, number: int) -> Callable[[torch.optim.Optimizer], None]:
+    def _state_hook(self, number: int) -> Callable[[torch.optim.Optimizer], None]:
         """A hook that gives a network's own optimizer its part of the joint optimizer's state."""
 
         def give(own: torch.optim.Optimizer) -> None:

@@ -213,7 +213,7 @@ class Lbfgs(OptimizerFactory):
             trained(network),
             lr=options.step_length,
             max_iter=options.iterations,
-            max_eval=options.iterations * _SEARCH,
+            max_eval=options.iterations * _EVALUATIONS,
             tolerance_grad=0.0,
             tolerance_change=0.0,
             history_size=options.history,
@@ -221,5 +221,5 @@ class Lbfgs(OptimizerFactory):
         )
 
 
-_SEARCH = 25
+_EVALUATIONS = 25
 """Evaluations that a line search may take on average; torch's default of 1.25 would end searches too early."""

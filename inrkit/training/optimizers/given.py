@@ -35,7 +35,7 @@ class Given(OptimizerFactory):
     def make(cls, options: GivenOptions, network: nn.Module) -> torch.optim.Optimizer:
         if not cls.held:
             raise ConfigError(
-                f"the optimizer was a Python object ({options.maker or 'a class'}), which no file holds; give it "
+                f"the optimizer was a Python object ({options.maker or 'a class'}), which a file cannot hold; give it "
                 "again, as in inrkit.fit(…, optimizer=torch.optim.Adam)"
             )
         optimizer = cls.held[0](iter(trained(network)))

@@ -83,7 +83,7 @@ class SOAP(torch.optim.Optimizer):
         gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
         state = self.state[parameters[0]]
         if not state:
-            state.update(_begun(gradients, group))
+            state.update(_initial_state(gradients, group))
             return
         state["step"] += 1
         beta1, beta2 = group["betas"]
@@ -107,7 +107,7 @@ class SOAP(torch.optim.Optimizer):
             _turn(state)
 
 
-def _begun(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+def _initial_state(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     """The state of B parameters of equal shape after their first (B, …) gradients.
 
     Covariances and bases are (B, n, n), one for each axis but the first; None for an axis that keeps its own basis.
