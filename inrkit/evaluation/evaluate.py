@@ -139,7 +139,7 @@ def evaluate(
     shape = dataset.grid_shape or (len(dataset),)
     running = applicable(metrics, dataset)
     if crops is not None:
-        running = applicable(list(running), _with_lattice(dataset, crops.shape))
+        running = applicable(list(running), _relaid(dataset, crops.shape))
         shape = crops.shape
     for span in slabs(shape, 1 << 18):
         indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
