@@ -35,7 +35,7 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 merged = merge(merged, {"modality": {"name": name}})
         if name is None:
             nameless = (
-                f"no modality is named{f' and the suffix of {path} is of none' if path else ''}; "
+                f"no modality is named{f' and {path} has no suffix that tells it' if path else ''}; "
                 f"choose one with modality={'|'.join(MODALITIES.names())}"
             )
             if not isinstance(data, dict | None):

@@ -386,7 +386,9 @@ class Field:
         except InrkitError:
             raise
         except Exception as error:  # a foreign description may make torch or numpy raise anything
-            raise DataError(f"{path} is damaged: its description or its weights do not fit each other") from error
+            raise DataError(
+                f"{_file_of(path)} is damaged: its description or its weights do not fit each other"
+            ) from error
 
     @classmethod
     def _from(
@@ -537,9 +539,7 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         DataError: no field there, or a damaged one.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "field.safetensors"
+    path = _file_of(path)
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["inrkit"])
@@ -553,6 +553,12 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if description.get("format") != _FORMAT:
         raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
     return description, weights
+
+
+def _file_of(path: str | Path) -> Path:
+    """The file of a field, which may be named by its run's folder."""
+    path = Path(path)
+    return path / "field.safetensors" if path.is_dir() else path
 
 
 _CPU = torch.device("cpu")

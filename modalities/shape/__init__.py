@@ -201,7 +201,7 @@ class Shape(Modality):
                 values = self._lattice_values(solid)
             shape = (options.resolution,) * 3
             dataset = CoordinateDataset(values.reshape(*shape, 1), affine=solid.affine, metadata=metadata)
-            dataset.source = (solid.vertices, solid.faces, solid.affine)
+            dataset.source = solid.content
             mend = "close its surface, or raise modality.resolution"
         else:
 
@@ -222,7 +222,7 @@ class Shape(Modality):
                 resample=draw,
                 resample_every=options.resample_every,
             )
-            dataset.source = (solid.vertices, solid.faces, solid.affine)
+            dataset.source = solid.content
             mend = "close its surface, or raise modality.count"
         if not unsigned and not dataset.extent[0] < 0 < dataset.extent[1]:
             raise DataError(f"{path} encloses no volume that the samples meet; {mend}")

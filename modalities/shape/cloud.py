@@ -90,6 +90,12 @@ class Cloud:
         return cloud
 
     @property
+    def content(self) -> tuple[np.ndarray, ...]:
+        """Arrays that tell the points from others."""
+        normals = np.empty((0, 3)) if self.normals is None else self.normals
+        return self.points, normals, self.affine
+
+    @property
     def affine(self) -> np.ndarray:
         """(3, 4) map from [−1, 1]³ to the file's own units."""
         return np.column_stack([self.scale * np.eye(3), self.center])

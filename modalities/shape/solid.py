@@ -76,6 +76,11 @@ class Solid:
         return cls(vertices, faces, center, scale, held.notes + _steps(corners, scale * (1 - margin)) + notes)
 
     @property
+    def content(self) -> tuple[np.ndarray, ...]:
+        """Arrays that tell the mesh from others."""
+        return self.vertices, self.faces, self.affine
+
+    @property
     def affine(self) -> np.ndarray:
         """(3, 4) map from [−1, 1]³ to the mesh's own units."""
         return np.column_stack([self.scale * np.eye(3), self.center])

@@ -104,6 +104,7 @@ def test_a_run_leaves_its_files(fitted):
         "steps",
         "parameters",
         "coordinates",
+        "signal",
         "seconds",
         "device",
         "precision",
@@ -135,7 +136,7 @@ def test_evaluate_takes_another_file_of_another_resolution(fitted):
     done = call("evaluate", "runs/photo", "--against", "small.png", cwd=fitted)
     assert "PSNR" in done.stdout
     refused = call("evaluate", "runs/photo", "--against", "gray.png", cwd=fitted, code=2)
-    assert "1 channels, and the field 2 and 3" in refused.stderr
+    assert "1 channels, but the field has 2 and 3" in refused.stderr
 
 
 @pytest.mark.parametrize(

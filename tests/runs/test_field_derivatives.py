@@ -273,7 +273,7 @@ def test_normals_of_any_size_of_gradient_have_length_one_and_of_none_are_zero():
 
 
 def test_normals_of_several_channels_are_refused():
-    with pytest.raises(ConfigError, match="has 3; take gradient"):
+    with pytest.raises(ConfigError, match="has 3 channels; use gradient"):
         Waves(3).field.normals(np.zeros((1, 2)))
 
 
