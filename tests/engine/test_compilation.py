@@ -1,4 +1,5 @@
 import copy
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,13 @@ from inrkit.runs.build import build, read_signal
 from inrkit.training.backends.compiled import Compiled
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="takes a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+    """torch tells what it keeps on disk apart by its computation, not by the instructions that this variable allows."""
+    if "ATEN_CPU_CAPABILITY" in os.environ:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
 
 
 def siren() -> nn.Module:
