@@ -8,6 +8,7 @@ from inrkit.networks.gauss import Gauss
 from inrkit.networks.hash_grid import HashGrid
 from inrkit.networks.layers import ComplexLinear, FirstLinear, HiddenLinear, precision_of, set_precision
 from inrkit.networks.siren import Siren
+from inrkit.networks.tiles import Tiles
 from inrkit.networks.wire import Wire
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Network",
     "Positional",
     "Siren",
+    "Tiles",
     "Wire",
     "precision_of",
     "set_precision",

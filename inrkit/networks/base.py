@@ -30,6 +30,10 @@ class Network(nn.Module, metaclass=PluginType):
     """
 
     Options: ClassVar[type]
+    tiled: ClassVar[bool] = False
+    """Whether it consists of a network for each tile, as `Tiles` does."""
+    exact: ClassVar[bool] = False
+    """Whether it tells float64 coordinates apart that are one and the same in float32."""
 
     def __init__(self, options: Any, dimensions: int, channels: int) -> None:
         super().__init__()
@@ -41,6 +45,9 @@ class Network(nn.Module, metaclass=PluginType):
     def fitted(cls, options: Any, signal: Signal) -> Any:
         """The options, with those that are left to the signal filled in. The base class changes nothing."""
         return options
+
+    def meet(self, signal: Signal) -> None:
+        """Take from the signal what does not come from training, before it begins. The base class takes nothing."""
 
     @abstractmethod
     def forward(self, coordinates: Tensor) -> Tensor: ...

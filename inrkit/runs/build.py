@@ -15,7 +15,7 @@ import torch
 from inrkit.config import Config
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
-from inrkit.networks import Network, set_precision
+from inrkit.networks import Network, Tiles, set_precision
 from inrkit.plugins.options import nearest
 from inrkit.runs.beginning import Beginning, begins
 from inrkit.runs.field import Field
@@ -24,6 +24,7 @@ from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding, mapped_array
 from inrkit.signals.packing import packed
 from inrkit.signals.signal import Signal
+from inrkit.signals.tiled import TiledSignal, TileLayout
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.member import Member
 from inrkit.training.randomness import seeded
@@ -139,7 +140,13 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
             "points are drawn anew during training; switch that off in the modality's options, or choose another "
             "optimizer"
         )
-    selector = config.selector.make(count, operator, seed, device)
+    view = _view(config, network, signal)
+    if view is None or not isinstance(network, Tiles):
+        selector = config.selector.make(count, operator, seed, device)
+    else:
+        units = network.networks
+        layout = TileLayout(view, units)
+        selector = config.selector.plugin.of_tiles(config.selector.options, units, layout, seed, device)
     if config.objective.plugin.needs_visits and not selector.visits_whole:
         raise ConfigError(
             f"objective is '{config.objective.name}', which needs key steps that visit all coordinates, but of this "
@@ -158,6 +165,7 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         metrics=config.general.metrics,
         evaluate_every=config.log.every,
         evaluate_most=config.log.evaluated,
+        view=view,
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
@@ -170,7 +178,17 @@ def _network(config: Config, signal: Signal) -> Network:
     options = plugin.fitted(config.network.options, signal)
     with seeded(config.general.seed):
         network: Network = plugin(options, signal.embedding.features, signal.dataset.channels)
-    return network.to(signal.device)
+    network = network.to(signal.device)
+    network.meet(signal)
+    return network
+
+
+def _view(config: Config, network: Network, signal: Signal) -> TiledSignal | None:
+    """The signal seen by the network's tiles, if the config's parts act on whole tiles; None if they act on
+    coordinates."""
+    if not isinstance(network, Tiles) or config.selector.plugin.of_tiles is None or config.objective.plugin.links:
+        return None
+    return network.view(signal) if config.optimizer.plugin.steps_rows else None
 
 
 def _freeze(network: Network, prefixes: Sequence[str]) -> None:

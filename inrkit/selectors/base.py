@@ -65,6 +65,9 @@ class Residuals:
             the Jacobian of F(x_i) with respect to the parameters, w_j the dataset's weight; j runs over the surveyed.
             It says how far a small step of gradient descent on the surveyed moves the prediction at x_i.
         weights: (k,) the dataset's weights of the coordinates, of mean 1 over the signal; None for 1 each.
+        high: where tiles are selected, (k,) mean squared responses of the FitnessOperator to the residuals of each;
+            None where the points of the step do not tell.
+        points: how many points each number stands for: 1, or those of a tile.
     """
 
     squared: Tensor
@@ -72,6 +75,8 @@ class Residuals:
     slope: Tensor | None = None
     influence: Tensor | None = None
     weights: Tensor | None = None
+    high: Tensor | None = None
+    points: int = 1
 
 
 @SELECTORS.base
@@ -93,6 +98,9 @@ class Selector(metaclass=PluginType):
     """Whether all steps select the same coordinates, so that losses of different steps can be compared."""
     needs_slope: ClassVar[bool] = False
     """Whether `observe` needs `Residuals.slope`."""
+    of_tiles: ClassVar[type[Selector] | None] = None
+    """The class that takes its place, with the same options, where the network has tiles: N is then their number, and
+    the errors are means over a tile's points. None if it always selects coordinates."""
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         self.options = options

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from inrkit.plugins.options import option
 from inrkit.selectors.base import DRAWS, SELECTORS, RatioOptions, Residuals, Selection, Selector, quasirandom, rankable
+from inrkit.selectors.crossover import crossover, fittest
 from inrkit.selectors.draws.subsets import gaps_before, sample_besides
 from inrkit.selectors.draws.tiles import Tiles, Tour
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import MUTATION_SCHEDULES, mutation, share_of
+from inrkit.selectors.tiles import EvosOfTiles
 from inrkit.signals.operators import FitnessOperator
 
 PUBLISHED_HIGH_FREQUENCY_WEIGHT = 0.1625625  # 1e-5 · 127.5²
@@ -43,6 +45,9 @@ class EvosOptions(RatioOptions):
     """Share of r0·N that is drawn uniformly at random, at the start: α0."""
     mutation_end: float = option(0.5, at_least=0, at_most=1)
     """The same at the end: α1."""
+    survival: str = option("top", choices=("top", "proportional"))
+    """Where tiles are selected: `top`, the fittest survive; `proportional`, all tiles are drawn with probabilities that
+    are (1 − α) times their shares of all fitness, and α times equal shares."""
     high_frequency_weight: float = option(PUBLISHED_HIGH_FREQUENCY_WEIGHT, at_least=0)
     """λ of the high-frequency fitness, a pure number (0.1625625 is the published 1e-5 for 0 … 255)."""
     draw: str = option("random", choices=DRAWS)
@@ -74,6 +79,7 @@ class Evos(Selector):
 
     Options = EvosOptions
     visits_all = True
+    of_tiles = EvosOfTiles
 
     def __init__(
         self, options: EvosOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device
@@ -154,7 +160,7 @@ class Evos(Selector):
             offspring = crossover(low, high, n)
         else:
             fitness = low + high if self.options.crossover == "add" else low
-            offspring = _top(fitness, n)
+            offspring = fittest(fitness, n)
         self._fitness = low
         self._ranking = offspring[low[offspring].argsort(descending=True, stable=True)]
         self._survivors = self._gaps = self._ranking[:0]
@@ -216,43 +222,6 @@ class Evos(Selector):
         """Lengthen the ranking to `length` by the largest squared errors of the coordinates not yet in it."""
         others = self._fitness.clone()
         others[self._ranking] = -1.0
-        more = _top(others, length - len(self._ranking))
+        more = fittest(others, length - len(self._ranking))
         more = more[others[more].argsort(descending=True, stable=True)]
         self._ranking = torch.cat([self._ranking, more])
-
-
-def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
-    """Crossover `select` (EVOS, section 3.2): n offspring of the n fittest by `low` and the n fittest by `high`.
-
-    Coordinates in both parents survive. The l places left are divided in proportion p to the mean fitnesses: ⌊p·l⌋ go
-    to the fittest by `low` that are only in the first parent, the others to the fittest by `high` only in the second.
-
-    Args:
-        low: (N,) low-frequency fitness e_L, finite and not negative.
-        high: (N,) high-frequency fitness e_H, likewise.
-        n: 0 ≤ n ≤ N.
-
-    Returns:
-        (n,) int64 distinct indices, in no particular order.
-    """
-    first, second = _top(low, n), _top(high, n)
-    held = torch.zeros(len(low), dtype=torch.uint8, device=low.device)
-    held[first] = 1
-    held[second] += 2
-    both, first, second = first[held[first] == 3], first[held[first] == 1], second[held[second] == 2]
-    mean_low, mean_high = float(low.mean(dtype=torch.float64)), float(high.mean(dtype=torch.float64))
-    total = mean_low + mean_high
-    share = mean_low / total if total > 0 else 0.5
-    from_first = share_of(n - len(both), share)
-    return torch.cat(
-        [
-            both,
-            first[_top(low[first], from_first)],
-            second[_top(high[second], n - len(both) - from_first)],
-        ]
-    )
-
-
-def _top(values: Tensor, n: int) -> Tensor:
-    """Indices of the n largest of (N,) values, in no particular order."""
-    return values.topk(n, sorted=False).indices

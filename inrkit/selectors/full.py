@@ -26,3 +26,6 @@ class Full(Selector):
 
     def select(self, progress: Progress) -> Selection:
         return self.everything()
+
+
+Full.of_tiles = Full

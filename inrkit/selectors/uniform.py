@@ -47,3 +47,6 @@ class Uniform(RatioSelector):
         super().load_state_dict(state)
         if self._sequence is not None:
             self._sequence.load_state_dict(state["sequence"])
+
+
+Uniform.of_tiles = Uniform

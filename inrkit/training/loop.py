@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from inrkit.training.backends.base import Backend
 from inrkit.training.backends.single import Single
 from inrkit.training.backends.stacked import Stacked, stackable_groups
+from inrkit.training.backends.tiled import Tiled
 from inrkit.training.member import Member
 from inrkit.training.randomness import caller_undisturbed, random_states, set_random_states
 from inrkit.training.turn import Turn, each
@@ -22,12 +23,12 @@ class Trainer:
     Args:
         members: one, or several that `stackable_groups` puts in one group. They may be resumed; members with fewer
             steps done catch up first.
-        backend: computes errors and gradients; `Single` if not given.
+        backend: computes errors and gradients; if not given, `Tiled` for a member that selects tiles, else `Single`.
     """
 
     def __init__(self, members: Sequence[Member], backend: Backend | None = None) -> None:
         self.members = list(members)
-        self.backend = backend or Single()
+        self.backend = backend or (Tiled() if self.members[0].view is not None else Single())
 
     def run(self) -> None:
         """Train all members to their ends, or until they are stopped.

@@ -16,9 +16,13 @@ from inrkit.networks import Network
 from inrkit.selectors import Residuals, Selector
 from inrkit.selectors.progress import Progress
 from inrkit.signals.signal import Signal
+from inrkit.signals.tiled import TiledSignal
 from inrkit.training.learning_rates import LearningRateSchedule
 from inrkit.training.objectives import Objective
 from inrkit.training.randomness import seeded_states
+
+_VISITS = 0x7469_6C65
+"""Tells the seed of tiles' points from the selector's."""
 
 
 class Listener:
@@ -55,12 +59,15 @@ class Member:
         evaluate_every: steps between evaluations; the last step is always evaluated.
         evaluate_most: most coordinates of an evaluation; a larger signal is evaluated on crops. None for no limit.
         listeners: are called at the events of the training.
+        view: the signal seen by the network's tiles, where the selector selects these; None where it selects
+            coordinates.
 
     Attributes:
         forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to
             coordinates or along directions of the parameters, use `network` itself.
         step: how many steps are done.
         seconds: spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation".
+        visits: generator of the points of tiles.
         random: states of torch's own generators between two steps.
         base_rates: learning rates of the optimizer's groups before the schedule's factor.
         failure: the error that ended its training; None for none.
@@ -83,6 +90,7 @@ class Member:
         evaluate_every: int,
         evaluate_most: int | None = None,
         listeners: Sequence[Listener] = (),
+        view: TiledSignal | None = None,
     ) -> None:
         self.signal = signal
         self.network = network
@@ -97,6 +105,8 @@ class Member:
         self.evaluate_every = evaluate_every
         self.evaluate_most = evaluate_most
         self.listeners = listeners
+        self.view = view
+        self.visits = torch.Generator(device=signal.device).manual_seed(selector.generator.initial_seed() ^ _VISITS)
         self.forward: Callable[[Tensor], Tensor] = network
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
@@ -166,7 +176,7 @@ class Member:
         if evaluated:
             self._evaluate(errors)
         for listener in self.listeners:
-            listener.on_step(self, len(errors.squared))
+            listener.on_step(self, len(errors.squared) * errors.points)
         if self._stopping and not evaluated:
             self.unscheduled = self.step
             self._evaluate(errors)
@@ -190,6 +200,7 @@ class Member:
             "first": self._first,
             "device": self.device.type,
             "random": self.random,
+            "visits": self.visits.get_state(),
             "unscheduled": self.unscheduled,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -208,9 +219,11 @@ class Member:
         # Version 0.1.0 kept the state of the CPU's generator alone.
         self.random = {**self.random, "cpu": random} if isinstance(random, Tensor) else random
         self.unscheduled = state.get("unscheduled")
+        if "visits" in state:
+            self.visits.set_state(state["visits"].cpu())
         if self.signal.dataset.resample_every and self.step:
             self.signal.dataset.advance((self.step - 1) // self.signal.dataset.resample_every)
-            self.selector.operator.rebuild()
+            self._redrawn()
         self.seconds = dict(state["seconds"])
         self._first = state["first"]
 
@@ -230,8 +243,15 @@ class Member:
         number = self.step // dataset.resample_every
         if number != dataset.round:
             dataset.advance(number)
-            self.selector.operator.rebuild()
+            self._redrawn()
             self.selector.restart()
+
+    def _redrawn(self) -> None:
+        """Points were drawn anew: rebuild what depends on where they lie."""
+        if self.view is not None:
+            self.view.rebuild()
+        else:
+            self.selector.operator.rebuild()
 
     def _evaluate(self, errors: Residuals) -> None:
         if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):

@@ -39,8 +39,9 @@ def stackable_groups(members: Sequence[Member]) -> list[list[Member]]:
     random numbers, changes its buffers or branches on its values gives other results when stacked, so it is not.
     """
     kinds: dict[str, list[Member]] = {}
-    for member in members:
-        kinds.setdefault(_kind(member), []).append(member)
+    for number, member in enumerate(members):
+        # The networks of a signal's tiles are one computation already.
+        kinds.setdefault(str(number) if member.network.tiled else _kind(member), []).append(member)
     groups = []
     for kind in kinds.values():
         several = _agreeing(kind) if len(kind) > 1 else []

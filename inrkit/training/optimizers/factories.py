@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from inrkit.networks.layers import hidden_layers, precision_of, trained
+from inrkit.networks.tiles import Tiles
 from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.training.optimizers.joined import joined
+from inrkit.training.optimizers.rows import RowAdam
 from inrkit.training.optimizers.soap import SOAP
 
 OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizers")
@@ -31,6 +33,9 @@ class OptimizerFactory(metaclass=PluginType):
     reevaluates: ClassVar[bool] = False
     """Whether a step evaluates the loss several times and compares it across steps, so that all steps must train on
     the same coordinates."""
+
+    steps_rows: ClassVar[bool] = False
+    """Whether it makes a `RowAdam` for a network with tiles, whose networks then step by themselves."""
 
     @classmethod
     @abstractmethod
@@ -51,13 +56,22 @@ class AdamOptions:
 
 @OPTIMIZERS.register("adam")
 class Adam(OptimizerFactory):
-    """torch.optim.Adam."""
+    """torch.optim.Adam; where the network has tiles, each of their networks counts its own steps."""
 
     Options = AdamOptions
+    steps_rows = True
     optimizer: ClassVar[type[torch.optim.Adam]] = torch.optim.Adam
 
     @classmethod
     def make(cls, options: AdamOptions, network: nn.Module) -> torch.optim.Optimizer:
+        if isinstance(network, Tiles):
+            return RowAdam(
+                trained(network),
+                lr=options.lr,
+                betas=(options.beta1, options.beta2),
+                weight_decay=options.weight_decay,
+                decoupled=issubclass(cls.optimizer, torch.optim.AdamW),
+            )
         return cls.optimizer(
             trained(network),
             lr=options.lr,

@@ -1,0 +1,273 @@
+"""Small SIRENs in machine code: a C file that the machine's own compiler makes into a library on first use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import itertools
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("siren.c")
+_FLAGS = ["-O3", "-std=c11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+_LOCK = threading.Lock()
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("dimensions", "channels", "width", "hidden")] + [
+        (name, ctypes.c_float) for name in ("first_omega", "hidden_omega")
+    ]
+
+
+@dataclass(frozen=True)
+class SirenKernel:
+    """Many SIRENs of one shape, trained and evaluated by machine code on all of torch's threads.
+
+    Networks do not depend on each other, so results do not depend on the number of threads. Rounding is float32's;
+    sines are exact to a few units of it.
+
+    Args:
+        library: the compiled C file.
+        shape: of the networks.
+    """
+
+    library: Any
+    shape: _Shape
+
+    def evaluate(self, weights: Tensor, networks: Tensor, counts: Tensor, inputs: Tensor) -> Tensor:
+        """(m, C) values of networks at points of their own.
+
+        Args:
+            weights: (U, P) float32 parameters of all networks.
+            networks: (q,) int64 rows of `weights`.
+            counts: (q,) int64 how many points each has.
+            inputs: (m, D) float32, the points of the first network, then those of the second, ….
+        """
+        inputs, weights = inputs.contiguous(), weights.detach()
+        ends = counts.cumsum(0)
+        starts = torch.cat([ends[:1] * 0, ends])
+        values = torch.empty(len(inputs), self.shape.channels)
+        parts = _parts(starts, torch.get_num_threads())
+
+        def run(first: int, last: int) -> int:
+            return int(
+                self.library.evaluate(
+                    ctypes.byref(self.shape),
+                    last - first,
+                    _at(networks, first),
+                    _at(starts, first),
+                    _at(inputs),
+                    _at(weights),
+                    _at(values),
+                )
+            )
+
+        _together([functools.partial(run, first, last) for first, last in parts])
+        return values
+
+    def train(
+        self,
+        weights: Tensor,
+        first: Tensor,
+        second: Tensor,
+        networks: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        factors: Tensor | None,
+        rates: Tensor,
+        corrections: Tensor,
+        betas: tuple[float, float],
+        epsilon: float,
+        threads: int,
+    ) -> Callable[[], Tensor]:
+        """Begin a step of Adam for q networks.
+
+        Args:
+            weights: (U, P) float32 parameters of all networks; updated in place.
+            first, second: (U, P) Adam's moments, likewise.
+            networks: (q,) int64 distinct rows.
+            inputs: (q, k, D) float32 points, or (1, k, D) where all have the same.
+            targets: (q, k, C) float32.
+            factors: (q, k) float32 factors on the squared errors; None for 1 each.
+            rates: (q,) float32 learning rates over 1 − β₁ᵗ.
+            corrections: (q,) float32 1 / √(1 − β₂ᵗ).
+            betas: β₁, β₂.
+            epsilon: Adam's ε.
+            threads: share the networks.
+
+        Returns:
+            A function that waits for the end of the step and gives the (q,) mean squared errors from before it.
+        """
+        inputs, targets = inputs.contiguous(), targets.contiguous()
+        factors = None if factors is None else factors.contiguous()
+        losses = torch.empty(len(networks))
+        points, shared = targets.shape[1], len(inputs) == 1 and len(networks) != 1
+
+        def run(start: int, stop: int) -> int:
+            return int(
+                self.library.train(
+                    ctypes.byref(self.shape),
+                    stop - start,
+                    _at(networks, start),
+                    points,
+                    _at(inputs) if shared else _at(inputs, start),
+                    int(shared),
+                    _at(targets, start),
+                    None if factors is None else _at(factors, start),
+                    _at(weights.detach()),
+                    _at(first),
+                    _at(second),
+                    _at(rates, start),
+                    _at(corrections, start),
+                    *betas,
+                    epsilon,
+                    _at(losses, start),
+                )
+            )
+
+        count, threads = len(networks), min(len(networks), threads)
+        bounds = [count * part // threads for part in range(threads + 1)]
+        wait = _begun([functools.partial(run, *pair) for pair in itertools.pairwise(bounds)])
+
+        def finish() -> Tensor:
+            wait()
+            return losses
+
+        return finish
+
+
+def siren_kernel(
+    dimensions: int, channels: int, width: int, hidden: int, first_omega: float, hidden_omega: float
+) -> SirenKernel | None:
+    """The kernel for SIRENs of a shape; None where no C compiler is found, or it fails.
+
+    Args:
+        dimensions: D.
+        channels: C.
+        width: of the hidden layers.
+        hidden: sine layers after the first.
+        first_omega: ω of the first layer.
+        hidden_omega: ω of the others.
+    """
+    library = _library()
+    return (
+        None
+        if library is None
+        else SirenKernel(library, _Shape(dimensions, channels, width, hidden, first_omega, hidden_omega))
+    )
+
+
+@functools.cache
+def _library() -> Any:
+    """The compiled library, from the user's cache if it is there; None if it cannot be made."""
+    with _LOCK:
+        try:
+            return _declared(ctypes.CDLL(str(_compiled())))
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+
+def _compiled() -> Path:
+    """The library's file, compiled for this machine unless it is there already.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it cannot be compiled.
+    """
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        raise FileNotFoundError("no C compiler")
+    native = [] if platform.machine() == "arm64" else ["-march=native"]
+    told = [_SOURCE.read_text(), compiler, *_FLAGS, *native, _processor()]
+    name = hashlib.sha256("\n".join(told).encode()).hexdigest()[:24]
+    folder = _cache()
+    file = folder / f"siren-{name}.so"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            made = Path(aside) / "library.so"
+            subprocess.run(
+                [*compiler.split(), *_FLAGS, *native, str(_SOURCE), "-o", str(made), "-lm"],
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+            made.replace(file)
+    return file
+
+
+def _cache() -> Path:
+    """The folder of compiled libraries."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inrkit"
+
+
+def _processor() -> str:
+    """What tells processors with different instructions apart: a cache may be shared by several machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"
+
+
+def _declared(library: Any) -> Any:
+    """The library with its functions' types."""
+    pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+    library.train.argtypes = [
+        *(pointer, number, pointer, number, pointer, ctypes.c_int, pointer, pointer),
+        *(pointer, pointer, pointer, pointer, pointer, real, real, real, pointer),
+    ]
+    library.evaluate.argtypes = [pointer, number, *[pointer] * 5]
+    return library
+
+
+def _at(tensor: Tensor, row: int = 0) -> int:
+    """The address of a row of a contiguous tensor."""
+    return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
+
+
+def _parts(starts: Tensor, threads: int) -> list[tuple[int, int]]:
+    """Networks, by their first and last, in parts with about as many points each."""
+    total = int(starts[-1])
+    wanted = torch.arange(1, threads) * total // threads
+    cuts = torch.searchsorted(starts, wanted).tolist()
+    bounds = [0, *cuts, len(starts) - 1]
+    return [(first, last) for first, last in itertools.pairwise(bounds) if last > first]
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads that run machine code, of a process."""
+    return ThreadPoolExecutor(max(1, os.cpu_count() or 1), thread_name_prefix="inrkit")
+
+
+def _begun(jobs: list[Callable[[], int]]) -> Callable[[], None]:
+    """Begin jobs on threads of their own; returns a function that waits for their end."""
+    futures: list[Future[int]] = [_pool(os.getpid()).submit(job) for job in jobs]
+
+    def wait() -> None:
+        if max(future.result() for future in futures):
+            raise MemoryError("no memory for a tile's activations")
+
+    return wait
+
+
+def _together(jobs: list[Callable[[], int]]) -> None:
+    """Run jobs, at the same time if they are several."""
+    if len(jobs) == 1:
+        if jobs[0]():
+            raise MemoryError("no memory for a tile's activations")
+        return
+    _begun(jobs)()

@@ -1,0 +1,97 @@
+"""EVOS where what is selected has parameters of its own: tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrkit.selectors.base import Residuals, Selection, Selector, quasirandom, rankable
+from inrkit.selectors.crossover import crossover, fittest
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.schedules import mutation, share_of
+from inrkit.signals.operators import FitnessOperator
+
+_FORGETTING = 0.3
+"""Weight of a tile's newest error in its running mean."""
+
+
+class EvosOfTiles(Selector):
+    """EVOS on U tiles, each with a network of its own.
+
+    A tile's fitness is a running mean of what its own visits found, so no pass is made for fitness alone. Tiles that
+    have not been visited for long come again as mutants; that takes the place of key steps, whose options have no
+    effect. In the first steps every tile is visited once.
+
+    The loss of a tile has the same minimum however often the tile is selected, so selection biases nothing.
+    """
+
+    def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
+        super().__init__(options, count, operator, seed, device)
+        self._low = torch.full((count,), -1.0, device=device)
+        self._high = torch.zeros(count, device=device)
+        self._sequence = quasirandom(operator, self.generator)
+        self._first = 0
+        """How many tiles the first round has visited."""
+
+    def size(self, progress: Progress) -> int:
+        size: int = self.options.scheduled_size(self.count, progress.before)
+        return size
+
+    def select(self, progress: Progress) -> Selection:
+        k = self.size(progress)
+        if k == self.count:
+            return self.everything()
+        if self._first < self.count:
+            return Selection(self._sequence.next(k))
+        options, done = self.options, progress.before
+        rate = mutation(options.mutation, options.mutation_start, options.mutation_end, done)
+        if options.survival == "proportional":
+            return Selection(self._proportional(k, rate).sort().values)
+        survivors = k - min(k, share_of(k, rate))
+        if options.crossover == "select":
+            best = crossover(self._low, self._high, survivors)
+        else:
+            best = fittest(self._fitness(), survivors)
+        mutants = self.draw_besides(best, k - survivors)
+        return Selection(torch.cat([best, mutants]).sort().values)
+
+    def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
+        rows = selection.indices
+        self._low[rows] = _followed(self._low[rows], rankable(errors.squared), self._low[rows] < 0)
+        if errors.high is not None:
+            high = self.options.high_frequency_weight * rankable(errors.high)
+            self._high[rows] = _followed(self._high[rows], high, self._high[rows] == 0)
+        self._first = min(self.count, self._first + len(rows))
+
+    @property
+    def numbers_kept(self) -> float:
+        return 3.0
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"low": self._low, "high": self._high, "first": self._first, "sequence": self._sequence.state_dict()}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._low, self._high = state["low"].to(self.device), state["high"].to(self.device)
+        self._first = state["first"]
+        self._sequence.load_state_dict(state["sequence"])
+
+    def _fitness(self) -> Tensor:
+        low = self._low.clamp(min=0)  # a tile that the first round missed by rounding
+        return low if self.options.crossover == "none" else low + self._high
+
+    def _proportional(self, k: int, rate: float) -> Tensor:
+        """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""
+        fitness = self._fitness().to(torch.float64)
+        shares = (1 - rate) * fitness / fitness.mean().clamp(min=1e-30) + rate
+        # The k first arrivals of clocks that tick at these rates: a draw without replacement.
+        waits = torch.empty_like(fitness).exponential_(generator=self.generator)
+        return (waits / shares.clamp(min=1e-30)).topk(k, largest=False).indices
+
+
+def _followed(mean: Tensor, new: Tensor, fresh: Tensor) -> Tensor:
+    """A running mean with its newest value; that value alone where it is `fresh`."""
+    return torch.where(fresh, new, mean.lerp(new, _FORGETTING))

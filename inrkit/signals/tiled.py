@@ -1,0 +1,354 @@
+"""A signal seen tile by tile: what a tile's network trains on in one visit."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrkit.device import available_memory
+from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.signals.signal import Signal
+from inrkit.signals.tiling import Tiling
+
+_CELLS = 1 << 20
+"""Cells that are looked at together when all tiles are surveyed."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The points of q tiles at one step.
+
+    Args:
+        inputs: (q, k, D) float32 in the tiles' own coordinates; (1, k, D) where they are the same for all.
+        targets: (q, k, C) float32 in the network's range.
+        weights: (q, k) float32, how much each point counts; 0 for what is not known. None for 1 each.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the tiles hold, all T of them.
+
+    Args:
+        means: (T, C) float32 mean values, in the network's range; of a tile that holds nothing, those of the nearest.
+        spreads: (T,) float32 root mean squared deviation from the mean.
+        constant: (T,) bool, whether all values of a tile are equal, or it holds none.
+    """
+
+    means: Tensor
+    spreads: Tensor
+    constant: Tensor
+
+
+class TiledSignal(ABC):
+    """A signal and its tiles.
+
+    Args:
+        signal: with coordinates that are not embedded.
+        tiling: of [−1, 1]^D.
+    """
+
+    def __init__(self, signal: Signal, tiling: Tiling) -> None:
+        self.signal = signal
+        self.tiling = tiling
+
+    @abstractmethod
+    def survey(self) -> Survey:
+        """What the tiles hold, in one pass over the signal."""
+
+    @abstractmethod
+    def begin(self, points: int, between: float, generator: torch.Generator) -> Any:
+        """Draw where in the tiles the visits of a step go.
+
+        Args:
+            points: k, about how many of a tile.
+            between: probability that they lie between the samples, on the signal's cubic spline.
+            generator: source of randomness.
+        """
+
+    @abstractmethod
+    def visit(self, plan: Any, tiles: Tensor) -> Visit:
+        """The points of (q,) tiles as `begin` drew them."""
+
+    def rebuild(self) -> None:
+        """The signal's points were drawn anew."""
+
+
+def tiled(signal: Signal, tiling: Tiling) -> TiledSignal:
+    """A lattice or free points, tile by tile."""
+    return TiledPoints(signal, tiling) if signal.dataset.grid_shape is None else TiledLattice(signal, tiling)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Even points of a lattice's tiles: along each axis, whole cells from a tile's first one on, and a common shift."""
+
+    cells: tuple[Tensor, ...]
+    shift: tuple[float, ...]
+
+
+class TiledLattice(TiledSignal):
+    """The tiles of a lattice. A visit takes every s-th cell along each axis, from a random first one on: so the points
+    lie evenly, and are the same in all tiles of a step."""
+
+    def survey(self) -> Survey:
+        signal, tiling = self.signal, self.tiling
+        cells = [torch.arange(side, device=signal.device) for side in tiling.sides]
+        means, spreads, constant = [], [], []
+        every = torch.arange(len(tiling), device=signal.device)
+        for tiles in every.split(max(1, _CELLS // math.prod(tiling.sides))):
+            indices = self._indices(tiles, cells).flatten(1)
+            values, known = self._values(indices), self._known(indices)
+            share = torch.ones_like(values[..., 0]) if known is None else known.to(torch.float32)
+            total = share.sum(dim=1).clamp(min=1)[:, None]
+            mean = (values * share[..., None]).sum(dim=1) / total
+            deviation = (values - mean[:, None]) * share[..., None]
+            means.append(mean)
+            spreads.append((deviation.square().mean(dim=2).sum(dim=1) / total[:, 0]).sqrt())
+            first = values.gather(1, share.argmax(dim=1)[:, None, None].expand(-1, 1, values.shape[2]))
+            constant.append((((values == first).all(dim=2)) | (share == 0)).all(dim=1))
+        found = Survey(torch.cat(means), torch.cat(spreads), torch.cat(constant))
+        return found if signal.dataset.known is None else _filled(found, self._holding(), tiling)
+
+    def begin(self, points: int, between: float, generator: torch.Generator) -> _Grid:
+        stride = max(1, round((math.prod(self._extents) / points) ** (1 / len(self._axes)))) if self._axes else 1
+        cells = []
+        for axis, (side, overlap) in enumerate(zip(self.tiling.sides, self._overlaps, strict=True)):
+            step = stride if axis in self._axes else 1
+            first = int(torch.randint(step, (), generator=generator, device=generator.device))
+            cells.append(torch.arange(first - overlap, side + overlap, step, device=self.signal.device))
+        shift = [0.0] * len(cells)
+        draws = torch.rand(1 + len(cells), generator=generator, device=generator.device).tolist()
+        if draws[0] < between and self._spline is not None:
+            shift = [draw - 0.5 if axis in self._axes else 0.0 for axis, draw in enumerate(draws[1:])]
+        return _Grid(tuple(cells), tuple(shift))
+
+    def visit(self, plan: _Grid, tiles: Tensor) -> Visit:
+        offsets = [cells.to(torch.float32) + (shift + 0.5) for cells, shift in zip(plan.cells, plan.shift, strict=True)]
+        grid = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
+        inputs = self.tiling.local(grid).reshape(1, -1, len(offsets))
+        if any(plan.shift):
+            return Visit(inputs, self._between(plan, tiles))
+        indices = self._indices(tiles, plan.cells).flatten(1)
+        known, weights = self._known(indices), self._weights(indices)
+        if known is not None:
+            weights = known.to(torch.float32) if weights is None else weights * known
+        return Visit(inputs, self._values(indices), weights)
+
+    @cached_property
+    def _axes(self) -> list[int]:
+        """The axes that have more than one cell."""
+        return [axis for axis, length in enumerate(self.tiling.lattice) if length > 1]
+
+    @cached_property
+    def _overlaps(self) -> list[int]:
+        """Whole cells beyond a tile's borders that its network still has a part in."""
+        return [math.ceil(overlap) for overlap in self.tiling.overlaps]
+
+    @cached_property
+    def _extents(self) -> list[int]:
+        return [side + 2 * overlap for side, overlap in zip(self.tiling.sides, self._overlaps, strict=True)]
+
+    def _indices(self, tiles: Tensor, cells: Sequence[Tensor]) -> Tensor:
+        """(q, *lengths) int64 indices of cells of (q,) tiles, given along each axis from the tile's first cell on;
+        what lies outside the lattice is mirrored into it."""
+        origins = self.tiling.origins(tiles)
+        dimensions = origins.shape[1]
+        indices = torch.zeros((len(tiles),) + (1,) * dimensions, dtype=torch.int64, device=tiles.device)
+        for axis, (along, length) in enumerate(zip(cells, self.tiling.lattice, strict=True)):
+            place = mirrored(origins[:, axis, None] + along, length)
+            shape = [len(tiles)] + [1] * dimensions
+            shape[1 + axis] = len(along)
+            indices = indices * length + place.view(shape)
+        return indices
+
+    def _values(self, indices: Tensor) -> Tensor:
+        """(q, k, C) float32 values of (q, k) cells, in the network's range."""
+        stored = self.signal.dataset.stored(indices.reshape(-1))
+        return self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
+
+    def _weights(self, indices: Tensor) -> Tensor | None:
+        weights = self.signal.dataset.weights_of(indices.reshape(-1))
+        return None if weights is None else weights.view(indices.shape)
+
+    def _known(self, indices: Tensor) -> Tensor | None:
+        """(q, k) bool, which cells are known; None where all are."""
+        known = self._whether_known
+        return None if known is None else known[indices]
+
+    @cached_property
+    def _whether_known(self) -> Tensor | None:
+        dataset = self.signal.dataset
+        if dataset.known is None:
+            return None
+        known = torch.zeros(len(dataset), dtype=torch.bool, device=dataset.device)
+        known[dataset.known] = True
+        return known
+
+    def _holding(self) -> Tensor:
+        """(T,) bool, which tiles hold something known."""
+        known = self.signal.dataset.known
+        assert known is not None
+        positions = torch.stack(torch.unravel_index(known, self.tiling.lattice), dim=-1).to(torch.float64) + 0.5
+        holding = torch.zeros(len(self.tiling), dtype=torch.bool, device=known.device)
+        holding[self.tiling.cover(positions)[1]] = True
+        return holding
+
+    @cached_property
+    def _spline(self) -> Tensor | None:
+        """(*lattice, C) float32 coefficients of the cubic spline through the values, which are mirrored about the
+        outermost samples; None where they are not all known, or would take too much memory."""
+        dataset = self.signal.dataset
+        if dataset.known is not None or 12 * len(dataset) * dataset.channels > available_memory() / 4:
+            return None
+        parts = [
+            self.signal.transform.encode(dataset.stored(slice(start, start + _CELLS))).to(torch.float32)
+            for start in range(0, len(dataset), _CELLS)
+        ]
+        from scipy.ndimage import spline_filter1d  # slow to import
+
+        coefficients = torch.cat(parts).view(*self.tiling.lattice, -1).cpu().numpy()
+        for axis in self._axes:
+            coefficients = spline_filter1d(coefficients, 3, axis=axis, output=np.float32, mode="mirror")
+        return torch.from_numpy(coefficients).to(dataset.device)
+
+    def _between(self, plan: _Grid, tiles: Tensor) -> Tensor:
+        """(q, k, C) values of the signal's cubic spline at the plan's points."""
+        assert self._spline is not None
+        supports: list[Tensor] = []
+        matrices: list[Tensor | None] = []
+        for axis, (cells, shift) in enumerate(zip(plan.cells, plan.shift, strict=True)):
+            if axis not in self._axes:
+                supports.append(cells)
+                matrices.append(None)
+                continue
+            below = math.floor(shift)
+            first, last = int(cells[0]) + below - 1, int(cells[-1]) + below + 2
+            matrix = torch.zeros(len(cells), last - first + 1, device=tiles.device)
+            rows = torch.arange(len(cells), device=tiles.device)
+            for column, weight in enumerate(_basis(shift - below)):
+                matrix[rows, cells + (below - 1 + column - first)] = weight
+            supports.append(torch.arange(first, last + 1, device=tiles.device))
+            matrices.append(matrix)
+        indices = self._indices(tiles, supports)
+        values = self._spline.view(-1, self._spline.shape[-1])[indices.reshape(-1)].view(*indices.shape, -1)
+        for axis, each in enumerate(matrices):
+            if each is not None:
+                values = torch.movedim(torch.tensordot(values, each, dims=([1 + axis], [1])), -1, 1 + axis)
+        return values.reshape(len(tiles), -1, values.shape[-1])
+
+
+class TiledPoints(TiledSignal):
+    """The tiles of free points. A visit takes points at random; a tile with few of them takes some several times."""
+
+    def __init__(self, signal: Signal, tiling: Tiling) -> None:
+        super().__init__(signal, tiling)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Sort the points into the tiles that they belong to."""
+        positions = self.tiling.positions(self.signal.coordinates(slice(None)).to(torch.float64))
+        points, tiles, _ = self.tiling.cover(positions)
+        # In a random order within a tile, so that an even choice along the list is an even choice of points.
+        shuffled = torch.randperm(len(points), generator=torch.Generator().manual_seed(0)).to(points.device)
+        order = shuffled[tiles[shuffled].argsort(stable=True)]
+        self._points = points[order]
+        self._counts = torch.bincount(tiles, minlength=len(self.tiling))
+        self._starts = self._counts.cumsum(0) - self._counts
+        places = positions[self._points] - self.tiling.origins(tiles[order])
+        self._local = self.tiling.local(places)
+
+    def survey(self) -> Survey:
+        count = len(self.tiling)
+        values = self.signal.targets(self._points)
+        tiles = torch.repeat_interleave(torch.arange(count, device=values.device), self._counts)
+        total = self._counts.clamp(min=1).to(torch.float32)
+        means = values.new_zeros(count, values.shape[1]).index_add_(0, tiles, values) / total[:, None]
+        deviation = (values - means[tiles]).square().mean(dim=1)
+        spreads = (values.new_zeros(count).index_add_(0, tiles, deviation) / total).sqrt()
+        holding = self._counts > 0
+        first = values[self._starts.clamp(max=len(values) - 1)]
+        differing = torch.zeros(count, dtype=torch.bool, device=values.device)
+        differing[tiles[(values != first[tiles]).any(dim=1)]] = True
+        return _filled(Survey(means, spreads, ~differing), holding, self.tiling)
+
+    def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(points, generator=generator, device=generator.device, dtype=torch.float64)
+        return (torch.arange(points, device=generator.device) + draws) / points
+
+    def visit(self, plan: Tensor, tiles: Tensor) -> Visit:
+        counts = self._counts[tiles][:, None]
+        among = torch.minimum((plan * counts).to(torch.int64), (counts - 1).clamp(min=0))
+        chosen = (self._starts[tiles][:, None] + among).clamp(max=len(self._points) - 1)
+        indices = self._points[chosen]
+        targets = self.signal.targets(indices.reshape(-1)).view(*indices.shape, -1)
+        weights = self.signal.weights_of(indices.reshape(-1))
+        weights = None if weights is None else weights.view(indices.shape)
+        if bool((counts == 0).any()):  # points that are drawn anew may leave a tile out
+            weights = (counts > 0).to(torch.float32).expand(indices.shape) * (1.0 if weights is None else weights)
+        return Visit(self._local[chosen], targets, weights)
+
+
+class TileLayout(NoOperator):
+    """Stands for the fitness operator where tiles are selected: it says where they lie, and links nothing.
+
+    Args:
+        signal: seen by its tiles.
+        count: how many of the tiles have a network.
+    """
+
+    def __init__(self, signal: TiledSignal, count: int) -> None:
+        super().__init__(NoneOptions(), signal.signal)
+        self._tiles = signal.tiling.counts if count == len(signal.tiling) else (count,)
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        return self._tiles
+
+    def placed(self, cells: Tensor) -> Tensor:
+        return cells
+
+
+def mirrored(places: Tensor, length: int) -> Tensor:
+    """Int64 places along an axis, those outside 0 … length − 1 mirrored about the outermost ones."""
+    if length == 1:
+        return torch.zeros_like(places)
+    folded = places.remainder(2 * length - 2)
+    return (length - 1) - (folded - (length - 1)).abs()
+
+
+def _basis(fraction: float) -> tuple[float, float, float, float]:
+    """The cubic B-splines of the four cells around a place, `fraction` of a cell after the second one's centre."""
+    rest = 1 - fraction
+    return (
+        rest**3 / 6,
+        (3 * fraction**3 - 6 * fraction**2 + 4) / 6,
+        (3 * rest**3 - 6 * rest**2 + 4) / 6,
+        fraction**3 / 6,
+    )
+
+
+def _filled(survey: Survey, holding: Tensor, tiling: Tiling) -> Survey:
+    """A survey in which tiles that hold nothing have the mean of the nearest one that does."""
+    if bool(holding.all()):
+        return survey
+    from scipy.spatial import cKDTree  # slow to import
+
+    places = torch.stack(torch.unravel_index(torch.arange(len(tiling)), tiling.counts), dim=-1).numpy()
+    full = holding.cpu().numpy()
+    _, nearest = cKDTree(places[full]).query(places[~full])
+    means = survey.means.clone()
+    means[~holding] = means[holding][torch.as_tensor(nearest, device=means.device)]
+    return Survey(means, survey.spreads, survey.constant | ~holding)
