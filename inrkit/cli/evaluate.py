@@ -63,6 +63,6 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
             click.echo(f"note: {100 * beyond:.3g} % of {config.data.path} lie beyond what was fitted", err=True)
     signal = Signal(dataset, field.transform, embedding).to(chosen)
     names, most = config.general.metrics, config.log.evaluated
-    metrics = evaluate_network(field.network, signal, names, default_chunk(chosen), most)
+    metrics = evaluate_network(field.network, signal, names, default_chunk(chosen, field.network), most)
     metrics |= config.modality.make().assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.networks import coordinate_dtype
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
 from inrkit.signals.dataset import CoordinateDataset
@@ -22,9 +23,12 @@ _CROPS = 256
 """Crops that represent a large signal, if it can be cut evenly."""
 
 
-def default_chunk(device: torch.device) -> int:
-    """Coordinates that pass through a network at a time: as many as stay in a core's cache, or fill a GPU."""
-    return 1 << 13 if device.type == "cpu" else 1 << 18
+def default_chunk(device: torch.device, network: nn.Module | None = None) -> int:
+    """Coordinates that pass through a network at a time: as many as stay in a core's cache, or fill a GPU. Networks
+    with tiles take more, which they sort into their tiles."""
+    if device.type != "cpu":
+        return 1 << 18
+    return 1 << 16 if getattr(network, "tiled", False) else 1 << 13
 
 
 @contextlib.contextmanager
@@ -168,7 +172,7 @@ def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -
     prediction = decoded(
         network,
         signal.transform,
-        lambda part: signal.embedding(dataset.coordinates(indices[part])),
+        lambda part: signal.embedding(dataset.coordinates(indices[part], coordinate_dtype(network))),
         slice(0, len(indices)),
         chunk,
         dataset.value_range,

@@ -6,7 +6,14 @@ from inrkit.networks.filters import Bacon, FourierFilters, GaborFilters
 from inrkit.networks.finer import Finer, FinerGauss, FinerWire
 from inrkit.networks.gauss import Gauss
 from inrkit.networks.hash_grid import HashGrid
-from inrkit.networks.layers import ComplexLinear, FirstLinear, HiddenLinear, precision_of, set_precision
+from inrkit.networks.layers import (
+    ComplexLinear,
+    FirstLinear,
+    HiddenLinear,
+    coordinate_dtype,
+    precision_of,
+    set_precision,
+)
 from inrkit.networks.siren import Siren
 from inrkit.networks.tiles import Tiles
 from inrkit.networks.wire import Wire
@@ -30,6 +37,7 @@ __all__ = [
     "Siren",
     "Tiles",
     "Wire",
+    "coordinate_dtype",
     "precision_of",
     "set_precision",
 ]

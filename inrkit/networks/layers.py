@@ -89,3 +89,8 @@ def set_precision(network: nn.Module, precision: str) -> None:
     """Make every HiddenLinear of `network` multiply in `precision`, "float32" or "bfloat16"."""
     for layer in hidden_layers(network):
         layer.product_dtype = getattr(torch, precision)
+
+
+def coordinate_dtype(network: nn.Module) -> torch.dtype:
+    """The dtype of the coordinates that a network should be given."""
+    return torch.float64 if getattr(network, "exact", False) else torch.float32

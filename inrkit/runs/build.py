@@ -161,7 +161,7 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         config.schedule.make(),
         steps=config.train.steps,
         budget=config.train.seconds or None,
-        chunk=config.train.chunk or default_chunk(device),
+        chunk=config.train.chunk or default_chunk(device, network),
         metrics=config.general.metrics,
         evaluate_every=config.log.every,
         evaluate_most=config.log.evaluated,

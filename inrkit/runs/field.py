@@ -23,7 +23,7 @@ from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import to_json, written_whole
-from inrkit.networks import NETWORKS, Network, precision_of, set_precision
+from inrkit.networks import NETWORKS, Network, coordinate_dtype, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.plugins.options import parse
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
@@ -280,7 +280,8 @@ class Field:
 
         def coordinates(span: slice) -> Tensor:
             indices = torch.arange(span.start, span.stop, device=device)
-            return lattice_coordinates(indices, shape) if region is None else region.coordinates(indices)
+            dtype = coordinate_dtype(self.network)
+            return lattice_coordinates(indices, shape, dtype) if region is None else region.coordinates(indices, dtype)
 
         for span in slabs(shape, 1 << 18):
             values = self._values(coordinates, span).cpu().numpy()
@@ -441,7 +442,7 @@ class Field:
 
     @property
     def _chunk(self) -> int:
-        return default_chunk(self.device)
+        return default_chunk(self.device, self.network)
 
     def _given(self, coordinates: Tensor | ArrayLike) -> Tensor:
         """(…, D) coordinates as a tensor."""
@@ -458,11 +459,11 @@ class Field:
         return coordinates
 
     def _normalised(self, points: Tensor, physical: bool) -> Tensor:
-        """(k, D) coordinates as float32 ones in [−1, 1]^D, where the network is."""
+        """(k, D) coordinates as those in [−1, 1]^D that the network takes, where it is."""
         if physical:
             offset = points.to(torch.float64) - torch.as_tensor(self.affine[:, -1], device=points.device)
             points = offset @ torch.as_tensor(self._inverse.T.copy(), device=points.device)
-        return points.to(self.device, torch.float32)
+        return points.to(self.device, coordinate_dtype(self.network))
 
     @property
     def _inverse(self) -> np.ndarray:
@@ -486,11 +487,11 @@ class Field:
 
     def _slopes(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
         """(k, C, D) gradients per physical unit at (k, D) normalised points."""
-        return jacobian(function, points) @ inverse
+        return jacobian(function, points).to(inverse.dtype) @ inverse
 
     def _curvatures(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
         """(k, C, D, D) second derivatives per squared physical unit at (k, D) normalised points."""
-        return inverse.mT @ hessian(function, points) @ inverse
+        return inverse.mT @ hessian(function, points).to(inverse.dtype) @ inverse
 
     def _derived(
         self,

@@ -169,13 +169,13 @@ class CoordinateDataset:
         low, high = (self.value_range if self.full_scale else None) or self.extent
         return (high - low) or 1.0
 
-    def coordinates(self, indices: Tensor | slice) -> Tensor:
-        """(k, D) float32 coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice."""
+    def coordinates(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(k, D) coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice; float32 unless `dtype` asks for more."""
         if self.points is not None:
-            return self.points[indices]
+            return self.points[indices].to(dtype)
         if isinstance(indices, slice):
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
-        return lattice_coordinates(indices, self.grid_shape)  # type: ignore[arg-type]
+        return lattice_coordinates(indices, self.grid_shape, dtype)  # type: ignore[arg-type]
 
     def weights_of(self, indices: Tensor | slice) -> Tensor | None:
         """(k,) float32 weights of `indices`, of mean 1 over the known; None where all count the same."""

@@ -16,7 +16,7 @@ _EXACT = 1 << 24
 """Length of an axis up to which float32 represents 2i + 1 − n; beyond it, neighbours would share a coordinate."""
 
 
-def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Coordinates of lattice points: the centres of the cells that divide [−1, 1] along each axis.
 
     Cell i of n lies at (2i + 1 − n) / n, so that rendering at another resolution covers the same extent and an
@@ -25,17 +25,18 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     Args:
         indices: (…,) int64, in C order over `shape`.
         shape: lengths of the D axes.
+        dtype: of the coordinates.
 
     Returns:
-        (…, D) float32 in (−1, 1), axes in the order of `shape`.
+        (…, D) of `dtype` in (−1, 1), axes in the order of `shape`.
     """
-    coordinates = torch.empty(*indices.shape, len(shape), dtype=torch.float32, device=indices.device)
+    coordinates = torch.empty(*indices.shape, len(shape), dtype=dtype, device=indices.device)
     for axis in range(len(shape) - 1, -1, -1):
         length = shape[axis]
         along = indices if axis == 0 else indices % length
         indices = indices if axis == 0 else torch.div(indices, length, rounding_mode="floor")
         centred = 2 * along + (1 - length)
-        if length > _EXACT:
+        if length > _EXACT or dtype == torch.float64:
             centred = centred.to(torch.float64)
         torch.div(centred, length, out=coordinates[..., axis])
     return coordinates
@@ -88,12 +89,12 @@ class Region:
         centre = (np.array(self.low) + self.high) / 2
         return np.column_stack([affine[:, :-1] * self.shares, affine[:, :-1] @ centre + affine[:, -1]])
 
-    def coordinates(self, indices: Tensor) -> Tensor:
+    def coordinates(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Coordinates of the centres of the region's cells, as those of `lattice_coordinates`."""
         if self == Region.whole(self.shape):
-            return lattice_coordinates(indices, self.shape)
+            return lattice_coordinates(indices, self.shape, dtype)
         axes = torch.unravel_index(indices, self.shape)
-        coordinates = torch.empty(*indices.shape, len(self.shape), dtype=torch.float32, device=indices.device)
+        coordinates = torch.empty(*indices.shape, len(self.shape), dtype=dtype, device=indices.device)
         for axis, (along, length, low, high) in enumerate(zip(axes, self.shape, self.low, self.high, strict=True)):
             place = low + (high - low) * (2 * along.to(torch.float64) + 1) / (2 * length)
             coordinates[..., axis] = torch.where(place.abs() < _NOTHING, 0.0, place)

@@ -104,9 +104,9 @@ class Tiling:
         lower = place - start < end - place
         other = torch.where(lower, near - 1, near + 1)
         inside = (other >= 0) & (other < count)
-        border = torch.where(lower, start, end)
-        # From 0, at `overlap` cells before the border, to 1 there beyond; a place's own tile has at least a half.
-        reach = (1 - (position - border).abs() / overlap).clamp(0, 1) / 2
+        distance = torch.where(lower, position - start, end - position)
+        # 0 at `overlap` cells before the border, 1/2 there: a place's own tile has the other half and more.
+        reach = (1 - distance / overlap).clamp(0, 1) / 2
         share = reach * reach * reach * (reach * (reach * 6 - 15) + 10)
         return near, torch.where(inside, other, near), torch.where(inside, share, 0)
 

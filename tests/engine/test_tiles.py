@@ -1,0 +1,248 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates, spline_filter
+
+import inrkit
+from inrkit.errors import ConfigError
+from inrkit.networks import Tiles
+from inrkit.networks.tiles import TilesOptions
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.signal import Signal
+from inrkit.signals.tiled import mirrored, tiled
+from inrkit.signals.tiling import Tiling
+from inrkit.training.optimizers.rows import RowAdam
+
+TILINGS = [((37, 50), (3, 4), 2.0), ((100,), (7,), 1.0), ((9, 12, 5), (2, 3, 1), 1.5), ((8, 8), (1, 1), 2.0)]
+
+
+def signal_of(values: np.ndarray, **more) -> Signal:
+    return Signal(CoordinateDataset(values.astype(np.float32), **more))
+
+
+def waves(*shape: int, channels: int = 1) -> np.ndarray:
+    axes = np.meshgrid(*[np.linspace(0, 5, length) for length in shape], indexing="ij")
+    return np.stack([np.sin(sum((n + 1 + c) * a for n, a in enumerate(axes))) for c in range(channels)], axis=-1)
+
+
+def network_for(signal: Signal, **options) -> Tiles:
+    fitted = Tiles.fitted(TilesOptions(**options), signal)
+    torch.manual_seed(0)
+    network = Tiles(fitted, signal.dataset.dimensions, signal.dataset.channels)
+    network.meet(signal)
+    return network
+
+
+@pytest.mark.parametrize("lattice, counts, overlap", TILINGS)
+def test_weights_of_overlapping_tiles_add_up_to_one(lattice, counts, overlap) -> None:
+    tiling = Tiling(lattice, counts, overlap)
+    positions = tiling.positions(torch.rand(5000, len(lattice), dtype=torch.float64) * 2 - 1)
+    place, tile, weight = tiling.cover(positions)
+    total = torch.zeros(5000, dtype=torch.float64).index_add_(0, place, weight)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    offset = positions[place] - tiling.origins(tile)
+    reach = torch.tensor(tiling.overlaps)
+    assert bool((offset >= -reach).all()) and bool((offset <= torch.tensor(tiling.sides) + reach).all())
+
+
+def test_weights_are_smooth_across_a_border() -> None:
+    tiling = Tiling((40,), (4,), 2.0)
+    x = torch.linspace(5, 15, 4001, dtype=torch.float64)[:, None]
+    place, tile, weight = tiling.cover(x)
+    first = torch.zeros(4001, dtype=torch.float64).index_add_(0, place[tile == 0], weight[tile == 0])
+    step = 10 / 4000
+    for order in (1, 2):
+        derivative = np.diff(first.numpy(), order) / step**order
+        assert np.abs(np.diff(derivative)).max() < 0.02  # no jump in the first and second derivative
+
+
+def test_a_tiles_own_coordinates_span_its_longest_side() -> None:
+    tiling = Tiling((64, 12), (4, 1), 1.0)
+    ends = tiling.local(torch.tensor([[0.0, 0.0], [16.0, 12.0]]))
+    torch.testing.assert_close(ends, torch.tensor([[-1.0, -0.75], [1.0, 0.75]]))
+
+
+def test_mirroring_repeats_no_outermost_sample() -> None:
+    expected = np.pad(np.arange(5), 7, mode="reflect")
+    assert mirrored(torch.arange(-7, 12), 5).tolist() == expected.tolist()
+    assert mirrored(torch.arange(-3, 3), 1).tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("shape, counts", [((24, 31), (2, 3)), ((100,), (7,)), ((6, 8, 9), (1, 2, 2))])
+@pytest.mark.parametrize("between", [0.0, 1.0])
+def test_a_visits_points_are_the_signals(shape, counts, between) -> None:
+    values = waves(*shape, channels=2)
+    signal, tiling = signal_of(values), Tiling(shape, counts, 1.0)
+    view = tiled(signal, tiling)
+    plan = view.begin(8, between, torch.Generator().manual_seed(1))
+    tiles = torch.arange(len(tiling))
+    visit = view.visit(plan, tiles)
+    scale = max(tiling.sides) / 2
+    offsets = visit.inputs.double() * scale + torch.tensor(tiling.sides) / 2
+    at = (offsets + tiling.origins(tiles)[:, None]).numpy() - 0.5  # in samples
+    coefficients = [spline_filter(values[..., channel], 3, mode="mirror") for channel in range(2)]
+    expected = [
+        map_coordinates(each, np.moveaxis(at, -1, 0), order=3, prefilter=False, mode="mirror") for each in coefficients
+    ]
+    np.testing.assert_allclose(visit.targets.numpy(), np.stack(expected, axis=-1), atol=2e-4)
+    assert bool(between) == bool((np.abs(at - np.rint(at)) > 1e-3).any())
+
+
+def test_a_visit_leaves_out_what_is_not_known() -> None:
+    known = np.ones((16, 16), dtype=bool)
+    known[:4, :4] = False
+    signal = signal_of(waves(16, 16), known=known)
+    view = tiled(signal, Tiling((16, 16), (2, 2), 0.0))
+    visit = view.visit(view.begin(64, 1.0, torch.Generator().manual_seed(0)), torch.arange(4))
+    assert visit.weights.sum(dim=1).tolist() == [48, 64, 64, 64]
+
+
+def test_tiles_of_free_points_take_their_own_points() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 2)).astype(np.float32)
+    signal = Signal(CoordinateDataset(points[:, :1].copy(), points=points))
+    tiling = Tiling((64, 64), (4, 4), 2.0)
+    view = tiled(signal, tiling)
+    visit = view.visit(view.begin(50, 0.0, torch.Generator().manual_seed(0)), torch.arange(16))
+    x = (visit.inputs[..., 0] * tiling.scale + 8 + tiling.origins(torch.arange(16))[:, None, 0]) / 32 - 1
+    torch.testing.assert_close(x, visit.targets[..., 0], atol=1e-5, rtol=0)
+    assert len(visit.inputs[5].unique(dim=0)) == 50
+
+
+@pytest.mark.parametrize("parameters", [2000, 20_000, 100_000])
+def test_the_parameters_stay_within_their_budget(parameters: int) -> None:
+    network = network_for(signal_of(waves(64, 96)), parameters=parameters)
+    assert 0.6 * parameters < network.weights.numel() <= parameters
+
+
+def test_constant_tiles_have_no_network() -> None:
+    values = waves(64, 64)
+    values[:32] = 0.25
+    network = network_for(signal_of(values), counts=[4, 4])
+    assert network.networks == 8
+    with torch.no_grad():
+        assert network(torch.tensor([[-0.9, 0.3], [-0.4, -0.9]])).tolist() == [[0.25], [0.25]]
+
+
+@pytest.mark.parametrize("each", ["siren", "finer", "wire", "gauss", "pe-mlp", "fourier-features"])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_forward_is_the_blend_of_the_tiles_networks(each: str, dimensions: int) -> None:
+    signal = signal_of(waves(*[40, 24, 16][:dimensions], channels=2))
+    network = network_for(signal, counts=[3, 2, 2][:dimensions], each={"name": each})
+    points = torch.rand(60, dimensions, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    place, tile, share = network.tiling.cover(network.tiling.positions(points))
+    expected = torch.zeros(60, 2)
+    for point, number, weight in zip(place.tolist(), tile.tolist(), share.tolist(), strict=True):
+        origin = network.tiling.origins(torch.tensor([number]))[0]
+        local = network.tiling.local(network.tiling.positions(points[point]) - origin)
+        own = network.rows(network.weights[number, None], local[None, None])[0, 0]
+        expected[point] += weight * (network.means[number] + network.spreads[number] * own)
+    torch.testing.assert_close(network(points), expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(network(points), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_machine_code_gives_what_torch_gives() -> None:
+    network = network_for(signal_of(waves(40, 40, channels=3)), counts=[3, 3], each={"hidden_features": 13})
+    if network.kernel is None:
+        pytest.skip("no C compiler here")
+    x = torch.rand(5, 70, 2) * 2 - 1
+    rows = torch.tensor([4, 0, 8, 2, 7])
+    counts = torch.full((5,), 70)
+    given = network.kernel.evaluate(network.weights, rows, counts, x.reshape(-1, 2)).view(5, 70, 3)
+    torch.testing.assert_close(given, network.rows(network.weights[rows], x).detach(), atol=2e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize("each", [{}, {"hidden_layers": 0}, {"hidden_features": 17, "hidden_layers": 1}])
+def test_training_in_machine_code_is_training_in_torch(each: dict) -> None:
+    values = waves(40, 33, channels=2)
+    trained = []
+    for native in (True, False):
+        training = inrkit.trainer(values.astype(np.float32), modality="image", network={"name": "tiles", "counts": [3, 2], "each": each},
+            selector={"name": "evos", "ratio": 0.5}, optimizer={"name": "adam", "lr": 1e-3}, steps=12, every=100, base="image-paper", objective="mse")  # fmt: skip
+        training.member.network.native = native
+        if native and training.member.network.kernel is None:
+            pytest.skip("no C compiler here")
+        for _ in training:
+            pass
+        trained.append(training.member.network.weights.detach().clone())
+    torch.testing.assert_close(trained[0], trained[1], atol=2e-4, rtol=1e-3)
+
+
+def test_rows_step_as_adam_steps_each_of_them() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(4, 6)
+    rows = torch.nn.Parameter(start.clone())
+    ours = RowAdam([rows], lr=0.01, betas=(0.9, 0.95))
+    singles = [torch.nn.Parameter(start[n].clone()) for n in range(4)]
+    theirs = [torch.optim.Adam([each], lr=0.01, betas=(0.9, 0.95)) for each in singles]
+    for step in range(9):
+        chosen = [n for n in range(4) if (step + n) % (n + 1) == 0]
+        gradients = torch.randn(len(chosen), 6)
+        ours.step_rows(rows, torch.tensor(chosen), gradients)
+        for n, gradient in zip(chosen, gradients, strict=True):
+            singles[n].grad = gradient
+            theirs[n].step()
+    torch.testing.assert_close(rows.detach(), torch.stack([each.detach() for each in singles]))
+
+
+def test_a_fit_with_tiles_resumes_to_the_bit(tmp_path) -> None:
+    values = (waves(48, 40, channels=3) * 100 + 128).astype(np.uint8)
+    from PIL import Image
+
+    Image.fromarray(values).save(tmp_path / "a.png")
+    options = dict(network={"name": "tiles", "counts": [3, 3]}, selector={"name": "evos", "survival": "proportional", "ratio": 0.4},
+        optimizer={"name": "adam", "lr": 3e-3}, objective="mse", every=5, base="image-paper")  # fmt: skip
+    whole = inrkit.fit(tmp_path / "a.png", out=tmp_path / "whole", steps=20, **options)
+
+    def stop(member) -> None:
+        if member.step == 9:
+            member.stop()
+
+    inrkit.fit(tmp_path / "a.png", out=tmp_path / "half", steps=20, callbacks=[stop], **options)
+    resumed = inrkit.fit(tmp_path / "half", resume=True)
+    assert torch.equal(whole.field.network.weights, resumed.field.network.weights)
+    assert [row["psnr"] for row in whole.history] == [row["psnr"] for row in resumed.history]
+    loaded = inrkit.load(tmp_path / "half")
+    assert np.array_equal(loaded.render(), whole.field.render())
+
+
+def test_a_long_signals_neighbours_are_told_apart() -> None:
+    count = 1 << 23
+    signal = Signal(CoordinateDataset(np.zeros((count, 1), dtype=np.int8)))
+    network = network_for(signal, counts=[1 << 14])
+    cells = torch.arange(count - 300, count)
+    coordinates = signal.dataset.coordinates(cells, torch.float64)
+    positions = network.tiling.positions(coordinates)[:, 0]
+    torch.testing.assert_close(positions, cells.double() + 0.5, atol=1e-3, rtol=0)
+
+
+def test_tiles_within_tiles_and_embeddings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a tile's network is a single one"):
+        network_for(signal_of(waves(8, 8)), each={"name": "tiles"})
+    with pytest.raises(ConfigError, match=r"network.each.hiden is not an option"):
+        network_for(signal_of(waves(8, 8)), each={"hiden": 1})
+    with pytest.raises(ValueError, match="counts has 1 axes and lattice 2"):
+        TilesOptions(counts=[1], lattice=[4, 4])
+
+
+def test_gradients_of_a_blended_field_are_its_slopes() -> None:
+    run = inrkit.fit(waves(32, 32).astype(np.float32)[..., 0], modality="image", base="image-paper", objective="mse",
+        network={"name": "tiles", "counts": [2, 2]}, selector={"name": "evos", "ratio": 1.0}, optimizer={"name": "adam", "lr": 5e-3}, steps=60)  # fmt: skip
+    x = np.array([[15.9, 16.2], [4.0, 15.5], [20.3, 8.1]])
+    slopes = run.field.gradient(x, physical=True)[:, 0]
+    for axis in range(2):
+        shift = np.zeros(2)
+        shift[axis] = 1e-2
+        expected = (run.field(x + shift, physical=True) - run.field(x - shift, physical=True))[:, 0] / 2e-2
+        np.testing.assert_allclose(slopes[:, axis], expected, atol=2e-3, rtol=2e-2)
+    assert math.isfinite(float(run.field.laplacian(x).sum()))
+
+
+def test_options_of_a_run_say_what_was_built(tmp_path) -> None:
+    signal = signal_of(waves(30, 30))
+    fitted = Tiles.fitted(TilesOptions(parameters=6000), signal)
+    again = Tiles.fitted(fitted, signal)
+    assert dataclasses.asdict(fitted) == dataclasses.asdict(again)
