@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
 from inrkit.networks.layers import precision_of
-from inrkit.networks.native import SirenKernel, siren_kernel
+from inrkit.networks.native import MOST_AXES, SirenKernel, siren_kernel
 from inrkit.networks.siren import Siren
 from inrkit.plugins.options import field_names, option, parse
 from inrkit.signals.signal import Signal
@@ -159,7 +159,7 @@ class Tiles(Network):
         """Machine code for the networks; None where there is none for their kind, or for this machine."""
         each = self.each
         plain = type(each) is Siren and precision_of(each) == "float32" and self.weights.device.type == "cpu"
-        if not plain or not self.native or self.weights.dtype != torch.float32:
+        if not plain or not self.native or self.dimensions > MOST_AXES or self.weights.dtype != torch.float32:
             return None
         options = each.options
         return siren_kernel(
@@ -184,6 +184,10 @@ class Tiles(Network):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         points = coordinates.reshape(-1, self.dimensions)
+        kernel = None if torch.is_grad_enabled() else self.kernel
+        if kernel is not None:
+            values = kernel.blend(self.tiling, points, self.slots, self.means, self.spreads, self.weights)
+            return values.view(*coordinates.shape[:-1], self.channels)
         positions = self.tiling.positions(points)
         place, tile, share = self.tiling.cover(positions)
         slot = self.slots[tile]
@@ -222,9 +226,6 @@ class Tiles(Network):
         points however unevenly they lie.
         """
         networks, counts = torch.unique_consecutive(slots, return_counts=True)
-        kernel = None if torch.is_grad_enabled() else self.kernel
-        if kernel is not None:
-            return kernel.evaluate(self.weights, networks, counts, local)
         block = min(_BLOCK, 1 << max(0, (max(1, len(slots) // len(networks)) - 1).bit_length()))
         blocks = torch.div(counts + block - 1, block, rounding_mode="floor")
         owner = torch.repeat_interleave(networks, blocks)

@@ -18,6 +18,15 @@ from inrkit.training.optimizers.rows import RowAdam
 
 TILINGS = [((37, 50), (3, 4), 2.0), ((100,), (7,), 1.0), ((9, 12, 5), (2, 3, 1), 1.5), ((8, 8), (1, 1), 2.0)]
 
+TRAINED = {
+    "base": "image-paper",
+    "modality": "image",
+    "selector": {"name": "evos", "survival": "proportional", "ratio": 0.5},
+    "optimizer": {"name": "adam", "lr": 3e-3},
+    "objective": "mse",
+    "every": 100,
+}
+
 
 def signal_of(values: np.ndarray, **more) -> Signal:
     return Signal(CoordinateDataset(values.astype(np.float32), **more))
@@ -160,8 +169,8 @@ def test_training_in_machine_code_is_training_in_torch(each: dict) -> None:
     values = waves(40, 33, channels=2)
     trained = []
     for native in (True, False):
-        training = inrkit.trainer(values.astype(np.float32), modality="image", network={"name": "tiles", "counts": [3, 2], "each": each},
-            selector={"name": "evos", "ratio": 0.5}, optimizer={"name": "adam", "lr": 1e-3}, steps=12, every=100, base="image-paper", objective="mse")  # fmt: skip
+        network = {"name": "tiles", "counts": [3, 2], "each": each}
+        training = inrkit.trainer(values.astype(np.float32), steps=12, network=network, **TRAINED)
         training.member.network.native = native
         if native and training.member.network.kernel is None:
             pytest.skip("no C compiler here")
@@ -193,8 +202,8 @@ def test_a_fit_with_tiles_resumes_to_the_bit(tmp_path) -> None:
     from PIL import Image
 
     Image.fromarray(values).save(tmp_path / "a.png")
-    options = dict(network={"name": "tiles", "counts": [3, 3]}, selector={"name": "evos", "survival": "proportional", "ratio": 0.4},
-        optimizer={"name": "adam", "lr": 3e-3}, objective="mse", every=5, base="image-paper")  # fmt: skip
+    network = {"name": "tiles", "counts": [3, 3]}
+    options = {**TRAINED, "network": network, "every": 5}
     whole = inrkit.fit(tmp_path / "a.png", out=tmp_path / "whole", steps=20, **options)
 
     def stop(member) -> None:
@@ -229,8 +238,9 @@ def test_tiles_within_tiles_and_embeddings_are_refused() -> None:
 
 
 def test_gradients_of_a_blended_field_are_its_slopes() -> None:
-    run = inrkit.fit(waves(32, 32).astype(np.float32)[..., 0], modality="image", base="image-paper", objective="mse",
-        network={"name": "tiles", "counts": [2, 2]}, selector={"name": "evos", "ratio": 1.0}, optimizer={"name": "adam", "lr": 5e-3}, steps=60)  # fmt: skip
+    run = inrkit.fit(
+        waves(32, 32).astype(np.float32)[..., 0], network={"name": "tiles", "counts": [2, 2]}, steps=60, **TRAINED
+    )
     x = np.array([[15.9, 16.2], [4.0, 15.5], [20.3, 8.1]])
     slopes = run.field.gradient(x, physical=True)[:, 0]
     for axis in range(2):

@@ -21,14 +21,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.signals.tiling import Tiling
+
 _SOURCE = Path(__file__).with_name("siren.c")
 _FLAGS = ["-O3", "-std=c11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 _LOCK = threading.Lock()
+_FEWEST = 1024
+"""Fewest points that a thread is worth."""
 
 
 class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("dimensions", "channels", "width", "hidden")] + [
         (name, ctypes.c_float) for name in ("first_omega", "hidden_omega")
+    ]
+
+
+MOST_AXES = 8
+"""Most dimensions of a tiling in machine code."""
+
+
+class _Tiling(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64 * MOST_AXES) for name in ("lattice", "counts", "sides")),
+        ("overlaps", ctypes.c_double * MOST_AXES),
+        ("scale", ctypes.c_double),
     ]
 
 
@@ -76,6 +92,43 @@ class SirenKernel:
             )
 
         _together([functools.partial(run, first, last) for first, last in parts])
+        return values
+
+    def blend(
+        self, tiling: Tiling, coordinates: Tensor, slots: Tensor, means: Tensor, spreads: Tensor, weights: Tensor
+    ) -> Tensor:
+        """(n, C) float32 values of tiles that overlap, as `Tiles` blends them.
+
+        Args:
+            tiling: of [−1, 1]^D.
+            coordinates: (n, D).
+            slots: (T,) int64 each tile's row of `weights`, or −1.
+            means: (T, C) float32 what is added to each tile's network.
+            spreads: (T,) float32 what each tile's network is multiplied by.
+            weights: (U, P) float32 parameters of the networks.
+        """
+        coordinates, weights = coordinates.to(torch.float64).contiguous(), weights.detach()
+        values = torch.empty(len(coordinates), self.shape.channels)
+        layout = _Tiling(scale=tiling.scale)
+        for name in ("lattice", "counts", "sides", "overlaps"):
+            getattr(layout, name)[: tiling.dimensions] = getattr(tiling, name)
+
+        def run(first: int, last: int) -> int:
+            return int(
+                self.library.blend(
+                    ctypes.byref(self.shape),
+                    ctypes.byref(layout),
+                    last - first,
+                    _at(coordinates, first),
+                    *(_at(each) for each in (slots, means, spreads, weights)),
+                    len(weights),
+                    _at(values, first),
+                )
+            )
+
+        threads = max(1, min(torch.get_num_threads(), len(coordinates) // _FEWEST))
+        bounds = [len(coordinates) * part // threads for part in range(threads + 1)]
+        _together([functools.partial(run, *pair) for pair in itertools.pairwise(bounds)])
         return values
 
     def train(
@@ -230,6 +283,7 @@ def _declared(library: Any) -> Any:
         *(pointer, pointer, pointer, pointer, pointer, real, real, real, pointer),
     ]
     library.evaluate.argtypes = [pointer, number, *[pointer] * 5]
+    library.blend.argtypes = [pointer, pointer, number, *[pointer] * 5, number, pointer]
     return library
 
 

@@ -234,26 +234,141 @@ int train(const Shape *s, int64_t count, const int64_t *rows, int64_t points, co
     return 0;
 }
 
+/* Passes `here` points of d numbers each, gathered by `pick` or in order where it is NULL, through a network. */
+static void pass(const Shape *s, const float *net, const float *points, const int32_t *pick, int64_t here, float *in,
+                 float *activations, float *out) {
+    int64_t d = s->dimensions, padded = rounded(here);
+    for (int64_t i = 0; i < d; i++) {
+        for (int64_t p = 0; p < here; p++) in[i * BLOCK + p] = points[(pick ? pick[p] : p) * d + i];
+        for (int64_t p = here; p < padded; p++) in[i * BLOCK + p] = 0;
+    }
+    forward(s, net, in, activations, NULL, out, padded);
+}
+
 /* Values of `count` networks, each at points of its own that follow each other: starts has count + 1 entries.
- *   inputs: (starts[count], dimensions); values: (starts[count], channels) */
+ *   inputs: (starts[count], dimensions); values: (starts[count], channels)
+ * Returns 0, or 1 if there is no memory. */
 int evaluate(const Shape *s, int64_t count, const int64_t *rows, const int64_t *starts, const float *inputs,
              const float *parameters, float *values) {
     int64_t d = s->dimensions, c = s->channels, w = s->width, layers = s->hidden + 1;
     int64_t size = weight_at(s, layers) + c * (w + 1);
-    float *scratch = calloc((size_t)(BLOCK * (d + layers * w + c)), sizeof(float));
-    if (!scratch) return 1;
-    float *in = scratch, *activations = in + d * BLOCK, *out = activations + layers * w * BLOCK;
+    float *in = calloc((size_t)(BLOCK * (d + layers * w + c)), sizeof(float));
+    if (!in) return 1;
+    float *activations = in + d * BLOCK, *out = activations + layers * w * BLOCK;
     for (int64_t n = 0; n < count; n++)
         for (int64_t start = starts[n]; start < starts[n + 1]; start += BLOCK) {
-            int64_t here = starts[n + 1] - start < BLOCK ? starts[n + 1] - start : BLOCK, padded = rounded(here);
-            for (int64_t i = 0; i < d; i++) {
-                for (int64_t p = 0; p < here; p++) in[i * BLOCK + p] = inputs[(start + p) * d + i];
-                for (int64_t p = here; p < padded; p++) in[i * BLOCK + p] = 0;
-            }
-            forward(s, parameters + rows[n] * size, in, activations, NULL, out, padded);
+            int64_t here = starts[n + 1] - start < BLOCK ? starts[n + 1] - start : BLOCK;
+            pass(s, parameters + rows[n] * size, inputs + start * d, NULL, here, in, activations, out);
             for (int64_t i = 0; i < c; i++)
                 for (int64_t p = 0; p < here; p++) values[(start + p) * c + i] = out[i * BLOCK + p];
         }
-    free(scratch);
+    free(in);
+    return 0;
+}
+
+#define AXES 8      /* most dimensions of a tiling */
+#define PIECE 8192  /* points that are sorted into tiles at a time */
+
+typedef struct {
+    int64_t lattice[AXES], counts[AXES], sides[AXES];
+    double overlaps[AXES], scale;
+} Tiling;
+
+static int64_t floor_divided(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
+/* Values of a field of tiles: each point's are those of the tiles around it, blended.
+ *   coordinates: (points, dimensions) in [-1, 1]; slots: a tile's row of `parameters`, or -1; networks: how many rows
+ *   means: (tiles, channels), spreads: (tiles); values: (points, channels)
+ * Returns 0, or 1 if there is no memory. */
+int blend(const Shape *s, const Tiling *t, int64_t points, const double *coordinates, const int64_t *slots,
+          const float *means, const float *spreads, const float *parameters, int64_t networks, float *values) {
+    int64_t d = s->dimensions, c = s->channels, w = s->width, layers = s->hidden + 1, most = PIECE << d;
+    int64_t size = weight_at(s, layers) + c * (w + 1);
+    float *in = calloc((size_t)(BLOCK * (d + layers * w + c)), sizeof(float));
+    float *local = malloc((size_t)(most * (d + c + 1)) * sizeof(float));
+    int32_t *pairs = malloc((size_t)(5 * most) * sizeof(int32_t));
+    int32_t *found = calloc((size_t)networks + 1, sizeof(int32_t)); /* place in `begins` + 1 of a network of this piece */
+    if (!in || !local || !pairs || !found) {
+        free(in), free(local), free(pairs), free(found);
+        return 1;
+    }
+    float *activations = in + d * BLOCK, *out = activations + layers * w * BLOCK;
+    float *result = local + most * d, *factor = result + most * c;
+    int32_t *slot = pairs, *order = slot + most, *met = order + most, *begins = met + most,
+            *firsts = begins + most;
+    for (int64_t start = 0; start < points; start += PIECE) {
+        int64_t here = points - start < PIECE ? points - start : PIECE, total = 0, kinds = 0;
+        for (int64_t p = 0; p < here; p++) {
+            int64_t tile[AXES][2];
+            double weight[AXES][2], offset[AXES][2];
+            float *value = values + (start + p) * c;
+            for (int64_t i = 0; i < c; i++) value[i] = 0;
+            for (int64_t a = 0; a < d; a++) {
+                int64_t length = t->lattice[a], count = t->counts[a];
+                double x = (coordinates[(start + p) * d + a] + 1) * (0.5 * (double)length);
+                double whole = floor(x < 0 ? 0 : x);
+                int64_t cell = whole > (double)(length - 1) ? length - 1 : (int64_t)whole;
+                int64_t near = floor_divided((cell + 1) * count - 1, length);
+                int64_t low = floor_divided(near * length, count), high = floor_divided((near + 1) * length, count);
+                double before = x - (double)low, after = (double)high - x;
+                int64_t other = before < after ? near - 1 : near + 1;
+                double share = 0, overlap = t->overlaps[a];
+                if (count > 1 && overlap > 0 && other >= 0 && other < count) {
+                    double reach = (1 - (before < after ? before : after) / overlap) / 2;
+                    if (reach > 0) {
+                        reach = reach > 0.5 ? 0.5 : reach;
+                        share = reach * reach * reach * (reach * (reach * 6 - 15) + 10);
+                    }
+                }
+                double middle = 0.5 * (double)t->sides[a];
+                tile[a][0] = near, weight[a][0] = 1 - share, offset[a][0] = (before - middle) / t->scale;
+                tile[a][1] = other, weight[a][1] = share;
+                offset[a][1] = (x - (double)floor_divided(other * length, count) - middle) / t->scale;
+            }
+            for (int64_t choice = 0; choice < (int64_t)1 << d; choice++) {
+                double product = 1;
+                int64_t number = 0;
+                for (int64_t a = 0; a < d; a++) {
+                    int64_t side = choice >> (d - 1 - a) & 1;
+                    product *= weight[a][side];
+                    number = number * t->counts[a] + tile[a][side];
+                }
+                if (product <= 0) continue;
+                for (int64_t i = 0; i < c; i++) value[i] += (float)product * means[number * c + i];
+                if (slots[number] < 0) continue;
+                for (int64_t a = 0; a < d; a++) local[total * d + a] = (float)offset[a][choice >> (d - 1 - a) & 1];
+                factor[total] = (float)product * spreads[number];
+                slot[total] = (int32_t)slots[number];
+                met[total] = (int32_t)p;
+                if (!found[slot[total]]) {
+                    firsts[kinds] = slot[total];
+                    begins[kinds] = 0;
+                    found[slot[total]] = (int32_t)++kinds;
+                }
+                begins[found[slot[total]] - 1]++;
+                total++;
+            }
+        }
+        int32_t sum = 0;
+        for (int64_t k = 0; k < kinds; k++) {
+            int32_t many = begins[k];
+            begins[k] = sum;
+            sum += many;
+        }
+        for (int64_t pair = 0; pair < total; pair++) order[begins[found[slot[pair]] - 1]++] = (int32_t)pair;
+        for (int64_t k = 0, first = 0; k < kinds; first = begins[k++]) {
+            for (int64_t at = first; at < begins[k]; at += BLOCK) {
+                int64_t many = begins[k] - at < BLOCK ? begins[k] - at : BLOCK;
+                pass(s, parameters + firsts[k] * size, local, order + at, many, in, activations, out);
+                for (int64_t i = 0; i < c; i++)
+                    for (int64_t p = 0; p < many; p++) result[order[at + p] * c + i] = out[i * BLOCK + p];
+            }
+            found[firsts[k]] = 0;
+        }
+        for (int64_t pair = 0; pair < total; pair++)
+            for (int64_t i = 0; i < c; i++)
+                values[(start + met[pair]) * c + i] += factor[pair] * result[pair * c + i];
+    }
+    free(in), free(local), free(pairs), free(found);
     return 0;
 }
