@@ -146,7 +146,11 @@ def _covariance(gradients: Tensor, axis: int) -> Tensor:
 def _rotated(values: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     """(B, …) values in the bases given by the columns of (B, n, n) matrices, one for each axis but the first."""
     for axis, basis in enumerate(bases, start=1):
-        if basis is not None:
+        if basis is None:
+            continue
+        if values.ndim == 3:  # a matrix needs nothing moved
+            values = values @ basis if axis == 2 else basis.mT @ values
+        else:
             moved = values.movedim(axis, -1)
             values = (moved.flatten(1, -2) @ basis).view(moved.shape).movedim(-1, axis)
     return values
