@@ -2,8 +2,8 @@
 
 The axes are frames, rows and columns: `inrkit render RUN out.mp4 --scale 2` doubles all three, `--shape 48,240,320`
 names each. The physical units are the second at which a frame begins to be shown and, as for images, pixels. A frame
-that is shown for longer than others has several places on the axis of frames, so that each is at its own time; files
-written at the resolution that was read have every frame once again, for its own time.
+that is shown for longer than others has several places on the axis of frames, and where frames are shown unequally
+long, physical times lead to the frame that is shown then; see `_Timeline.bend`. Files that are written keep the times.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.modalities.volume.arrays import read_array, require_memory, require_room_in_order
 from inrkit.plugins.options import option
+from inrkit.signals.bends import Bends
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
-_PILLOW = (".gif", ".apng")
+_PILLOW = (".gif", ".apng", ".png", ".webp")
+"""Suffixes of pictures that may move, which Pillow reads better than FFmpeg, if at all."""
+_MOVING = (".gif", ".apng")
+"""Those that are written."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _UNTIMED = 0.1
 """Seconds that browsers show a frame of a GIF that says nothing of them."""
@@ -49,6 +53,10 @@ _ROUNDING = 1e-6
 
 _UNEVEN = 0.25
 """Of a step, by which frames may miss even times and still count as even; the files written keep their times."""
+_BLENDED = 0.25
+"""Of the last place of a frame, in which the next one is blended in where frames are shown unequally long."""
+_STILL = 1 / 64
+"""Of a place, by which a frame moves on while it is shown; a map that stood still would have no inverse."""
 _FINEST = 8
 """Places on the axis of frames, at most, for each frame that was read."""
 
@@ -93,7 +101,7 @@ class Video(Modality):
         if frames.shape[-1] == 4 and (frames[..., 3] == _opaque(frames.dtype)).all():
             frames = np.ascontiguousarray(frames[..., :3])
         if timeline.uneven:
-            about |= {"shown": timeline.shown, "durations": timeline.durations}
+            about |= {"shown": timeline.shown, "durations": timeline.durations, Bends.KEY: [[0, *timeline.bend()]]}
         return self._dataset(path, frames, timeline.first, timeline.step, about, notes + timeline.notes())
 
     def from_array(self, values: np.ndarray) -> CoordinateDataset:
@@ -134,7 +142,7 @@ class Video(Modality):
             with path.open("wb") as file:
                 np.save(file, values)
             return
-        if suffix not in (*_PILLOW, ".mp4", ""):
+        if suffix not in (*_MOVING, ".mp4", ""):
             raise ConfigError(
                 f"videos are not written as '{suffix}'; choose one of: .gif, .apng, .mp4, .npy, "
                 "or a name without a suffix, for a folder of pictures"
@@ -174,9 +182,9 @@ class Video(Modality):
         time, *sides = region.shares
         size = [length * share for length, share in zip(metadata["size"], sides, strict=True)]
         part = {**metadata, "seconds": metadata["seconds"] * time, "size": size}
-        if (region.low[0], region.high[0]) != (-1.0, 1.0):
-            # Its frames are none of the source's, whose times they would be.
-            part = {key: value for key, value in part.items() if key not in ("shown", "durations")}
+        if region.bends is not None or (region.low[0], region.high[0]) != (-1.0, 1.0):
+            # Its frames are none of the source's, whose times they would be, but even.
+            part = {key: value for key, value in part.items() if key not in ("shown", "durations", Bends.KEY)}
         return part
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
@@ -295,23 +303,43 @@ class _Timeline:
         """What a user is told of it."""
         low, high, count = min(self.durations), max(self.durations), len(self.shown)
         if sum(self.shown) > count:
-            off = f", where they are by up to {self.off:.2g} s" if self.off > 0.1 * self.step else ""
             return [
                 f"the {count} frames are shown for {low:.3g} to {high:.3g} s; they take {sum(self.shown)} places of "
-                f"{self.step:.3g} s{off}"
+                f"{self.step:.3g} s"
             ]
-        if self.off > 0.1 * self.step:
-            return [f"frames miss even times by up to {self.off:.2g} s; they are taken as even"]
+        if self.uneven:
+            return [f"the {count} frames are shown for {low:.3g} to {high:.3g} s; each is at its own time"]
         return []
+
+    def bend(self) -> tuple[list[float], list[float]]:
+        """Even coordinates of time, and those on the axis of frames there: knots of `Bends`.
+
+        Where some frames have several places, as in slides, a frame is what there is from its beginning on, and the
+        next one is blended in over the last quarter of its last place. Else time flows evenly from each frame's
+        beginning to the next one's.
+        """
+        shown, lengths = np.array(self.shown), np.array(self.durations)
+        count = shown.sum()
+        times, places = (np.cumsum([0, *counted]) for counted in (lengths, shown))
+        if count > len(shown):
+            until = times[1:] - _BLENDED * lengths / shown
+            until[-1] = times[-1]
+            times = np.stack([times[:-1], until], axis=1).ravel()
+            places = np.stack([places[:-1], places[1:] - 1 + _STILL], axis=1).ravel()
+        even, bent = ((2 * at + 1 - count) / count for at in (times / self.step, places))
+        return even.tolist(), bent.tolist()
 
 
 def _as_shown(values: np.ndarray, metadata: dict[str, Any]) -> tuple[np.ndarray, list[float]]:
     """Frames and the seconds for which each is shown: at the resolution of the source, each of its frames once."""
     seconds = metadata.get("seconds", len(values) / 25)
     shown = metadata.get("shown")
-    if shown is None or sum(shown) != len(values):
+    if shown is None:
         return values, [seconds / len(values)] * len(values)
     ends = np.cumsum(shown)
+    if ends[-1] != len(values):
+        edges = np.interp(np.linspace(0, ends[-1], len(values) + 1), [0, *ends], np.cumsum([0, *metadata["durations"]]))
+        return values, np.diff(edges).tolist()
     return values[ends - np.array(shown) // 2 - 1], metadata["durations"]
 
 

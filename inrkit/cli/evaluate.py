@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import click
+import numpy as np
 
 from inrkit.device import choose_device
 from inrkit.errors import DataError
@@ -16,6 +17,7 @@ from inrkit.files import to_json
 from inrkit.runs.build import read_signal
 from inrkit.runs.run import Run, load
 from inrkit.runs.wording import measured
+from inrkit.signals.bends import Bends
 from inrkit.signals.signal import Signal
 
 
@@ -52,9 +54,12 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     embedding = field.embedding
     units = config.modality.make().units(dataset.metadata, dataset.dimensions)
     between = None if against is None else map_between(dataset.affine, units, field.affine, field.units)
+    bends = Bends.of(dataset.metadata), Bends.of(field.metadata)
+    if against is not None and between is None and any(bends):
+        between = np.eye(dataset.dimensions, dataset.dimensions + 1)
     if between is not None:
-        embedding = Placed(embedding, between)
-        beyond = leave_out_beyond(dataset, between)
+        embedding = Placed(embedding, between, bends)
+        beyond = leave_out_beyond(dataset, between, bends)
         if beyond == 1:
             raise DataError(
                 f"{config.data.path} lies elsewhere than what was fitted; give a file that overlaps with it"

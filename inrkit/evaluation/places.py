@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.signals.bends import Bends
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import Embedding, IdentityOptions
 
@@ -16,6 +17,7 @@ COUNTED = ("cell", "pixel")
 
 _EDGE = 1 + 1e-6
 _CHUNK = 1 << 20
+_NONE = Bends({})
 
 
 def map_between(
@@ -45,39 +47,49 @@ def map_between(
 
 
 class Placed(Embedding):
-    """An embedding of the coordinates that an affine map gives.
+    """An embedding of the coordinates that a map between two signals gives.
 
     Args:
         embedding: of (…, D) coordinates.
-        affine: (D, D + 1), to be applied before it.
+        affine, bends: as for `mapped`, to be applied before it.
     """
 
     Options = IdentityOptions
 
-    def __init__(self, embedding: Embedding, affine: np.ndarray) -> None:
+    def __init__(self, embedding: Embedding, affine: np.ndarray, bends: tuple[Bends, Bends]) -> None:
         super().__init__(IdentityOptions(), embedding.dimensions)
-        self._embedding, self._affine = embedding, affine
+        self._embedding, self._affine, self._bends = embedding, affine, bends
 
     @property
     def features(self) -> int:
         return self._embedding.features
 
     def __call__(self, coordinates: Tensor) -> Tensor:
-        return self._embedding(mapped(coordinates, self._affine))
+        return self._embedding(mapped(coordinates, self._affine, self._bends))
 
 
-def mapped(coordinates: Tensor, affine: np.ndarray) -> Tensor:
-    """(…, D) float32 coordinates after a (D, D + 1) affine map."""
+def mapped(coordinates: Tensor, affine: np.ndarray, bends: tuple[Bends, Bends] = (_NONE, _NONE)) -> Tensor:
+    """(…, D) float32 coordinates of the same places in another signal.
+
+    Args:
+        coordinates: (…, D) in [−1, 1]^D.
+        affine: (D, D + 1), between the even coordinates of both.
+        bends: of the signal whose coordinates they are, and of the other.
+    """
+    coordinates = bends[0].straightened(coordinates.to(torch.float64)) if bends[0] else coordinates
     matrix = torch.as_tensor(affine[:, :-1].T.copy(), device=coordinates.device)
     offset = torch.as_tensor(affine[:, -1].copy(), device=coordinates.device)
-    return (coordinates.to(torch.float64) @ matrix + offset).to(torch.float32)
+    even = coordinates.to(torch.float64) @ matrix + offset
+    return (bends[1].bent(even) if bends[1] else even).to(torch.float32)
 
 
-def leave_out_beyond(dataset: CoordinateDataset, affine: np.ndarray) -> float:
-    """Give coordinates that an affine map takes out of [−1, 1]^D the weight 0; returns their share."""
+def leave_out_beyond(
+    dataset: CoordinateDataset, affine: np.ndarray, bends: tuple[Bends, Bends] = (_NONE, _NONE)
+) -> float:
+    """Give coordinates that a map, as for `mapped`, takes out of [−1, 1]^D the weight 0; returns their share."""
     inside = torch.cat(
         [
-            (mapped(dataset.coordinates(slice(start, start + _CHUNK)), affine).abs() <= _EDGE).all(dim=-1)
+            (mapped(dataset.coordinates(slice(start, start + _CHUNK)), affine, bends).abs() <= _EDGE).all(dim=-1)
             for start in range(0, len(dataset), _CHUNK)
         ]
     )

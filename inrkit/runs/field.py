@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from inrkit.files import to_json, written_whole
 from inrkit.networks import NETWORKS, Network, coordinate_dtype, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.plugins.options import parse
+from inrkit.signals.bends import Bends
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
 from inrkit.signals.lattice import Lengths, Region, lattice_coordinates, region_of, slabs
 from inrkit.signals.modality import MODALITIES, Modality
@@ -77,7 +79,8 @@ class Field:
         grid_shape: the lattice that the signal came on; None for free points.
         dtype: of the stored values.
         value_range: stored values are clipped to it; None for real numbers.
-        affine: (D, D + 1) map from [−1, 1]^D to physical units (pixels, seconds, the mesh's own units).
+        affine: (D, D + 1) map from [−1, 1]^D to physical units (pixels, seconds, the mesh's own units), but for what
+            metadata say of `Bends`.
         metadata: what the modality needs to write a reconstruction.
     """
 
@@ -306,7 +309,7 @@ class Field:
         Raises:
             ConfigError: the physical axes are oblique to the lattice's; or numbers are missing, impossible, or outside.
         """
-        return region_of(self.affine, self.grid_shape, start, stop, step, extrapolate=extrapolate)
+        return region_of(self.affine, self.grid_shape, start, stop, step, extrapolate=extrapolate, bends=self._bends)
 
     def lattice(self, shape: tuple[int, ...] | None = None, scale: float | None = None) -> tuple[int, ...]:
         """The lattice that `render` would fill; arguments and errors are `render`'s."""
@@ -426,6 +429,7 @@ class Field:
             raise ValueError("dtype or affine")
         if grid_shape is not None and min(grid_shape) < 1:
             raise ValueError("grid_shape")
+        Bends.of(description["metadata"])  # raises an error now if it is damaged
         return cls(
             network=network,
             channels=int(description["channels"]),
@@ -461,9 +465,18 @@ class Field:
     def _normalised(self, points: Tensor, physical: bool) -> Tensor:
         """(k, D) coordinates as those in [−1, 1]^D that the network takes, where it is."""
         if physical:
-            offset = points.to(torch.float64) - torch.as_tensor(self.affine[:, -1], device=points.device)
-            points = offset @ torch.as_tensor(self._inverse.T.copy(), device=points.device)
+            points = self._straight(points)
+            points = self._bends.bent(points) if self._bends else points
         return points.to(self.device, coordinate_dtype(self.network))
+
+    def _straight(self, points: Tensor) -> Tensor:
+        """(k, D) float64 coordinates by the affine map alone, from physical ones."""
+        offset = points.to(torch.float64) - torch.as_tensor(self.affine[:, -1], device=points.device)
+        return offset @ torch.as_tensor(self._inverse.T.copy(), device=points.device)
+
+    @cached_property
+    def _bends(self) -> Bends:
+        return Bends.of(self.metadata)
 
     @property
     def _inverse(self) -> np.ndarray:
@@ -509,13 +522,24 @@ class Field:
         given = self._given(coordinates).detach()
         points, function = given.reshape(-1, self.dimensions), self._frozen()
         inverse = torch.as_tensor(self._inverse, dtype=torch.float32, device=self.device)
+        normalised = self._normalised
+        if self._bends:
+            straight, unbent = function, self._bends
+
+            def function(places: Tensor) -> Tensor:
+                return straight(unbent.bent(places))
+
+            def normalised(points: Tensor, physical: bool) -> Tensor:
+                points = self._straight(points) if physical else unbent.straightened(points)
+                return points.to(self.device, torch.float32)
+
         precision = precision_of(self.network)
         set_precision(self.network, "float32")
         try:
             # Also for no points, so that the result has its shape. A quarter, because graphs of derivatives take
             # memory.
             parts = [
-                derivative(function, self._normalised(part, physical), inverse).to(given.device)
+                derivative(function, normalised(part, physical), inverse).to(given.device)
                 for part in points.split(max(1, self._chunk // 4))
             ]
         finally:

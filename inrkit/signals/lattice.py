@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inrkit.errors import ConfigError
+from inrkit.signals.bends import Bends
 
 _EXACT = 1 << 24
 """Length of an axis up to which float32 represents 2i + 1 − n; beyond it, neighbours would share a coordinate."""
@@ -64,11 +65,14 @@ class Region:
         shape: lengths of the D axes.
         low: D numbers, where the leading cells begin.
         high: D numbers, where the last cells end.
+        bends: of the signal, along axes on which the region's cells are even in physical space; low and high are even
+            coordinates there.
     """
 
     shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    bends: Bends | None = None
 
     @classmethod
     def whole(cls, shape: tuple[int, ...]) -> Region:
@@ -97,6 +101,7 @@ class Region:
         coordinates = torch.empty(*indices.shape, len(self.shape), dtype=dtype, device=indices.device)
         for axis, (along, length, low, high) in enumerate(zip(axes, self.shape, self.low, self.high, strict=True)):
             place = low + (high - low) * (2 * along.to(torch.float64) + 1) / (2 * length)
+            place = place if self.bends is None else self.bends.along(axis, place)
             coordinates[..., axis] = torch.where(place.abs() < _NOTHING, 0.0, place)
         return coordinates
 
@@ -122,6 +127,7 @@ def region_of(
     step: Lengths = None,
     *,
     extrapolate: bool = False,
+    bends: Bends | None = None,
 ) -> Region:
     """The region whose values lie at `start`, `start + step`, … short of `stop` on each axis, in physical units.
 
@@ -136,6 +142,7 @@ def region_of(
         step: likewise, above 0; where open, that of the signal's lattice. Of a signal that lies oblique to the physical
             axes, which has no start nor stop, lengths along the lattice's own axes.
         extrapolate: whether places beyond the signal's extent are allowed.
+        bends: of the signal. An axis of which all is left open keeps the signal's own places.
 
     Raises:
         ConfigError: physical axes are oblique to the lattice's, or numbers are missing, impossible, or lie outside.
@@ -190,7 +197,9 @@ def region_of(
         shape[axis] = length
         lows[axis] = -1.0 if abs(low + 1) < _SAME * size else low
         highs[axis] = 1.0 if abs(high - 1) < _SAME * size else high
-    return Region(tuple(shape), tuple(lows), tuple(highs))
+    asked = [axis for row, axis in enumerate(along) if any(given[row] is not None for given in (starts, stops, steps))]
+    bends = (bends.only(asked) or None) if bends else None
+    return Region(tuple(shape), tuple(lows), tuple(highs), bends)
 
 
 def _axes_along(affine: np.ndarray) -> list[int] | None:

@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -15,8 +16,13 @@ from PIL import ImageSequence
 
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
+from inrkit.evaluation.places import map_between, mapped
 from inrkit.modalities import video as videos
+from inrkit.signals.bends import Bends
+from inrkit.signals.embeddings import Identity as NoEmbedding
+from inrkit.signals.embeddings import IdentityOptions
 from inrkit.signals.modality import modality_of
+from inrkit.signals.transforms import Identity
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
 
@@ -438,17 +444,109 @@ def test_frames_are_at_their_own_times_and_are_written_with_them(tmp_path, suffi
     finer = values.repeat(2, axis=0)
     video().write(tmp_path / "finer.mp4", finer, dataset.metadata)
     with av.open(str(tmp_path / "finer.mp4")) as container:
-        assert len(list(container.decode(video=0))) == len(finer)
+        times = [frame.time for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times, step / 2 * np.arange(len(finer)), atol=1e-3)
 
 
-def test_times_that_no_step_divides_are_met_as_well_as_may_be(tmp_path):
-    dataset = video().read(timed(tmp_path / "clip.gif", [10, 2000, 2000, 2000]))
-    assert "they take 33 places of 0.182 s, where they are by up to 0.18 s" in dataset.metadata["notes"][0]
-    dataset = video().read(timed(tmp_path / "clip.gif", [40, 40, 40, 50] * 2))
-    assert dataset.grid_shape[0] == 8
-    assert "they are taken as even" in dataset.metadata["notes"][0]
-    video().write(tmp_path / "again.gif", stored(dataset), dataset.metadata)
-    assert gif_durations(tmp_path / "again.gif") == [40, 40, 40, 50] * 2
+def shown_at(path):
+    """A field on a clip by `timed` that has exactly its frames, evenly blended between its places: values at times."""
+    dataset = video().read(path)
+    frames = torch.from_numpy((stored(dataset)[:, 0, 0, 0] - 5.0) / 25)
+    count = len(frames)
+
+    class Places(torch.nn.Module):
+        def forward(self, coordinates):
+            at = ((coordinates[:, 0] * count + count - 1) / 2).clamp(0, count - 1)
+            low = at.floor().long()
+            high = (low + 1).clamp(max=count - 1)
+            return (frames[low] + (at - low) * (frames[high] - frames[low]))[:, None].expand(-1, 3).float()
+
+    return inrkit.Field(
+        network=Places(),
+        channels=3,
+        embedding=NoEmbedding(IdentityOptions(), 3),
+        transform=Identity(),
+        names={"network": "", "embedding": "identity", "transform": "identity", "modality": "video"},
+        modality_options={},
+        grid_shape=dataset.grid_shape,
+        dtype=np.dtype("float32"),
+        value_range=None,
+        affine=dataset.affine,
+        metadata=dataset.metadata,
+    )
+
+
+@pytest.mark.parametrize(
+    "durations",
+    [
+        [100] * 8 + [2000],
+        [2000] + [100] * 8,
+        [100] * 4 + [2000] + [100] * 4,
+        [60, 90, 60, 150],
+        [10, 2000, 2000, 2000],
+        [70, 310, 130, 1270, 50, 90],
+    ],
+)
+def test_a_field_has_the_frame_that_is_shown_at_a_moment(tmp_path, durations):
+    field = shown_at(timed(tmp_path / "clip.gif", durations))
+    begins = np.cumsum([0, *durations[:-1]]) / 1000
+    for share in (0.0, 0.3, 0.5, 0.7):
+        at = begins + share * np.array(durations) / 1000
+        values = field(np.c_[at, np.full((len(at), 2), 3.5)], physical=True)[:, 0]
+        np.testing.assert_allclose(values, np.arange(len(at)), atol=0.02)
+
+
+def test_times_that_are_nearly_even_flow_from_frame_to_frame(tmp_path):
+    durations = [40, 40, 40, 50, 40, 40, 40, 50]
+    field = shown_at(timed(tmp_path / "clip.gif", durations))
+    begins = np.cumsum([0, *durations[:-1]]) / 1000
+    for share in (0.0, 0.25, 0.75):
+        at = (begins + share * np.array(durations) / 1000)[:-1]
+        values = field(np.c_[at, np.full((len(at), 2), 3.5)], physical=True)[:, 0]
+        np.testing.assert_allclose(values, np.arange(len(at)) + share, atol=1e-4)
+
+
+def test_a_region_of_unequal_frames_has_what_is_shown_at_its_seconds(tmp_path):
+    field = shown_at(timed(tmp_path / "clip.gif", [100, 100, 2000, 300, 100]))
+    region = field.region((0.05, 0, 0), (2.4, 1, 1), (0.1, 1, 1))
+    values = field.render(region=region)[:, 0, 0, 0]
+    np.testing.assert_allclose(values, [0, 1] + [2] * 20 + [3] * 2, atol=0.02)
+    assert field.modality.cropped(field.metadata, region)["seconds"] == pytest.approx(2.4)
+    assert "durations" not in field.modality.cropped(field.metadata, region)
+    # What leaves time open keeps the frames, and their times.
+    region = field.region((None, 2, 2), (None, 4, 4))
+    assert np.array_equal(field.render(region=region), field.render()[:, 2:4, 2:4])
+    assert "durations" in field.modality.cropped(field.metadata, region)
+
+
+def test_derivatives_in_time_are_of_what_the_field_has_at_each_moment(tmp_path):
+    field = shown_at(timed(tmp_path / "clip.gif", [40, 40, 40, 50, 40, 40, 40, 50]))
+    slopes = field.gradient([[0.02, 3, 3], [0.14, 3, 3]], physical=True)[:, 0, 0]
+    np.testing.assert_allclose(slopes, [1 / 0.04, 1 / 0.05], rtol=1e-3)
+
+
+def test_a_clip_is_compared_with_one_of_other_times_moment_by_moment(tmp_path):
+    one = video().read(timed(tmp_path / "one.gif", [100, 300, 100]))
+    field = shown_at(timed(tmp_path / "other.gif", [300, 100, 100]))
+    assert map_between(one.affine, ("s", "pixel", "pixel"), field.affine, field.units) is None  # five places of 0.1 s
+    bends = Bends.of(one.metadata), Bends.of(field.metadata)
+    places = mapped(one.coordinates(torch.arange(5) * 64), np.eye(3, 4), bends)
+    np.testing.assert_allclose(field(places)[:, 0], [0, 0, 0, 1, 2], atol=0.02)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_pictures_that_move_are_videos_where_that_is_asked_for(tmp_path, suffix):
+    frames = [Pillow.fromarray(np.full((8, 9, 3), 25 * number + 5, np.uint8)) for number in range(4)]
+    path = tmp_path / f"clip{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 200, 100, 100], lossless=True)
+    dataset = video().read(path)
+    assert dataset.grid_shape == (5, 8, 9)
+    assert stored(dataset)[:, 0, 0].tolist() == [[25 * number + 5] * 3 for number in (0, 1, 1, 2, 3)]
+    assert dataset.metadata["seconds"] == pytest.approx(0.5)
+    plugin = MODALITIES.get("image")
+    picture = plugin(plugin.Options()).read(path)
+    assert picture.grid_shape == (8, 9)
+    assert picture.metadata["notes"][0] == "it holds 4 frames; the first is read, modality=video reads them all"
 
 
 def test_the_frames_of_a_telephone_s_video_are_at_their_own_times(tmp_path):
