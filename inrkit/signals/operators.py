@@ -6,12 +6,14 @@ subset. An operator acts on one number a coordinate: the channels' sum weighted 
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -268,7 +270,9 @@ class GraphLaplacianOptions(ClampOptions):
 class GraphLaplacian(FitnessOperator):
     """The sum of the k nearest other points minus k times the point's own value: a Laplacian for free points.
 
-    If the nearest points are a lattice's neighbours, it is the lattice Laplacian.
+    If the nearest points are a lattice's neighbours, it is the lattice Laplacian. On a lattice of which a part is not
+    known, points that are farther away than neighbours of a whole lattice, or behind a hole, count as equal to the
+    point itself.
     """
 
     Options = GraphLaplacianOptions
@@ -288,12 +292,35 @@ class GraphLaplacian(FitnessOperator):
         tree, device = self.neighbourhood.tree, self._signal.device
         wanted = min(self.options.neighbours, len(self._signal) - 1)
         # The nearest point is the point itself, or another one at the same place, which does as well.
-        _, near = tree.query(tree.data, k=[*range(1, wanted + 2)], workers=-1)
+        away, near = tree.query(tree.data, k=[*range(1, wanted + 2)], workers=-1)
+        if self._signal.dataset.known is not None:
+            near = self._on_this_side(away, near)
         weights = torch.ones(wanted + 1, device=device)
         weights[0] = -wanted
         # Each leaf of the tree, and each branch, is a run of its order.
         order = torch.from_numpy(tree.indices).to(device, torch.int64)
         return torch.from_numpy(near).to(device, torch.int64), order, weights
+
+    def _on_this_side(self, away: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """(N, k + 1) neighbours on a lattice with holes, each point itself in place of those that a hole hides.
+
+        Args:
+            away: (N, k + 1) distances to the neighbours.
+            near: (N, k + 1) the neighbours, the point itself first.
+        """
+        dataset = self._signal.dataset
+        shape, known = dataset.grid_shape, dataset.known
+        assert shape is not None and known is not None
+        hidden = away > _farthest(shape, near.shape[1] - 1) * (1 + _ROUNDING)
+        cells = np.stack(np.unravel_index(known.cpu().numpy(), shape), axis=-1)
+        offsets = cells[near] - cells[:, None]
+        # Next to each other along an axis, nothing is between them.
+        rows, columns = np.nonzero(~hidden & (np.abs(offsets).sum(axis=-1) > 1))
+        filled = np.zeros(shape, dtype=bool)
+        filled.flat[known.cpu().numpy()] = True
+        hidden[rows, columns] = ~_sees(filled, cells[rows], offsets[rows, columns])
+        own = np.arange(len(near))[:, None]
+        return np.where(hidden, own, near)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         every, _, weights = self._graph
@@ -310,6 +337,43 @@ class GraphLaplacian(FitnessOperator):
     def adjoint(self, field: Tensor) -> Tensor:
         everyone = torch.arange(len(field), device=field.device)
         return self.adjoint_at(field, everyone, torch.zeros_like(field))
+
+
+_ROUNDING = 1e-3
+"""Share by which a distance may miss a neighbour's on a lattice."""
+
+
+def _farthest(shape: tuple[int, ...], count: int) -> float:
+    """The distance of the last of the `count` nearest cells of a cell inside a lattice over [−1, 1]^D."""
+    squares = np.zeros(1)
+    for length in shape:
+        along = 2 * np.arange(-min(count, length - 1), min(count, length - 1) + 1) / length
+        squares = np.sort((squares[:, None] + along**2).ravel())[: count + 1]
+    return float(np.sqrt(squares[-1]))
+
+
+def _sees(filled: np.ndarray, cells: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) whether the line from each cell to the one at its offset touches, all along, something that is filled.
+
+    Args:
+        filled: bool, of the lattice's shape.
+        cells: (n, D) where lines begin.
+        offsets: (n, D) from there to where they end.
+    """
+    seen = np.ones(len(cells), dtype=bool)
+    halves = 2 * np.abs(offsets).max(axis=-1, initial=0)
+    for step in range(1, int(halves.max(initial=0))):
+        on = np.flatnonzero(step < halves)
+        begins, ends = cells[on], cells[on] + offsets[on]
+        places = begins + offsets[on] * (step / halves[on])[:, None]
+        touched, between = np.zeros(len(on), dtype=bool), np.zeros(len(on), dtype=bool)
+        for corner in itertools.product((np.floor, np.ceil), repeat=filled.ndim):
+            at = np.stack([side(part) for side, part in zip(corner, places.T, strict=True)]).astype(int)
+            inner = (begins != at.T).any(axis=-1) & (ends != at.T).any(axis=-1)
+            between |= inner
+            touched |= inner & filled[tuple(at)]
+        seen[on] &= touched | ~between
+    return seen
 
 
 @dataclass
