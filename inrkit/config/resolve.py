@@ -87,7 +87,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         if not isinstance(given, dict):
             errors.append(f"{section} is {given}; it must be a mapping: {', '.join(field_names(options_class))}")
             continue
-        parts[section], wrong = parse(options_class, given, section)
+        parts[section], wrong = parse(options_class, given, section, elsewhere=lambda key: _home(key, merged))
         errors += wrong
     general = {key: merged[key] for key in field_names(GeneralOptions) if key in merged}
     if modality is not None:
@@ -115,6 +115,11 @@ def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:
 
 def _place(key: str, merged: Mapping[str, Any]) -> str:
     """A hint for an unknown key at the top: the section or slot where it belongs, or the nearest known key."""
+    return _home(key, merged) or nearest(key, TOP_KEYS)
+
+
+def _home(key: str, merged: Mapping[str, Any]) -> str:
+    """A hint for a key that stands where it does not belong: the section or the chosen plug-in that has it, if any."""
     for section, options in SECTIONS.items():
         if key in field_names(options):
             return f"; did you mean '{section}.{key}'?"
@@ -123,7 +128,7 @@ def _place(key: str, merged: Mapping[str, Any]) -> str:
         name = chosen.get("name") if isinstance(chosen, dict) else None
         if key in _declared(slot, name or SLOTS[slot].default):
             return f"; did you mean '{slot}.{key}'?"
-    return nearest(key, TOP_KEYS)
+    return ""
 
 
 def _objective_errors(objective: Choice, selector: Choice) -> list[str]:

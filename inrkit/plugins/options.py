@@ -16,7 +16,7 @@ import math
 import re
 import textwrap
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -64,13 +64,16 @@ def shared_names(options: type) -> set[str]:
     return {field.name for field in dataclasses.fields(options) if not field.metadata.get("own")}
 
 
-def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | None, list[str]]:
+def parse(
+    options: type, given: Mapping[str, Any], where: str, elsewhere: Callable[[str], str] | None = None
+) -> tuple[Any | None, list[str]]:
     """Build `options` from `given`; never raises.
 
     Args:
         options: a dataclass made with `option` fields.
         given: values by field name.
         where: the key under which the values stand, for messages ("selector").
+        elsewhere: gives a hint for an unknown key that is known at another place, or "".
 
     Returns:
         The instance (None if there were errors) and all error messages.
@@ -82,7 +85,8 @@ def parse(options: type, given: Mapping[str, Any], where: str) -> tuple[Any | No
     errors = []
     for key, value in given.items():
         if key not in known:
-            errors.append(f"{prefix}{key} is not an option{nearest(str(key), known)}")
+            hint = elsewhere(str(key)) if elsewhere is not None else ""
+            errors.append(f"{prefix}{key} is not an option{hint or nearest(str(key), known)}")
             continue
         try:
             # Cached, because a study parses the same few values thousands of times.

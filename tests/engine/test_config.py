@@ -203,6 +203,14 @@ def test_a_key_without_its_section_is_told_where_it_belongs(key, place):
         resolved(f"{key}=3")
 
 
+@pytest.mark.parametrize(
+    ("key", "place"), [("data.mask", "modality.mask"), ("train.every", "log.every"), ("log.weights", "data.weights")]
+)
+def test_a_key_in_another_section_than_its_own_is_told_where_it_belongs(key, place):
+    with pytest.raises(ConfigError, match=f"{key} is not an option; did you mean '{place}'"):
+        resolved(f"{key}=3")
+
+
 @dataclasses.dataclass
 class Typed:
     whole: int = option(3)
