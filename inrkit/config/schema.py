@@ -26,7 +26,8 @@ class DataOptions:
     """The signal's file. In a config file, relative to that file's folder."""
     weights: str = option("")
     """How much each coordinate's error counts: a .npy of the lattice's shape, or one that spreads over it, of numbers
-    that are not negative. In a config file, relative to that file's folder."""
+    that are not negative; or a gray picture, or another file of one channel that a modality reads. In a config file,
+    relative to that file's folder."""
 
 
 DATA_PATHS = ("path", "weights")

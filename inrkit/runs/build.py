@@ -22,6 +22,7 @@ from inrkit.runs.field import Field
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.modality import MODALITIES, modality_of
 from inrkit.signals.packing import packed
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal, TileLayout
@@ -68,17 +69,40 @@ def as_signal(config: Config, dataset: CoordinateDataset) -> Signal:
 
 
 def _weighted(dataset: CoordinateDataset, path: Path) -> CoordinateDataset:
-    """A dataset with the weights that a .npy holds."""
-    if path.suffix.lower() != ".npy" or not path.is_file():
-        raise DataError(f"data.weights is {path}; it must be an existing .npy, an array that spreads over the signal")
+    """A dataset with the weights that a file holds."""
+    if not path.is_file():
+        raise DataError(
+            f"data.weights is {path}, which is no file; give a .npy, or a gray picture or another signal of one channel"
+        )
+    weights = _stored_weights(path) if path.suffix.lower() == ".npy" else _weights_of_signal(path)
+    try:
+        return dataset.weighted(weights)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _stored_weights(path: Path) -> np.ndarray:
     with decoding(path, "is damaged or truncated"):
         weights = mapped_array(path)
         if weights.dtype.kind not in "biuf":
             raise DataError(f"{path}, the weights, is of dtype {weights.dtype}; expected real numbers")
-        try:
-            return dataset.weighted(weights)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+        return weights
+
+
+def _weights_of_signal(path: Path) -> np.ndarray:
+    """The values of one channel that whichever modality reads a file finds in it; 0 where they are not known."""
+    name = modality_of(path)
+    if name is None:
+        raise DataError(f"data.weights is {path}, which no modality reads; give a .npy, or a gray picture")
+    plugin = MODALITIES.get(name)
+    dataset = plugin(plugin.Options()).read(path)
+    values = dataset.stored(slice(None))
+    if dataset.grid_shape is None or (values[:, 1:] != values[:, :1]).any():
+        raise DataError(
+            f"{path}, the weights, is {dataset!r}; give one channel on a lattice, such as a gray picture or a .npy"
+        )
+    weights = values[:, 0].numpy().reshape(dataset.grid_shape)
+    return weights if dataset.known is None else np.where(_known(dataset), weights, 0)
 
 
 def build(
@@ -231,9 +255,15 @@ def _with_holes(dataset: CoordinateDataset) -> dict[str, Any]:
     not said as "known" which were."""
     if dataset.known is None or dataset.grid_shape is None or "known" in dataset.metadata:
         return dataset.metadata
-    filled = np.ones(dataset.grid_shape, dtype=bool)
-    filled.flat[dataset.known.cpu().numpy()] = False
-    return {**dataset.metadata, "filled": packed(filled)}
+    return {**dataset.metadata, "filled": packed(~_known(dataset))}
+
+
+def _known(dataset: CoordinateDataset) -> np.ndarray:
+    """(*grid_shape) bool, where the values on a lattice of which a part is known are."""
+    assert dataset.grid_shape is not None
+    known = np.zeros(dataset.grid_shape, dtype=bool)
+    known.flat[dataset.known.cpu().numpy()] = True  # type: ignore[union-attr]
+    return known
 
 
 def memory_ran_out(error: Exception) -> bool:
