@@ -10,7 +10,7 @@ import numpy as np
 
 from inrkit.device import choose_device
 from inrkit.errors import DataError
-from inrkit.evaluation.evaluate import default_chunk
+from inrkit.evaluation.evaluate import default_chunk, left_out
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
 from inrkit.evaluation.places import Placed, leave_out_beyond, map_between
 from inrkit.files import to_json
@@ -68,6 +68,8 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
             click.echo(f"note: {100 * beyond:.3g} % of {config.data.path} lie beyond what was fitted", err=True)
     signal = Signal(dataset, field.transform, embedding).to(chosen)
     names, most = config.general.metrics, config.log.evaluated
+    for metric in left_out(names, dataset):
+        click.echo(f"note: {metric} is left out: it is not defined where a part is not known", err=True)
     metrics = evaluate_network(field.network, signal, names, default_chunk(chosen, field.network), most)
     metrics |= config.modality.make().assess(field, Path(config.data.path))
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

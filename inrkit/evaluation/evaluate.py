@@ -85,6 +85,13 @@ def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metr
     return {name: metric.of(dataset) for name, metric in applying.items() if dataset.known is None or metric.leaves_out}
 
 
+def left_out(metrics: list[str], dataset: CoordinateDataset) -> list[str]:
+    """Titles of the named metrics that would apply if all of the signal were known."""
+    shape = dataset.grid_shape or (len(dataset),)
+    chosen = {name: METRICS.get(name) for name in metrics if dataset.known is not None}
+    return [metric.title or name for name, metric in chosen.items() if metric.applies(shape) and not metric.leaves_out]
+
+
 class Crops:
     """Crops spread at random over a signal, the same each time, put side by side along the first axis.
 

@@ -32,7 +32,8 @@ class Metric(ABC):
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     leaves_out: ClassVar[bool] = False
-    """Whether it rates what is known of a signal of which a part is not; one that does not is undefined there."""
+    """Whether it rates what is known of a signal of which a part is not; one that does not is undefined there, and a
+    note says that it is left out."""
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         self.shape = shape

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from inrkit.config import Config
 from inrkit.device import describe
+from inrkit.evaluation.evaluate import left_out
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, measured
 from inrkit.training.estimate import estimate
@@ -118,6 +119,8 @@ class Display(Listener):
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
         for note in member.signal.dataset.metadata.get("notes", []):
             self.console.print(f"note: {escape(note)}")
+        for metric in left_out(config.general.metrics, member.signal.dataset):
+            self.console.print(f"note: {metric} is left out: it is not defined where a part is not known")
         self._show(member)
         self._bar.start()
 

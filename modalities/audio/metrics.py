@@ -102,15 +102,17 @@ class LogSpectralDistance(Metric):
 
     Frames are 2048 samples under a Hann window, 512 apart, the signal padded with zeros at its end to a whole
     number of them. Powers below −120 dB of a full-scale sine's count as −120 dB, so that silence has a spectrum.
+    Where a part of the signal is not known, the average is over the frames that see none of it.
     """
 
     title = "LSD"
     unit = "dB"
     higher_is_better = False
+    leaves_out = True
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
         self._seen = 0
         self._sum = 0.0
         self._frames = 0
@@ -120,22 +122,38 @@ class LogSpectralDistance(Metric):
         return len(shape) == 1
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
-        prediction = _where_known(prediction, target, weights)
+        self._take(_where_known(prediction, target, weights), target, target.new_zeros(len(target), 1))
+
+    def update_known(self, prediction: Tensor, target: Tensor, weights: Tensor | None, known: Tensor) -> None:
+        self._take(_where_known(prediction, target, weights), target, (~known).to(target.dtype)[:, None])
+
+    def _take(self, prediction: Tensor, target: Tensor, hidden: Tensor) -> None:
+        """Take the next slab, and which (N, 1) samples of it are not known, as 1."""
         self._seen += len(target)
+        parts = prediction, target, hidden
         if self._kept is not None:
-            prediction, target = torch.cat([self._kept[0], prediction]), torch.cat([self._kept[1], target])
+            parts = tuple(torch.cat(pair) for pair in zip(self._kept, parts, strict=True))
         if self._seen == self.shape[0]:
-            missing = -(len(target) - _WINDOW) % _HOP if len(target) > _WINDOW else _WINDOW - len(target)
-            prediction, target = (torch.nn.functional.pad(part, (0, 0, 0, missing)) for part in (prediction, target))
+            length = len(parts[0])
+            missing = -(length - _WINDOW) % _HOP if length > _WINDOW else _WINDOW - length
+            parts = tuple(torch.nn.functional.pad(part, (0, 0, 0, missing)) for part in parts)
+        prediction, target, hidden = parts
         frames = max(0, (len(target) - _WINDOW) // _HOP + 1)
         if frames:
             difference = self._level(prediction) - self._level(target)
-            self._sum += float(difference.square().mean(dim=1).sqrt().sum(dtype=torch.float64))
-            self._frames += difference.shape[0] * difference.shape[2]
-        self._kept = (prediction[frames * _HOP :].clone(), target[frames * _HOP :].clone())
+            distances = difference.square().mean(dim=1).sqrt()
+            seen = hidden.unfold(0, _WINDOW, _HOP).amax(dim=2).squeeze(1) == 0
+            distances = distances if seen.all() else distances[:, seen]
+            self._sum += float(distances.sum(dtype=torch.float64))
+            self._frames += distances.numel()
+        self._kept = (
+            prediction[frames * _HOP :].clone(),
+            target[frames * _HOP :].clone(),
+            hidden[frames * _HOP :].clone(),
+        )
 
-    def compute(self) -> float:
-        return self._sum / self._frames
+    def compute(self) -> float | None:
+        return self._sum / self._frames if self._frames else None
 
     def _level(self, samples: Tensor) -> Tensor:
         """(T, C) samples to the (C, F, frames) level of their spectrum, in dB."""

@@ -6,12 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import inrkit
 from inrkit import METRICS, OPERATORS, SELECTORS, TRANSFORMS, CoordinateDataset, DataError, Listener
-from inrkit.evaluation.evaluate import Crops, evaluate
+from inrkit.evaluation.evaluate import Crops, evaluate, left_out
 from inrkit.plugins.options import field_names
+from inrkit.runs.build import read_signal
+from inrkit.runs.request import prepare
 from inrkit.signals.neighbourhood import Neighbourhood
 from inrkit.signals.operators import LaplacianOptions, LatticeLaplacian
 from inrkit.signals.packing import unpacked
@@ -469,6 +472,76 @@ def test_an_array_that_is_all_masked_is_refused():
         inrkit.fit(np.ma.masked_all((12, 12)))
 
 
+# Neighbours that are not a lattice's own
+
+
+def graph(known, neighbours):
+    dataset = CoordinateDataset(np.zeros((*known.shape, 1), dtype=np.float32), known=known)
+    plugin = OPERATORS.get("graph-laplacian")
+    columns, _ = plugin(plugin.Options(neighbours=neighbours), Signal(dataset)).rows(torch.arange(int(known.sum())))
+    cells = np.argwhere(known)
+    return [[tuple(cells[other]) for other in row if other != own] for own, row in enumerate(columns.tolist())], cells
+
+
+@pytest.mark.parametrize("neighbours", [4, 6, 8, 12])
+@pytest.mark.parametrize("wall", ["straight", "slanted", "thick"])
+def test_a_graph_s_neighbours_are_on_the_same_side_of_a_hole(neighbours, wall):
+    rows, columns = np.mgrid[:12, :12]
+    side = (columns > 5 if wall == "straight" else rows + columns > 11 if wall == "slanted" else columns > 7).astype(
+        int
+    )
+    known = {"straight": columns != 5, "slanted": rows + columns != 11, "thick": (columns < 4) | (columns > 7)}[wall]
+    found, cells = graph(known, neighbours)
+    for cell, near in zip(cells, found, strict=True):
+        assert near  # its own side has some
+        assert {int(side[other]) for other in near} == {int(side[tuple(cell)])}
+
+
+def test_a_graph_s_neighbours_around_a_hole_are_those_of_the_whole_lattice_less_what_is_hidden():
+    known = np.ones((9, 9), dtype=bool)
+    known[4, 4] = False
+    found, cells = graph(known, 4)
+    for cell, near in zip(cells, found, strict=True):
+        around = {tuple(cell + step) for step in np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])}
+        inside = {at for at in around if all(0 <= part < 9 for part in at)}
+        if len(inside) == 4:
+            assert set(near) == {at for at in inside if known[at]}
+
+
+def test_a_graph_sees_no_response_across_a_hole():
+    columns = np.arange(20)
+    known = np.broadcast_to((columns < 8) | (columns > 11), (10, 20))
+    values = np.where(columns < 10, 1.0, 5.0)[None, :, None].repeat(10, 0).astype(np.float32)
+    signal = Signal(CoordinateDataset(values, known=known))
+    plugin = OPERATORS.get("graph-laplacian")
+    operator = plugin(plugin.Options(), signal)
+    field = torch.from_numpy(values[known][:, 0])
+    assert operator.response(field).abs().max() == 0
+
+
+# Metrics
+
+
+def test_metrics_that_need_all_of_a_signal_are_named():
+    values = np.random.default_rng(0).random((200, 200, 1)).astype(np.float32)
+    known = np.ones((200, 200), dtype=bool)
+    known[50:60] = False
+    names = ["psnr", "ssim", "ms_ssim", "snr"]
+    assert left_out(names, CoordinateDataset(values, known=known)) == ["MS-SSIM"]
+    assert left_out(names, CoordinateDataset(values)) == []
+    sound = CoordinateDataset(values[0], known=known[:, 0])
+    assert left_out(["snr", "si_sdr", "lsd", "pesq", "stoi"], sound) == ["PESQ", "STOI"]
+
+
+def test_a_fit_says_which_metrics_are_left_out(tmp_path, capfd):
+    values = np.random.default_rng(0).random((180, 180)).astype(np.float32)
+    values[40:50] = np.nan
+    np.save(tmp_path / "in.npy", values)
+    run = inrkit.fit(tmp_path / "in.npy", out=tmp_path / "run", network=SMALL, steps=2, quiet=False)
+    assert "note: MS-SSIM is left out: it is not defined where a part is not known" in capfd.readouterr().err
+    assert "ms_ssim" not in run.metrics and "ssim" in run.metrics
+
+
 # Weights from a file
 
 
@@ -489,20 +562,52 @@ def test_weights_are_read_from_a_file(tmp_path, monkeypatch):
     assert again.metrics == given.metrics
 
 
+@pytest.mark.parametrize("kind", ["gray.png", "deep.png", "gray.tif", "colours.png"])
+def test_weights_may_be_a_gray_picture(tmp_path, kind):
+    levels = np.random.default_rng(5).integers(0, 200, SHAPE)
+    np.save(tmp_path / "in.npy", picture())
+    np.save(tmp_path / "weights.npy", levels)
+    stored = levels.astype(np.uint16 if kind == "deep.png" else np.uint8)
+    Image.fromarray(stored[..., None].repeat(3, 2) if kind == "colours.png" else stored).save(tmp_path / kind)
+    more = request_of("evos", objective="mse", modality="image")
+    runs = [
+        inrkit.fit(tmp_path / "in.npy", out=tmp_path / name, overrides=[f"data.weights={tmp_path / file}"], **more)
+        for name, file in (("a", "weights.npy"), ("b", kind))
+    ]
+    np.testing.assert_array_equal(*(run.field.render() for run in runs))
+
+
+def test_weights_that_a_file_does_not_know_are_nought(tmp_path):
+    levels = np.random.default_rng(5).random(SHAPE).astype(np.float32)
+    levels[:3] = np.nan
+    np.save(tmp_path / "in.npy", picture())
+    Image.fromarray(levels).save(tmp_path / "weights.tif")
+    config, _ = prepare(tmp_path / "in.npy", layers=[{"data": {"weights": str(tmp_path / "weights.tif")}}])
+    dataset = read_signal(config).dataset
+    known = np.nan_to_num(levels)
+    np.testing.assert_allclose(dataset.weights, known / known[KNOWN].mean(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("stored", "name", "told"),
     [
         (np.ones((3, 3)), "weights.npy", r"weights\.npy: weights have shape \(3, 3\)"),
         (-np.ones(SHAPE), "weights.npy", r"weights\.npy: weights must be finite, not negative"),
         (np.ones(SHAPE, dtype="U1"), "weights.npy", r"the weights, is of dtype <U1; expected real numbers"),
-        (np.ones(SHAPE), "other.npy", r"data\.weights is .*other\.npy; it must be an existing \.npy"),
-        (np.ones(SHAPE), "in.png", r"data\.weights is .*in\.png; it must be an existing \.npy"),
+        (np.ones(SHAPE), "other.npy", r"data\.weights is .*other\.npy, which is no file; give a \.npy"),
+        (np.ones(SHAPE), "words.txt", r"data\.weights is .*words\.txt, which no modality reads; give a \.npy"),
+        (np.ones(SHAPE), "damaged.png", r"damaged\.png is not an image that Pillow can read"),
+        (np.ones(SHAPE), "colours.png", r"colours\.png, the weights, is .*3 channels uint8\); give one channel"),
+        (np.ones(SHAPE), "small.png", r"small\.png: weights have shape \(4, 4\)"),
     ],
 )
 def test_weights_that_cannot_be_used_are_a_one_line_error(tmp_path, stored, name, told):
     np.save(tmp_path / "weights.npy", stored)
     np.save(tmp_path / "in.npy", picture())
-    (tmp_path / "in.png").write_bytes(b"")
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "words.txt").write_text("no numbers")
+    Image.fromarray(np.random.default_rng(0).integers(0, 9, (*SHAPE, 3), dtype=np.uint8)).save(tmp_path / "colours.png")
+    Image.new("L", (4, 4), 3).save(tmp_path / "small.png")
     with pytest.raises(DataError, match=told):
         inrkit.fit(tmp_path / "in.npy", steps=2, overrides=[f"data.weights={tmp_path / name}"])
 

@@ -633,6 +633,28 @@ def test_lsd_equals_its_definition():
     assert measure("lsd", prediction, target, 1000) == pytest.approx(np.mean(distances), rel=1e-4)
 
 
+@pytest.mark.parametrize("hole", [slice(0, 10), slice(3000, 3400), slice(5990, 6000)])
+def test_lsd_of_a_sound_with_a_hole_is_over_the_frames_that_see_none_of_it(hole):
+    prediction, target = pair(6000)
+    whole = [METRICS.get("lsd")((6000,), 2, 2.0) for _ in range(2)]
+    known = torch.ones(6000, dtype=torch.bool)
+    known[hole] = False
+    spoiled = torch.where(known[:, None], prediction, 9.0)
+    whole[0].update_known(spoiled, target, None, known)
+    for first, last in ((0, 2500), (2500, 6000)):
+        whole[1].update_known(spoiled[first:last], target[first:last], None, known[first:last])
+    starts = [first for first in range(0, 4097, 512) if known[first : first + 2048].all()]
+    distances = []
+    for first in starts:
+        frame = METRICS.get("lsd")((2048,), 2, 2.0)
+        padded = [torch.nn.functional.pad(part, (0, 0, 0, 2048))[first : first + 2048] for part in (prediction, target)]
+        frame.update(*padded)
+        distances.append(frame.compute())
+    assert 0 < len(starts) < 9
+    for metric in whole:
+        assert metric.compute() == pytest.approx(np.mean(distances), rel=1e-4)
+
+
 @pytest.mark.parametrize(("name", "best"), [("snr", math.inf), ("si_sdr", math.inf), ("lsd", 0.0)])
 def test_equal_sounds_are_rated_best(name, best):
     _, target = pair(3000)
