@@ -55,19 +55,20 @@ def execute(
         ConfigError, DataError, RunError: as `inrkit.fit`.
     """
     fit = Fit(config, run, resume, dataset=dataset, beginning=beginning)
-    interrupts = Interrupts()
-    display = Display(config, run, fit.device, fit.precision, quiet)
-    fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
-    with fit.released, display, interrupts if interruptible else contextlib.nullcontext():
-        try:
-            Trainer([fit.member]).run()
-            fit.write_field()
-        except Exception as error:
-            told = fit.fail(error)
-            if told is error:
-                raise
-            raise told from error
-        fit.conclude()
+    with fit.released:
+        interrupts = Interrupts()
+        display = Display(config, run, fit.device, fit.precision, quiet)
+        fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
+        with display, interrupts if interruptible else contextlib.nullcontext():
+            try:
+                Trainer([fit.member]).run()
+                fit.write_field()
+            except Exception as error:
+                told = fit.fail(error)
+                if told is error:
+                    raise
+                raise told from error
+            fit.conclude()
     display.conclude(fit.result)
     return run
 
@@ -100,17 +101,17 @@ def execute_together(
     outcomes: list[Run | Exception] = [run for _, run in fits]
     going: dict[int, Fit] = {}
     interrupts = Interrupts()
-    for index, (config, run) in enumerate(fits):
-        try:
-            fit = Fit(config, run, resumed[index], started, share)
-        except Exception as error:
-            outcomes[index] = error
-            continue
-        fit.member.listeners = [*fit.listeners, interrupts, *listeners]
-        going[index] = fit
-    with contextlib.ExitStack() as released, interrupts if interruptible else contextlib.nullcontext():
-        for fit in going.values():
+    with contextlib.ExitStack() as released:
+        for index, (config, run) in enumerate(fits):
+            try:
+                fit = Fit(config, run, resumed[index], started, share)
+            except Exception as error:
+                outcomes[index] = error
+                continue
             released.enter_context(fit.released)
+            fit.member.listeners = [*fit.listeners, interrupts, *listeners]
+            going[index] = fit
+        released.enter_context(interrupts if interruptible else contextlib.nullcontext())
         train([fit.member for fit in going.values()])
         for index, fit in going.items():
             try:
@@ -220,9 +221,11 @@ class Fit:
     def _check_signal(self, digest: str | None) -> None:
         """Refuse to go on with another signal; runs of version 0.1.0 do not tell which it was."""
         if digest not in (None, self._digest):
+            path = self.config.data.path
+            mend = "name that signal with data.path=…" if path else "give that signal"
             raise DataError(
-                f"{self.config.data.path} is not the signal that {self.run.folder} was fitted to: its values or its "
-                "shape have changed; name that signal with data.path=…, or start anew in another --out"
+                f"{path or 'the given object'} is not the signal that {self.run.folder} was fitted to: its values, its "
+                f"shape, what is known of it or its weights have changed; {mend}, or start anew in another --out"
             )
 
     def _go_on(self, state: dict[str, Any]) -> None:

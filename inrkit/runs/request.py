@@ -81,7 +81,7 @@ def fit(
         values: (N,) or (N, C) values at the points.
         out: the run's folder. If not given, `runs/<name of the file>`; a signal given as an object stays in memory.
         resume: continue the run in `out`, or in `target`, from its checkpoint. `steps` and `seconds` may be raised, and
-            the signal may have moved.
+            the signal may have moved. A signal that was given as an object is given again, with the run's `out`.
         overrides: `key=value` words, as on the command line.
         quiet: print nothing. If not given, progress is shown in a notebook and nowhere else.
         callbacks: listeners of the training, and functions that are called with the member after every step.
@@ -187,8 +187,12 @@ def ask(
     if points is None and values is None and isinstance(target, str | Path):
         config, run = prepare(target, out=out, resume=resume, layers=layers, default=not in_memory)
         return Request(with_objects(config, options), run, None, beginning)
-    if resume:
-        raise ConfigError("a signal that is given as an object cannot be resumed by it; give the run's folder")
+    run = MemoryRun() if out is None else Run(expanded(out))
+    if resume and (out is None or not run.exists):
+        raise ConfigError(
+            f"{'a run in memory' if out is None else run.folder} cannot be resumed with a signal that is given as an "
+            "object; name the folder of its run with out=…"
+        )
     target, known = without_mask(target)
     dataset, name = signal_of(target, points, values)
     modality = named.get("modality")
@@ -197,16 +201,19 @@ def ask(
         below["modality"] = name
         if isinstance(dataset, CoordinateDataset) and dataset.grid_shape is not None:
             below["operator"] = "laplacian"  # the modality's own is for free points
+    if resume:
+        below = read_yaml(run.folder / "config.yaml")
     config = with_objects(resolve([below, *layers]), options)
     config.general.init = _absolute(config.general.init)
     if not isinstance(dataset, CoordinateDataset):
         dataset = config.modality.make().from_array(dataset)
     if known is not None:
         dataset = restricted(dataset, known)
-    if out is None:
-        return Request(config, MemoryRun(), dataset, beginning)
-    run = Run(expanded(out))
-    if run.exists:
+    if resume:
+        _check_same(config, run)
+        if config.data.path:
+            raise ConfigError(f"{run.folder} was fitted to {config.data.path}; resume it by its folder alone")
+    elif run.exists:
         raise ConfigError(f"{run.folder} already holds a run; choose another out")
     return Request(config, run, dataset, beginning)
 

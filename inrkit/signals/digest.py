@@ -16,7 +16,7 @@ _CHUNK = 1 << 24
 
 
 def digest(dataset: CoordinateDataset) -> str:
-    """SHA-256 of a signal's dtype, shape, points, stored values and known places, in hexadecimal digits.
+    """SHA-256 of a signal's dtype, shape, points, stored values, known places and weights, in hexadecimal digits.
 
     It is not of a file's bytes: a file that was saved anew is the same signal. Where values were computed from
     something else, it is of that, since another processor may round them differently.
@@ -29,6 +29,8 @@ def digest(dataset: CoordinateDataset) -> str:
         parts = list(dataset.source)
     if dataset.known is not None:
         parts.append(dataset.known)
+    if dataset.weights is not None:
+        parts.append(dataset.weights)
     described: list[Any] = [[] if part is None else [str(_numbers(part[:0]).dtype), *part.shape] for part in parts]
     found = hashlib.sha256(json.dumps([dataset.dtype.name, dataset.grid_shape, len(dataset), described]).encode())
     for part in parts:

@@ -94,6 +94,15 @@ def test_a_digest_tells_values_shapes_dtypes_and_points():
     assert len({digest(signal) for signal in signals}) == len(signals)
 
 
+def test_a_digest_tells_weights_by_what_they_come_to():
+    values = np.arange(24, dtype=np.int16).reshape(4, 6, 1)
+    rising = np.arange(1.0, 5)[:, None]
+    spread = [rising, 3 * rising, np.broadcast_to(rising, (4, 6)).copy()]
+    assert len({digest(inrkit.CoordinateDataset(values, weights=weights)) for weights in spread}) == 1
+    others = [None, rising[::-1].copy(), rising + 1]
+    assert len({digest(inrkit.CoordinateDataset(values, weights=weights)) for weights in [rising, *others]}) == 4
+
+
 def test_a_digest_is_the_same_in_chunks_and_in_either_byte_order(monkeypatch):
     values = np.random.default_rng(0).random((50, 30, 2)).astype(np.float32)
     whole = digest(inrkit.CoordinateDataset(values))
@@ -142,6 +151,60 @@ def test_a_signal_that_has_changed_is_refused(begun, photo, change):
     ):
         inrkit.fit(begun, resume=True)
     assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
+
+
+def test_weights_that_have_changed_are_refused(photo, tmp_path):
+    np.save(tmp_path / "weights.npy", np.linspace(1, 2, 20)[:, None])
+    more = {"overrides": [f"data.weights={tmp_path / 'weights.npy'}"], **QUICK}
+    whole = inrkit.fit(photo, out=tmp_path / "whole", **more)
+    inrkit.fit(photo, out=tmp_path / "run", callbacks=[StopAt(3)], **more)
+    np.save(tmp_path / "weights.npy", np.linspace(2, 1, 20)[:, None])
+    with pytest.raises(inrkit.DataError, match="or its weights have changed"):
+        inrkit.fit(tmp_path / "run", resume=True)
+    np.save(tmp_path / "weights.npy", np.linspace(1, 2, 20)[:, None])
+    assert equal(weights(inrkit.fit(tmp_path / "run", resume=True)), weights(whole))
+
+
+# Signals that are given as objects
+
+
+def given_as(kind):
+    """A signal as an object, as arguments of `fit`; another one if the kind ends in "changed"."""
+    array = pixels(seed=kind.endswith("changed"))
+    if kind.startswith("points"):
+        places = np.random.default_rng(1).random((50, 2))
+        return {"points": places, "values": array.ravel()[:50].astype(np.float32)}
+    if kind.startswith("dataset"):
+        return {"target": inrkit.CoordinateDataset(array, weights=np.linspace(1, 2, 20)[:, None])}
+    if kind.startswith("masked"):
+        return {"target": np.ma.masked_less(array.astype(np.float32), 40)}
+    return {"target": array}
+
+
+@pytest.mark.parametrize("kind", ["array", "points", "dataset", "masked"])
+def test_a_signal_that_is_given_again_is_gone_on_with(kind, tmp_path):
+    whole = inrkit.fit(**given_as(kind), out=tmp_path / "whole", **QUICK)
+    inrkit.fit(**given_as(kind), out=tmp_path / "run", callbacks=[StopAt(3)], **QUICK)
+    with pytest.raises(inrkit.DataError, match="the given object is not the signal"):
+        inrkit.fit(**given_as(f"{kind} changed"), out=tmp_path / "run", resume=True)
+    run = inrkit.fit(**given_as(kind), out=tmp_path / "run", resume=True)
+    assert equal(weights(run), weights(whole))
+    assert [row["step"] for row in run.history] == [3, 6]
+    longer = inrkit.fit(**given_as(kind), out=tmp_path / "run", resume=True, steps=8)
+    assert longer.result["steps"] == 8
+
+
+def test_a_signal_that_is_given_again_needs_its_run(photo, tmp_path):
+    with pytest.raises(inrkit.ConfigError, match="name the folder of its run with out"):
+        inrkit.fit(pixels(), resume=True)
+    with pytest.raises(inrkit.ConfigError, match=r"nothing cannot be resumed .* name the folder of its run"):
+        inrkit.fit(pixels(), out=tmp_path / "nothing", resume=True)
+    inrkit.fit(photo, out=tmp_path / "run", callbacks=[StopAt(3)], **QUICK)
+    with pytest.raises(inrkit.ConfigError, match=r"was fitted to .*photo\.png; resume it by its folder alone"):
+        inrkit.fit(pixels(), out=tmp_path / "run", resume=True)
+    inrkit.fit(pixels(), out=tmp_path / "other", callbacks=[StopAt(3)], **QUICK)
+    with pytest.raises(inrkit.ConfigError, match="seed is 7, and"):
+        inrkit.fit(pixels(), out=tmp_path / "other", resume=True, seed=7)
 
 
 def test_a_run_without_a_digest_resumes_where_its_path_is_the_same(begun, photo, tmp_path):
@@ -335,6 +398,18 @@ def test_a_run_is_locked_from_its_beginning_to_its_end(photo, tmp_path):
     inrkit.fit(photo, out=tmp_path / "run", callbacks=[meanwhile], **QUICK)
     assert told == [1]
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_run_is_free_again_where_its_display_fails(photo, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no terminal")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("inrkit.runs.execute.Display", fail)
+        with pytest.raises(RuntimeError, match="no terminal"):
+            inrkit.fit(photo, out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run" / ".lock").exists()
+    assert inrkit.fit(tmp_path / "run", resume=True).result["status"] == "done"
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_starts_over(photo, tmp_path):
