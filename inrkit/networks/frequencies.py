@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any, TypeVar
 
+from inrkit.signals.roughness import gradient_frequency
 from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import spectral_edges
 
@@ -35,16 +36,17 @@ def frequency_factor(signal: Signal) -> float:
     networks' published settings were found on pictures too and begin with much the same frequencies as SIREN, so the
     factor holds for them.
 
-    Free points tell no spectrum. Few of them determine only low frequencies: the factor brings SIREN's down to 0.75
-    times the square root of the highest that as many points on a lattice could show, where it lies above that. This
-    law too was found by fits, rated between the samples: with higher ones a network goes through noise and oscillates.
+    Free points tell no spectrum, but how steep the signal is between neighbours: SIREN's ω should be 0.8 times the root
+    mean square of its slope over that of its values, times the tenth root of the thousands of points. This law too was
+    found by fits, rated between the samples: with higher ones a network goes through noise and oscillates, the sooner
+    the fewer points there are; with lower ones it does not reach the detail in time.
 
     Returns:
         The factor; 1 for constants and embedded coordinates.
     """
     if signal.dataset.grid_shape is None:
-        highest = math.pi / 2 * len(signal) ** (1 / signal.dataset.dimensions)
-        return min(1.0, 0.75 * math.sqrt(highest) / _PUBLISHED_OMEGA)
+        frequency = gradient_frequency(signal)
+        return 1.0 if frequency is None else 0.8 * (len(signal) / 1000) ** 0.1 * frequency / _PUBLISHED_OMEGA
     edges = spectral_edges(signal, 0.5)
     if edges is None or signal.embedded:
         return 1.0

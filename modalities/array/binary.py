@@ -12,6 +12,10 @@ from inrkit.signals.decoding import decoding
 
 _DAMAGED = "is damaged or truncated"
 
+_POINTS = ("points", "coordinates", "coords", "positions")
+_VALUES = ("values", "value")
+"""What the two arrays of scattered samples are called in an archive; the first are documented."""
+
 
 class ParquetTable:
     """A table in Parquet.
@@ -55,7 +59,8 @@ class ParquetTable:
 
 
 class ArchiveTable:
-    """Arrays in an .npz: `points`, (N, D), and `values`, (N, C); or a 1-D array a column, under its name.
+    """Arrays in an .npz: `points`, (N, D), and `values`, (N, C), or by another of their usual names; or a 1-D array a
+    column, under its name.
 
     Raises:
         DataError: the file is damaged, or holds neither.
@@ -66,7 +71,12 @@ class ArchiveTable:
     def __init__(self, path: Path) -> None:
         self._path = path
         with decoding(path, _DAMAGED), path.open("rb") as opened, np.load(opened) as file:
-            self.given = {"points", "values"} <= set(file.files)
+            self._pair = next(((p, v) for p in _POINTS for v in _VALUES if {p, v} <= set(file.files)), None)
+            if self._pair not in (None, (_POINTS[0], _VALUES[0])):
+                places, values = (file[name] for name in self._pair)  # type: ignore[union-attr]
+                if places.ndim != 2 or values.ndim not in (1, 2) or len(places) != len(values):
+                    self._pair = None
+            self.given = self._pair is not None
             arrays = {} if self.given else {name: file[name] for name in file.files}
         self._arrays = {name: array for name, array in arrays.items() if array.ndim == 1}
         lengths = {len(array) for array in self._arrays.values()}
@@ -86,7 +96,7 @@ class ArchiveTable:
     def points_and_values(self) -> tuple[np.ndarray, np.ndarray]:
         """The arrays of these names, of an archive that is `given` so."""
         with decoding(self._path, _DAMAGED), self._path.open("rb") as opened, np.load(opened) as file:
-            points, values = file["points"], file["values"]
+            points, values = (file[name] for name in self._pair or ())
         for name, array in (("points", points), ("values", values)):
             if array.dtype.kind not in "biuf":
                 raise DataError(f"{self._path}: {name} are of dtype {array.dtype}; expected real numbers")

@@ -453,14 +453,14 @@ def test_zero_follows_the_signals_spectrum(name, option):
 
 
 @pytest.mark.parametrize(("name", "option"), SPECTRAL.items())
-def test_zero_is_the_published_value_without_a_lattice(name, option):
+def test_zero_follows_the_slopes_of_free_points(name, option):
     plugin = NETWORKS.get(name)
     options, published = plugin.Options(**{option: 0}), getattr(plugin.Options(), option)
     many = Signal(CoordinateDataset(np.zeros((2500, 1)), points=np.zeros((2500, 1))))
     assert getattr(plugin.fitted(options, many), option) == published
-    few = Signal(CoordinateDataset(np.zeros((25, 1)), points=np.zeros((25, 2))))
-    share = 0.75 * math.sqrt(5 * math.pi / 2) / 30  # of 5 × 5 points on a lattice
-    assert getattr(plugin.fitted(options, few), option) == pytest.approx(published * share)
+    places = np.random.default_rng(0).uniform(-1, 1, (2500, 2))
+    wave = Signal(CoordinateDataset(np.sin(12 * places[:, :1]), points=places))
+    assert getattr(plugin.fitted(options, wave), option) == pytest.approx(published * 0.8 * 2.5**0.1 * 12 / 30, rel=0.2)
     embedded = Signal(tone(800).dataset, embedding=Periodic(PeriodicOptions(axes=[0]), 1))
     assert getattr(plugin.fitted(options, embedded), option) == published
 

@@ -209,6 +209,19 @@ def test_parquet_and_archives_of_columns_are_the_same_table(tmp_path):
         assert dataset.metadata["columns"]["coordinates"][1] == {"name": "depth", "unit": "m"}
 
 
+@pytest.mark.parametrize("names", [("coords", "values"), ("coordinates", "value"), ("positions", "values")])
+def test_an_archive_of_samples_may_call_its_arrays_otherwise(tmp_path, names):
+    points, values = np.random.default_rng(0).random((50, 2)), np.arange(50.0)
+    np.savez(tmp_path / "t.npz", **dict(zip(names, (points, values[:, None]), strict=True)))
+    assert modality_of(tmp_path / "t.npz") == "array"
+    dataset = read(tmp_path / "t.npz")
+    assert len(dataset) == 50
+    np.testing.assert_array_equal(dataset.values[:, 0], values)
+    # Arrays of such names that do not go together are no samples.
+    np.savez(tmp_path / "v.npz", **dict(zip(names, (points, np.zeros((4, 5, 6))), strict=True)))
+    assert modality_of(tmp_path / "v.npz") == "volume"
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r"pip install 'inrkit\[tables\]'"):
