@@ -91,6 +91,17 @@ def test_every_format_of_points_with_normals_gives_the_same(suffix, knot, tmp_pa
     assert dataset.extent[0] < 0 < dataset.extent[1]
 
 
+def test_the_normals_of_an_off_by_meshlab_are_behind_its_colours(knot, tmp_path):
+    points, normals = oriented(knot, 500)
+    rows = [
+        " ".join(map(repr, [*place, 255, 255, 255, 255, *normal]))
+        for place, normal in zip(points.tolist(), normals.tolist(), strict=True)
+    ]
+    (tmp_path / "knot.off").write_text("\n".join(["NCOFF", "500 0 0", *rows]))
+    held = read_polygons(tmp_path / "knot.off")
+    np.testing.assert_array_equal(held.normals, normals)
+
+
 def test_colours_of_an_xyz_are_no_normals(tmp_path):
     path = tmp_path / "coloured.xyz"
     values = np.random.default_rng(0).uniform(0, 255, (100, 6))

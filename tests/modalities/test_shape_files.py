@@ -322,6 +322,7 @@ def off_text(word, vertices, faces, behind="", colour=""):
         off_text("OFF", *prism(C)),
         off_text("COFF", *prism(C), " 255 0 0 255", " 0.2 0.3 0.4"),
         off_text("NOFF", *prism(C), " 0 0 1", " 3"),
+        off_text("NCOFF", *prism(C), " 255 255 255 255 0 0 1"),
         off_text("STCNOFF", *prism(C), " 0 0 1 1 1 1 1 0 0", " 200 0 0"),
         off_text("4OFF", np.c_[prism(C)[0] * 2, np.full(16, 2)], prism(C)[1]),
         ["OFF16 10 0", *off_text("", *prism(C))[4:]],
@@ -482,6 +483,28 @@ def test_nested_nodes_turn_mirror_and_place_their_meshes(tmp_path):
     # The mirrored box is 4×4×6, its x along y, about (10, 0, 10); the other 2×4×6 about (0, 0, −20).
     assert measured(path) == (24, pytest.approx(96 + 48), pytest.approx(128 + 88), [-1, -2, -23, 12, 2, 13])
     assert notes(path) == []
+
+
+def test_points_of_a_glb_have_their_normals_where_the_scene_puts_them(tmp_path):
+    random = np.random.default_rng(0)
+    directions = random.normal(size=(200, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    gltf = Gltf()
+    gltf.mesh(directions, mode=0)["attributes"]["NORMAL"] = gltf.accessor(directions.astype("<f4"), "VEC3", 5126)
+    gltf.mesh(directions[:50] + 9, mode=0)
+    quarter = [0, 0, np.sqrt(0.5), np.sqrt(0.5)]
+    # A sphere turned and stretched is an ellipsoid, x²/9 + y²/4 + z² = 1, whose normals are along its form's gradient.
+    gltf.scene({"mesh": 0, "scale": [-2, 3, 1], "rotation": quarter, "translation": [5, 0, 0]}, {"mesh": 1})
+    held = read_polygons(gltf.save(tmp_path / "cloud.glb"))
+    assert not held.has_faces
+    gradients = (held.vertices[:200] - [5, 0, 0]) / [9, 4, 1]
+    gradients /= np.linalg.norm(gradients, axis=1, keepdims=True)
+    lengths = np.linalg.norm(held.normals[:200], axis=1, keepdims=True)
+    np.testing.assert_allclose(held.normals[:200] / lengths, gradients, atol=1e-5)
+    assert np.isnan(held.normals[200:]).all()
+    alone = Gltf()
+    alone.mesh(directions, mode=0)
+    assert read_polygons(alone.scene({"mesh": 0}).save(tmp_path / "alone.glb")).normals is None
 
 
 def test_copies_of_a_mesh_by_instancing_are_read(tmp_path):

@@ -29,7 +29,7 @@ def read(path: Path) -> Polygons:
     """The triangles of the scene that a viewer would show: where its nodes put them, in the pose of the file.
 
     Skins and morph targets are as they are at rest. Points and lines are left out; a scene of points alone gives
-    vertices without faces.
+    vertices without faces, and their normals where it has any, NaN where it has none.
 
     Raises:
         DataError: the file is damaged, or compressed in a way that is not read.
@@ -38,17 +38,23 @@ def read(path: Path) -> Polygons:
     vertices: list[np.ndarray] = []
     faces: list[np.ndarray] = []
     points: list[np.ndarray] = []
+    normals: list[np.ndarray | None] = []
     count = 0
-    for places, triangles in scene.parts():
+    for places, triangles, directions in scene.parts():
         if len(triangles):
             vertices.append(places)
             faces.append(triangles + count)
             count += len(places)
         else:
             points.append(places)
+            normals.append(directions)
     if faces:
         return of_triangles(np.concatenate(vertices), np.concatenate(faces))
-    return of_triangles(np.concatenate([np.empty((0, 3)), *points]), np.empty((0, 3), dtype=np.int64))
+    cloud = of_triangles(np.concatenate([np.empty((0, 3)), *points]), np.empty((0, 3), dtype=np.int64))
+    if any(part is not None for part in normals):
+        whole = [np.full_like(at, np.nan) if part is None else part for part, at in zip(normals, points, strict=True)]
+        cloud.normals = np.concatenate(whole)
+    return cloud
 
 
 def data_of(vertices: np.ndarray, faces: np.ndarray, far: bool) -> bytes:
@@ -80,6 +86,14 @@ def data_of(vertices: np.ndarray, faces: np.ndarray, far: bool) -> bytes:
     chunks = [(_JSON, text + b" " * (-len(text) % 4))] + [(_BIN, blob)] * bool(blob)
     body = b"".join(_words(len(data), kind) + data for kind, data in chunks)
     return _words(_MAGIC, 2, 12 + len(body)) + body
+
+
+def _turned(normals: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(V, 3) normals of what a (3, 3) matrix moves, of any length; NaN where it flattens all."""
+    if abs(np.linalg.det(matrix)) < np.finfo(float).tiny:
+        return np.full_like(normals, np.nan)
+    turned: np.ndarray = normals @ np.linalg.inv(matrix)
+    return turned
 
 
 def _words(*numbers: int) -> bytes:
@@ -132,8 +146,9 @@ class _Scene:
             f"{self.path} is compressed with {name} ({extension}), which is not read; save it without compression"
         )
 
-    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(V, 3) vertices in the scene's coordinates and (F, 3) triangles of each primitive, none of one of points."""
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """(V, 3) vertices in the scene's coordinates and (F, 3) triangles of each primitive; of one of points no
+        triangles, but its (V, 3) normals if it has any."""
         nodes, scenes = self._items("nodes"), self._items("scenes")
         if not (nodes or scenes):
             nodes = [{"mesh": number} for number in range(len(self._items("meshes")))]
@@ -161,13 +176,16 @@ class _Scene:
                 if triangles is None:
                     continue
                 if "skin" in node:
-                    yield self._skinned(primitive, node["skin"], places, placed), triangles
+                    yield self._skinned(primitive, node["skin"], places, placed), triangles, None
                     continue
+                points = not len(triangles) and "NORMAL" in primitive["attributes"]
+                normals = self._attribute(primitive, "NORMAL") if points else None
                 for instance in self._instances(node):
                     whole = matrix @ instance
                     # A mirrored part is seen from its other side.
                     turned = triangles if np.linalg.det(whole[:3, :3]) >= 0 else triangles[:, ::-1]
-                    yield places @ whole[:3, :3].T + whole[:3, 3], turned
+                    upright = None if normals is None else _turned(normals, whole[:3, :3])
+                    yield places @ whole[:3, :3].T + whole[:3, 3], turned, upright
 
     def _places(self, primitive: dict[str, Any], weights: Any) -> np.ndarray:
         """(V, 3) vertices of a primitive, moved by its morph targets."""

@@ -10,8 +10,11 @@ import numpy as np
 from inrkit.errors import DataError
 from inrkit.modalities.shape.files.polygons import Polygons
 
-# ST, C and N say what follows a vertex's place; 4 a fourth coordinate; n another number of them.
-_WORD = re.compile(rb"(ST)?C?(?P<normals>N)?(?P<homogeneous>4)?(?P<dimension>n)?OFF(?=\d|$)")
+# ST, C and N say what follows a vertex's place; 4 a fourth coordinate; n another number of them. MeshLab writes NC, and
+# colours before normals.
+_WORD = re.compile(rb"(ST)?(?P<coloured>(?=NC))?C?(?P<normals>N)?C?(?P<homogeneous>4)?(?P<dimension>n)?OFF(?=\d|$)")
+_COLOUR = 4
+"""Numbers of a vertex's colour in MeshLab's files."""
 
 
 def read(path: Path) -> Polygons:
@@ -47,8 +50,9 @@ def read(path: Path) -> Polygons:
     places = np.array([row[:numbers] for row in rows], dtype=bytes).reshape(-1, numbers).astype(np.float64)
     vertices = places[:, :3] / places[:, 3:] if word["homogeneous"] else places
     normals = None
-    if word["normals"] and all(len(row) >= numbers + 3 for row in rows):
-        normals = np.array([row[numbers : numbers + 3] for row in rows], dtype=bytes).reshape(-1, 3).astype(np.float64)
+    before = numbers + (_COLOUR if word["coloured"] is not None else 0)
+    if word["normals"] and all(len(row) >= before + 3 for row in rows):
+        normals = np.array([row[before : before + 3] for row in rows], dtype=bytes).reshape(-1, 3).astype(np.float64)
     lengths: list[int] = []
     corners: list[int] = []
     for row in lines[1 + vertex_count : 1 + vertex_count + face_count]:
