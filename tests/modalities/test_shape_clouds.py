@@ -57,6 +57,30 @@ def test_the_sign_and_the_distance_of_oriented_points_are_those_of_the_mesh(knot
     assert cloud.notes == ["the file is a point cloud with normals: distances are to the planes that these tell"]
 
 
+def test_noise_of_points_is_averaged_out(knot, tmp_path):
+    points, normals = oriented(knot, 20_000)
+    noisy = points + 0.02 * np.random.default_rng(2).normal(size=points.shape)
+    cloud = cloud_of(ply(tmp_path / "noisy.ply", noisy, normals))
+    assert cloud.notes[-1] == "the points are noisy, by their normals: the planes of neighbours are averaged"
+    places = np.random.default_rng(1).uniform(-1, 1, (20_000, 3))
+    exact = Solid(
+        (knot.vertices + CENTER - cloud.center) / cloud.scale, np.array(knot.faces), cloud.center, cloud.scale, []
+    )
+    expected = exact.signed_distance(places)
+    close = np.abs(expected) < 0.05
+
+    def misses(cloud):
+        found = cloud.signed_distance(places)
+        both = ((found < 0) & (expected < 0)).sum() / ((found < 0) | (expected < 0)).sum()
+        return 1 - both, np.abs(found - expected)[close].mean()
+
+    averaged = misses(cloud)
+    cloud.rough = False
+    plain = misses(cloud)
+    assert averaged[0] < 0.6 * plain[0] and averaged[1] < 0.7 * plain[1]
+    assert not cloud_of(ply(tmp_path / "clean.ply", points, normals)).rough
+
+
 def test_normals_that_point_inwards_are_turned_and_missing_ones_left_out(knot, tmp_path):
     points, normals = oriented(knot)
     right = cloud_of(ply(tmp_path / "right.ply", points, normals))
