@@ -28,6 +28,10 @@ def read_scan(path: Path) -> Stored:
     nibabel = _nibabel(path)
     with nibabel.imageglobals.LoggingOutputSuppressor(), decoding(path, "is not a NIfTI file, or is damaged", *LOGGERS):
         scan = nibabel.load(path)
+        if isinstance(scan, nibabel.Cifti2Image):
+            raise DataError(
+                f"{path} is CIFTI, numbers of a surface's places and no volume; save them as .npy or a table"
+            )
         header, proxy = scan.header, scan.dataobj
         scaled = (proxy.slope, proxy.inter) != (1, 0)
         dtype = header.get_data_dtype()

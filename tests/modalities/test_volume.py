@@ -118,6 +118,14 @@ def test_the_option_says_what_the_last_axis_is(tmp_path):
     assert volume(channels_last=True).read(path).channels == 9
 
 
+def test_a_cifti_file_is_no_volume(tmp_path):
+    axes = [nibabel.cifti2.SeriesAxis(0, 1, 4), nibabel.cifti2.ScalarAxis(["a", "b", "c"])]
+    image = nibabel.Cifti2Image(np.zeros((4, 3), dtype=np.float32), nibabel.cifti2.Cifti2Header.from_axes(axes))
+    nibabel.save(image, tmp_path / "numbers.dscalar.nii")
+    with pytest.raises(DataError, match="is CIFTI, numbers of a surface's places and no volume"):
+        volume().read(tmp_path / "numbers.dscalar.nii")
+
+
 def test_a_memory_mapped_volume_far_larger_than_memory_is_read_at_once(tmp_path):
     path = tmp_path / "vast.npy"
     shape = (1 << 14, 1 << 14, 1 << 14)  # 4 TiB, of which the file system stores nothing
