@@ -531,7 +531,7 @@ class Field:
 
             def normalised(points: Tensor, physical: bool) -> Tensor:
                 points = self._straight(points) if physical else unbent.straightened(points)
-                return points.to(self.device, torch.float32)
+                return points.to(self.device, coordinate_dtype(self.network))
 
         precision = precision_of(self.network)
         set_precision(self.network, "float32")
