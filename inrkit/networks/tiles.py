@@ -184,7 +184,8 @@ class Tiles(Network):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         points = coordinates.reshape(-1, self.dimensions)
-        kernel = None if torch.is_grad_enabled() else self.kernel
+        # Machine code has no derivatives; only in inference mode does nobody ask for them.
+        kernel = self.kernel if torch.is_inference_mode_enabled() else None
         if kernel is not None:
             values = kernel.blend(self.tiling, points, self.slots, self.means, self.spreads, self.weights)
             return values.view(*coordinates.shape[:-1], self.channels)

@@ -149,7 +149,7 @@ def test_forward_is_the_blend_of_the_tiles_networks(each: str, dimensions: int) 
         own = network.rows(network.weights[number, None], local[None, None])[0, 0]
         expected[point] += weight * (network.means[number] + network.spreads[number] * own)
     torch.testing.assert_close(network(points), expected, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():
+    with torch.inference_mode():
         torch.testing.assert_close(network(points), expected, atol=1e-4, rtol=1e-4)
 
 
