@@ -90,6 +90,7 @@ class Video(Modality):
     operator = "laplacian"
     metrics = ("psnr",)
     sample_suffix = ".gif"
+    looks = "frames"
 
     def read(self, path: Path) -> CoordinateDataset:
         if path.suffix.lower() == ".npy":

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from inrkit.config.layers import RENAMED
+from inrkit.config.schema import WRITER_KEYS
 
 _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
 
+_UNSEEN = {"log": WRITER_KEYS}
+"""Options of sections that change nothing of a fit's result either."""
 
 _ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
@@ -30,6 +33,7 @@ def _as_before(key: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     added, before = _ADDED.get(key, {}), {new: old for old, new in RENAMED.get(key, {}).items()}
+    value = {name: entry for name, entry in value.items() if name not in _UNSEEN.get(key, ())}
     return {before.get(name, name): entry for name, entry in value.items() if name not in added or entry != added[name]}
 
 

@@ -10,11 +10,13 @@ import click
 
 from inrkit.cli.batch import batch
 from inrkit.cli.benchmark import benchmark
+from inrkit.cli.cite import cite
 from inrkit.cli.configs import copy, show
 from inrkit.cli.evaluate import evaluate
 from inrkit.cli.fit import fit
 from inrkit.cli.listing import list_
 from inrkit.cli.render import render
+from inrkit.cli.report import report
 from inrkit.cli.sample import sample
 from inrkit.device import keep_freed_memory
 from inrkit.errors import InrkitError
@@ -30,7 +32,7 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, batch, render, evaluate, list_, show, copy, sample, benchmark):
+for command in (fit, batch, render, report, evaluate, cite, list_, show, copy, sample, benchmark):
     inrkit.add_command(command)
 
 

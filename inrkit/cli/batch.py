@@ -8,7 +8,8 @@ import click
 
 from inrkit.batch import RUNNABLE, read_study, run_study
 from inrkit.batch.plan import plan
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, InrkitError
+from inrkit.reports.study_page import write_study_page
 
 
 @click.command()
@@ -64,7 +65,20 @@ def batch(
         for line in plan(asked, folder, statuses, limit):
             click.echo(line)
         return 0
-    return run_study(asked, folder, only=statuses, limit=limit, quiet=quiet)
+    code = run_study(asked, folder, only=statuses, limit=limit, quiet=quiet)
+    _write_page(folder, quiet)
+    return code
+
+
+def _write_page(folder: Path, quiet: bool) -> None:
+    """Write report.html; the study is not a failure for want of it."""
+    try:
+        path = write_study_page(folder)
+    except (InrkitError, OSError) as error:
+        click.echo(f"note: no page of the study: {error}", err=True)
+        return
+    if not quiet:
+        click.echo(f"look at {path}")
 
 
 def _statuses(only: str | None) -> tuple[str, ...]:

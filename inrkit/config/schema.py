@@ -61,6 +61,12 @@ class LogOptions:
     reconstruction: int = option(1 << 28, at_least=0)
     """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes larger
     ones."""
+    report: bool = option(True)
+    """Write report.html at the end, a page to look at; `inrkit report` writes it again."""
+
+
+WRITER_KEYS = ("report",)
+"""Keys of `log` that say what is made to look at, and change no result."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out,
 from inrkit.runs.display import Display
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
+from inrkit.runs.writers import writers_of
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.digest import digest
 from inrkit.signals.signal import Signal
@@ -206,10 +207,12 @@ class Fit:
                 "signal": self._digest,
                 "versions": versions(),
             }
+            self._writers = writers_of(config, run)
             self._history = History(run)
             self.listeners: list[Listener] = [
                 self._history,
                 Checkpoints(run, config.checkpoint.seconds, self._beside),
+                *self._writers,
             ]
             if resume:
                 self._go_on(state)
@@ -291,6 +294,8 @@ class Fit:
         seconds = {"total": self.elapsed(), **self.member.seconds}
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
         self.run.write_result(self.result)
+        for writer in self._writers:
+            writer.conclude(self.result)
 
 
 def _begun(

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from inrkit.config import Config, parse_overrides, presets, read_yaml, resolve
-from inrkit.config.schema import DATA_PATHS, SECTIONS, SLOTS, GeneralOptions
+from inrkit.config.schema import DATA_PATHS, SECTIONS, SLOTS, WRITER_KEYS, GeneralOptions
 from inrkit.errors import ConfigError, DataError
 from inrkit.files import expanded
 from inrkit.plugins.choice import Chosen
@@ -360,6 +360,7 @@ def _check_same(asked: Config, run: Run) -> None:
         "log.every",
         "log.reconstruction",
         "log.evaluated",
+        *(f"log.{key}" for key in WRITER_KEYS),
         "train.chunk",
     }
     if asked.train.steps > had.train.steps:

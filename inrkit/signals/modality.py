@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -58,6 +59,21 @@ class Rendering(Protocol):
         """The lattice that `render` would fill."""
 
 
+@dataclass(frozen=True)
+class Surface:
+    """A mesh, or points, to be looked at.
+
+    Args:
+        vertices: (V, 3) in the file's own units.
+        faces: (F, 3) int64; none of points.
+        distances: (V,) from the other surface, in the same units; None if there is no other.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    distances: np.ndarray | None = None
+
+
 @MODALITIES.base
 class Modality(metaclass=PluginType):
     """Reads a kind of file into a CoordinateDataset and writes reconstructions back.
@@ -76,6 +92,8 @@ class Modality(metaclass=PluginType):
     """Names of the metrics that suit the signal, the main one first."""
     sample_suffix: ClassVar[str]
     """Suffix, with its dot, of a format for `sample`."""
+    looks: ClassVar[str] = ""
+    """How people look at the signal: as a "picture", a "sound", "frames" or "slices"; "" leaves it to its axes."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -170,6 +188,10 @@ class Modality(metaclass=PluginType):
     def assess(self, field: Rendering, path: Path) -> dict[str, float]:
         """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""
         return {}
+
+    def surfaces(self, path: Path, reconstruction: Path) -> list[Surface]:
+        """The meshes in the file and in the reconstruction, if people look at the signal as a surface; else none."""
+        return []
 
     def sample(self, path: Path) -> None:
         """Write a small signal made by code, for trying things out.

@@ -38,6 +38,7 @@ def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gra
             loss, errors = compute(member, turn.progress, turn.selection)
         if not seen:  # only the first evaluation is from before the update
             seen.append(errors)
+            turn.loss = loss
         return loss
 
     member.optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a Tensor too

@@ -13,7 +13,7 @@ from torch import Tensor
 from inrkit.errors import RunError
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks import Network
-from inrkit.selectors import Residuals, Selector
+from inrkit.selectors import Residuals, Selection, Selector
 from inrkit.selectors.progress import Progress
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal
@@ -30,6 +30,9 @@ class Listener:
 
     def on_start(self, member: Member) -> None:
         """Before the first step, resumed or not."""
+
+    def on_selection(self, member: Member, selection: Selection, loss: Tensor) -> None:
+        """After every step, with the coordinates it trained on and the loss from before its update, a number."""
 
     def on_step(self, member: Member, selected: int) -> None:
         """After every step, with the number of coordinates it trained on."""

@@ -61,6 +61,8 @@ class Turn:
 
     def report(self) -> None:
         """Evaluate the member if it is due, and tell its listeners."""
+        for listener in self.member.listeners:
+            listener.on_selection(self.member, self.selection, self.loss)
         self.member.report(self.errors)
 
 

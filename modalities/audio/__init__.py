@@ -41,6 +41,7 @@ class Audio(Modality):
     operator = "laplacian"
     metrics = ("psnr", "snr", "si_sdr", "lsd")
     sample_suffix = ".wav"
+    looks = "sound"
 
     def read(self, path: Path) -> CoordinateDataset:
         return self._dataset(read_sound(path, self.options.offset, self.options.duration))

@@ -64,6 +64,7 @@ class Image(Modality):
     operator = "laplacian"
     metrics = ("psnr", "ssim", "ms_ssim")
     sample_suffix = ".png"
+    looks = "picture"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

@@ -19,6 +19,8 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.shape.cloud import Cloud
 from inrkit.modalities.shape.files import MESH_SUFFIXES, checked_suffix, read_polygons, write_mesh
 from inrkit.modalities.shape.files.points import holds_points
+from inrkit.modalities.shape.files.polygons import triangulated
+from inrkit.modalities.shape.looks import compared
 from inrkit.modalities.shape.metrics import SignIoU, mesh_iou, surface_metrics, volume_iou
 from inrkit.modalities.shape.solid import Solid
 from inrkit.modalities.shape.surface import ExtractedSurface, extract_surface, placed, surface_of
@@ -27,7 +29,7 @@ from inrkit.runs.field import Field
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding, mapped_array
 from inrkit.signals.lattice import Region, cell_affine, lattice_coordinates
-from inrkit.signals.modality import MODALITIES, Modality
+from inrkit.signals.modality import MODALITIES, Modality, Surface
 
 __all__ = [
     "MESH_SUFFIXES",
@@ -170,6 +172,18 @@ class Shape(Modality):
         surface = surface_of(field, lattice)
         vertices, faces = placed(surface, lattice, field.affine)
         return {"iou": mesh_iou(field, original), **surface_metrics(original, vertices, faces)}
+
+    def surfaces(self, path: Path, reconstruction: Path) -> list[Surface]:
+        if _is_volume(path):
+            volume = np.asarray(_volume(path), dtype=np.float32)
+            steps = (float(np.abs(np.diff(volume, axis=axis)).max(initial=0)) for axis in range(3))
+            surface = extract_surface([volume], volume.shape, max(steps))
+            original = placed(surface, volume.shape, cell_affine(volume.shape))
+        else:
+            held = read_polygons(path)
+            original = held.vertices, triangulated(held)
+        drawn = read_polygons(reconstruction)
+        return compared(original, (drawn.vertices, triangulated(drawn)))
 
     def sample(self, path: Path) -> None:
         cells = 72

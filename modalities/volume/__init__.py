@@ -66,6 +66,7 @@ class Volume(Modality):
     operator = "laplacian"
     metrics = ("psnr",)
     sample_suffix = ".npy"
+    looks = "slices"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

@@ -795,7 +795,12 @@ def test_a_diverging_run_fails_with_advice(steps):
     np.save("real.npy", noise(12, 10) / 255)
     words = ["--out", "run", "--quiet", *QUICK[1:], *DIVERGE, f"train.steps={steps}"]
     told(call("fit", "real.npy", *words), 1, "diverged", "lower optimizer.lr")
-    assert {path.name for path in Path("run").iterdir()} <= {"config.yaml", "metrics.jsonl", "result.json"}
+    assert {path.name for path in Path("run").iterdir()} <= {
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "report.html",
+    }
     result = strict_json(Path("run/result.json").read_text())
     assert result["status"] == "failed"
     assert "diverged" in result["error"]
@@ -839,7 +844,12 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_rest_whole():
     with full_disk(8000):
         outcome = call("fit", "photo.png", "--out", "run", "--quiet", *QUICK)
     found_full(outcome, "run/checkpoint.pt")
-    assert {path.name for path in Path("run").iterdir()} == {"config.yaml", "metrics.jsonl", "result.json"}
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "report.html",
+    }
     assert strict_json(Path("run/result.json").read_text())["status"] == "failed"
     assert Run("run").config.train.steps == 2
     assert [row["step"] for row in Run("run").history] == [2]

@@ -94,6 +94,8 @@ def test_a_run_leaves_its_files(fitted):
         "field.safetensors",
         "checkpoint.pt",
         "reconstruction.png",
+        "report.html",
+        "trace.npz",
     }
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "done"

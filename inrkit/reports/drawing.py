@@ -1,0 +1,95 @@
+"""Values as pictures, and pictures, sounds and numbers as text that a page can hold."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import wave
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_ANCHORS = (
+    (12, 8, 38),
+    (58, 15, 110),
+    (118, 30, 110),
+    (178, 48, 92),
+    (226, 84, 58),
+    (249, 142, 30),
+    (252, 205, 75),
+    (252, 253, 200),
+)
+"""From dark to light, so that more is always lighter."""
+_LOSSLESS = 300_000
+"""Pixels up to which a picture is a PNG; a JPEG above."""
+
+
+def colours(values: np.ndarray, most: float) -> np.ndarray:
+    """(*shape, 3) uint8 colours of (*shape,) values from 0, dark, to `most`, light; NaN is grey."""
+    at = np.clip(np.nan_to_num(values) / (most or 1.0), 0, 1) * (len(_ANCHORS) - 1)
+    anchors = np.array(_ANCHORS, dtype=np.float64).T
+    drawn = np.stack([np.interp(at, np.arange(len(_ANCHORS)), channel) for channel in anchors], axis=-1)
+    return np.where(np.isnan(values)[..., None], 128, np.rint(drawn)).astype(np.uint8)
+
+
+def scale_css() -> str:
+    """The colours of `colours`, as a CSS gradient."""
+    return f"linear-gradient(90deg,{','.join('rgb({},{},{})'.format(*anchor) for anchor in _ANCHORS)})"
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """(H, W, 1 to 4) uint8 pixels as a picture; of more channels the first."""
+    from PIL import Image as Pillow
+
+    channels = pixels.shape[-1]
+    if channels in (2, 3, 4):
+        return Pillow.fromarray(np.ascontiguousarray(pixels))
+    return Pillow.fromarray(np.ascontiguousarray(pixels[..., 0]))
+
+
+def reduced(image: Image.Image, longest: int) -> Image.Image:
+    """A picture whose longer side has at most so many pixels."""
+    from PIL import Image as Pillow
+
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Pillow.Resampling.BOX if scale < 0.5 else Pillow.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def picture_uri(image: Image.Image, lossless: bool | None = None, quality: int = 90) -> str:
+    """A picture as a data URI."""
+    file = io.BytesIO()
+    if lossless is None:
+        lossless = image.width * image.height <= _LOSSLESS
+    if lossless or image.mode not in ("L", "RGB"):
+        image.save(file, "PNG", compress_level=4)
+        return _uri("image/png", file.getvalue())
+    image.save(file, "JPEG", quality=quality, subsampling=0)
+    return _uri("image/jpeg", file.getvalue())
+
+
+def sound_uri(samples: np.ndarray, rate: int) -> str:
+    """(T, C) samples in [−1, 1] as the data URI of a WAV of 16 bits, the first two channels of it."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as opened:
+        opened.setnchannels(min(2, samples.shape[1]))
+        opened.setsampwidth(2)
+        opened.setframerate(rate)
+        opened.writeframes(np.rint(samples[:, :2].clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return _uri("audio/wav", file.getvalue())
+
+
+def packed(numbers: np.ndarray) -> str:
+    """An array's bytes, in little-endian order, compressed, as base64."""
+    little = np.ascontiguousarray(numbers).astype(numbers.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(gzip.compress(little.tobytes(), 5, mtime=0)).decode()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
