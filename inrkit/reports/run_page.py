@@ -231,6 +231,7 @@ def _curves(history: Sequence[Mapping[str, float]], traced: Traced | None) -> li
                 "title": title,
                 "unit": "",
                 "log": log,
+                "share": name == "share",
                 "decades": float(np.log10(finite.max() / finite.min())) if log else 0.0,
                 "alt": f"{title} over the training, from {values[0]:.3g} to {values[-1]:.3g}",
                 "floor": floor,

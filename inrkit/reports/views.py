@@ -303,7 +303,9 @@ def points_view(run: Run, dataset: CoordinateDataset) -> View | None:
 def selection_view(traced: Traced, dataset: CoordinateDataset | None) -> View | None:
     """How often each coordinate was selected, and the selection at several moments."""
     counts = traced.counts
-    if counts is None or not traced.moments:  # where all coordinates train at all steps there is nothing to see
+    if (
+        counts is None or not traced.moments or counts.min() == counts.max()
+    ):  # where all coordinates train at all steps there is nothing to see
         return None
     view: View = {"kind": "selection", "since": traced.since, "axes": counts.ndim}
     view["least"], view["most"] = float(counts.min()), float(counts.max())

@@ -201,7 +201,7 @@ def test_list_names_every_kind(fitted):
     assert "\nevos " in call("list", "selectors", cwd=fitted).stdout
 
 
-COMMANDS = ("fit", "batch", "render", "evaluate", "list", "show", "copy", "sample", "benchmark")
+COMMANDS = ("fit", "batch", "render", "report", "cite", "evaluate", "list", "show", "copy", "sample", "benchmark")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -182,7 +182,7 @@ async function showSlices() {
     const volume = async (name) => ({ bytes: await unpacked(shown[name]), name });
     const make = async (canvas, first) => {
       const viewer = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.47, 0.7, 1, 0.9], crosshairWidth: 0.7, show3Dcrosshair: false,
+        backColor: [0, 0, 0, 1], crosshairColor: [0.47, 0.7, 1, 0.9], crosshairWidthUnit: "percent", crosshairWidth: 0.4, show3Dcrosshair: false,
         isOrientCube: false, isColorbar: false, loadingText: "", dragAndDropEnabled: false, isNearestInterpolation: true,
         multiplanarShowRender: 0, textHeight: 0, isSliceMM: false, logLevel: "silent", isResizeCanvas: true,
       });
@@ -346,7 +346,7 @@ function drawCurves() {
     if (curve.marks && key && key.length) {
       traces.push({ type: "scatter", mode: "markers", x: key, y: key.map(() => curve.floor), name: "key step", hoverinfo: "x", marker: { symbol: "line-ns-open", size: 9, color: colour("soft"), line: { width: 1 } } });
     }
-    return { traces, more: { showlegend: curve.lines.length > 1, xaxis: { title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { type: curve.log ? "log" : "linear", exponentformat: "e", title: { text: curve.unit }, ...(curve.log ? { dtick: curve.decades > 1.5 ? Math.ceil(curve.decades / 5) : "D2" } : {}) } } };
+    return { traces, more: { showlegend: curve.lines.length > 1, xaxis: { title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { type: curve.log ? "log" : "linear", exponentformat: "e", ...(curve.share ? { range: [0, 1.08 * Math.max(...curve.lines[0].y)], tickformat: ".3~%" } : {}), title: { text: curve.unit }, ...(curve.log ? { dtick: curve.decades > 1.5 ? Math.ceil(curve.decades / 5) : "D2" } : {}) } } };
   }));
   choice($$("[data-over]"), (button) => { over = button.dataset.over; for (const draw of draws) draw(); });
 }

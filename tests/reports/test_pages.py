@@ -1,0 +1,181 @@
+"""Pages of runs and studies: what they say, and that they hinder no fit."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import inrkit
+from inrkit.cli import inrkit as command
+from inrkit.modalities.image import sample_picture
+from inrkit.reports import trace
+from inrkit.reports.citations import _METHODS, _METRICS, entries
+from inrkit.training.member import Listener
+
+SMALL = {"network": {"hidden_features": 16, "hidden_layers": 1}, "every": 4, "quiet": True, "objective": "mse"}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(sample_picture(32)).save(path)
+    return path
+
+
+class Counts(Listener):
+    """Counts what was selected, one by one."""
+
+    def __init__(self, count):
+        self.counts = np.zeros(count)
+        self.losses = []
+
+    def on_selection(self, member, selection, loss):
+        np.add.at(self.counts, selection.indices.numpy(), 1)
+        self.losses.append(float(loss))
+
+
+@pytest.mark.parametrize("selector", ["evos", "uniform", "full"])
+def test_the_trace_counts_how_often_each_coordinate_was_selected(photo, tmp_path, selector):
+    counts, options = Counts(32 * 32), selector if selector == "full" else {"name": selector, "least": 1}
+    run = inrkit.fit(photo, out=tmp_path / "run", steps=20, selector=options, callbacks=[counts], **SMALL)
+    kept = trace.read(run.folder / trace.FILE)
+    assert np.array_equal(kept.counts.reshape(-1), counts.counts)
+    np.testing.assert_allclose(kept.rows[:, 2], counts.losses, rtol=1e-6)
+    assert kept.rows[:, 0].tolist() == list(range(1, 21))
+    assert (selector == "full") == (not kept.moments)
+
+
+def test_an_interrupted_trace_goes_on(photo, tmp_path):
+    class Stop(Listener):
+        def on_step(self, member, selected):
+            if member.step == 8:
+                member.stop()
+
+    options = {**SMALL, "selector": {"name": "uniform", "least": 1}, "steps": 20}
+    whole = inrkit.fit(photo, out=tmp_path / "whole", **options)
+    inrkit.fit(photo, out=tmp_path / "parts", callbacks=[Stop()], **options)
+    parts = inrkit.fit(photo, out=tmp_path / "parts", resume=True, **options)
+    one, other = (trace.read(run.folder / trace.FILE) for run in (whole, parts))
+    assert np.array_equal(one.counts, other.counts)
+    assert one.rows[:, [0, 2, 3, 4]].tolist() == other.rows[:, [0, 2, 3, 4]].tolist()
+    assert other.since == 0
+
+
+def test_boxes_of_a_large_lattice_count_the_mean_of_their_coordinates(monkeypatch):
+    from inrkit.reports.trace import _Boxes
+    from inrkit.selectors import Selection
+
+    monkeypatch.setattr(trace, "_CELLS", 12)
+    boxes = _Boxes((5, 7), None)
+    assert (boxes.side, boxes.shape) == (2, (3, 4))
+    chosen = torch.tensor([0, 1, 7, 8, 34])  # the whole first box, and the last one, which is a single cell
+    boxes.count(Selection(chosen))
+    boxes.count(Selection(torch.arange(35), whole=True))
+    expected = np.ones((3, 4))
+    expected[0, 0] = expected[2, 3] = 2
+    assert np.array_equal(boxes.counts, expected)
+
+
+def test_a_fit_ends_the_same_with_and_without_a_page(photo, tmp_path):
+    runs = [
+        inrkit.fit(photo, out=tmp_path / str(report), steps=10, selector="evos", log={"report": report}, **SMALL)
+        for report in (True, False)
+    ]
+    weights = [run.field.network.state_dict() for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert [(run.folder / "report.html").exists() for run in runs] == [True, False]
+
+
+def test_a_page_that_fails_ends_no_fit(photo, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("inrkit.reports.writer.write_run_page", broken)
+    with pytest.warns(UserWarning, match="log.report gave up: MemoryError: no room"):
+        run = inrkit.fit(photo, out=tmp_path / "run", steps=4, **SMALL)
+    assert run.result["status"] == "done"
+
+
+def test_what_cannot_be_drawn_is_said_on_the_page(photo, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("no colours <here>")
+
+    monkeypatch.setattr("inrkit.reports.views.picture_view", broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = inrkit.fit(photo, out=tmp_path / "run", steps=4, **SMALL)
+    assert "the signal cannot be drawn: ValueError: no colours &lt;here&gt;" in (run.folder / "report.html").read_text()
+
+
+def test_a_page_is_written_again_even_if_the_signal_is_gone(photo, tmp_path):
+    run = inrkit.fit(photo, out=tmp_path / "run", steps=4, **SMALL)
+    page = run.folder / "report.html"
+    page.unlink()
+    photo.unlink()
+    done = CliRunner().invoke(command, ["report", str(run.folder)])
+    assert done.exit_code == 0, done.output
+    assert "cannot be read again, so the fit stands alone" in page.read_text()
+
+
+def test_the_names_of_files_are_text(tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(1)>.png"
+    Image.fromarray(sample_picture(16)).save(path)
+    run = inrkit.fit(path, out=tmp_path / "run", steps=2, **SMALL)
+    text = (run.folder / "report.html").read_text()
+    assert "<img src=x" not in text
+    assert "&lt;img src=x" in text
+
+
+def test_cite_prints_exactly_the_methods_of_a_run(photo, tmp_path):
+    run = inrkit.fit(
+        photo, out=tmp_path / "run", steps=2, selector="evos", optimizer="adam", schedule="constant", **SMALL
+    )
+    done = CliRunner().invoke(command, ["cite", str(run.folder)])
+    keys = [line.partition("{")[2].rstrip(",") for line in done.output.splitlines() if line.startswith("@")]
+    assert set(keys) - {"yeom2025scaling"} == {
+        "inrkit",
+        "sitzmann2020siren",
+        "zhang2025evos",
+        "kingma2015adam",
+        "wang2004ssim",
+        "wang2003msssim",
+    }
+
+
+def test_every_method_that_is_cited_has_an_entry():
+    cited = {key for plugins in _METHODS.values() for keys in plugins.values() for key in keys} | set(_METRICS.values())
+    assert cited | {"yeom2025scaling"} == set(entries())
+
+
+def test_a_large_photo_makes_a_page_of_bounded_size(tmp_path):
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "large.png", compress_level=1)
+    run = inrkit.fit(
+        tmp_path / "large.png",
+        out=tmp_path / "run",
+        steps=1,
+        metrics=["psnr"],
+        log={"reconstruction": 0, "evaluated": 1 << 16},
+        selector={"name": "uniform", "ratio": 0.001},
+        **{**SMALL, "every": 1},
+    )
+    assert (run.folder / "report.html").stat().st_size < 15e6
+
+
+def test_a_study_has_a_page(photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(
+        "base: image\nset: {data.path: photo.png, objective: mse, network: {hidden_features: 8, hidden_layers: 1}, "
+        "train: {steps: 4}, log: {every: 2}}\nmatrix:\n  selector: [full, uniform]\n"
+    )
+    done = CliRunner().invoke(command, ["batch", "study.yaml", "--out", "out", "--quiet"])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "report.html").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert all(f'href="{row["folder"]}/report.html"' in text for row in rows)
