@@ -51,14 +51,14 @@ def writers_of(config: Config, run: Run) -> list[Writer]:
     if isinstance(run, MemoryRun):
         return []
     wanted = [name for name in WRITERS.names() if getattr(config.log, name, False)]
-    return [Harmless(name, WRITERS.get(name)(config, run)) for name in wanted]
+    return [Harmless(f"log.{name}", WRITERS.get(name)(config, run)) for name in wanted]
 
 
 class Harmless(Writer):
     """A writer that ends no fit: after its first error, of which it warns, it does nothing more.
 
     Args:
-        name: of the writer.
+        name: what it is called in the warning.
         writer: to call.
     """
 
@@ -92,4 +92,4 @@ class Harmless(Writer):
             call(self._writer)
         except Exception as error:
             self._writer = None
-            warnings.warn(f"log.{self._name} gave up: {type(error).__name__}: {error}", stacklevel=2)
+            warnings.warn(f"{self._name} gave up: {type(error).__name__}: {error}", stacklevel=2)

@@ -438,6 +438,47 @@ function sortAndFilter() {
   filter();
 }
 
+// A training under way: its state is fetched every second, until it is over.
+async function watch() {
+  if (!data.watch) return;
+  const told = $("[data-watch-stats]"), image = $("[data-watch-picture]"), status = $("[data-watch-status]");
+  let state = null;
+  const draw = plot($("[data-plot=watch]"), () => {
+    const rows = state?.rows || [];
+    return { traces: [line(rows.map((row) => row.step), rows.map((row) => row[data.metric]), data.metric, 1, { mode: "lines+markers" })], more: { xaxis: { title: { text: "step" } } } };
+  });
+  const show = () => {
+    const facts = [...(state.words || []), ["step", state.step.toLocaleString("en")], ["training", `${(state.seconds || 0).toFixed(1)} s`]];
+    told.replaceChildren(...facts.map(([name, value]) => {
+      const box = document.createElement("div"), title = document.createElement("dt"), text = document.createElement("dd");
+      title.textContent = name; text.textContent = value;
+      box.append(title, text);
+      return box;
+    }));
+    $("[data-watch-share]").value = state.share || 0;
+    status.textContent = state.status;
+    status.className = `badge ${state.status}`;
+    if (state.picture) { image.hidden = false; image.style.width = "min(100%, 60vh)"; image.src = state.picture; }
+    if (state.line) {
+      const place = $("[data-plot=watch-line]");
+      place.hidden = false;
+      Plotly.react(place, [line(state.line.map((_, i) => i), state.line, "fit", 2)], layout({ xaxis: { showticklabels: false } }), config);
+    }
+    draw();
+  };
+  const ask = async () => {
+    try {
+      state = await (await fetch("state.json", { cache: "no-store" })).json();
+      show();
+      if (state.status === "training") setTimeout(ask, 1000);
+    } catch (error) {
+      status.textContent = "ended";
+      status.className = "badge interrupted";
+    }
+  };
+  await ask();
+}
+
 comparePictures();
 playOne();
 playFrames();
@@ -448,7 +489,7 @@ sortAndFilter();
   if ($("#library-plotly")) {
     try {
       await library("plotly");
-      drawLines(); drawPoints(); drawSelection(); drawCurves(); drawGroups();
+      drawLines(); drawPoints(); drawSelection(); drawCurves(); drawGroups(); await watch();
     } catch (error) { for (const place of $$(".plot")) failed(place, error); }
   }
   document.documentElement.dataset.ready = "";
