@@ -231,8 +231,12 @@ def _lead(rows: Sequence[Row], statuses: Mapping[str, int], varying: Sequence[st
     if done:
         best = (max if _larger_is_better(metrics[0]) else min)(done, key=lambda row: row[metrics[0]])
         title, value = metric_in_words(metrics[0], best[metrics[0]])
-        told += f" The best {title} is {value}" + (f", of {_name(best, varying)}." if varying else ".")
+        told += f" The best {title} is {value}" + (f", with {_told(best, varying)}." if varying else ".")
     return told
+
+
+def _told(row: Row, axes: Sequence[str]) -> str:
+    return ", ".join(f"{axis}={row.get(axis)}" for axis in axes)
 
 
 def _larger_is_better(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -280,7 +281,8 @@ class Fit:
 
     def fail(self, error: Exception) -> Exception:
         """Write the result of a fit that failed; returns the error to show to the user."""
-        with contextlib.suppress(RunError):  # the first error is the one to show
+        with contextlib.suppress(RunError), warnings.catch_warnings():  # the first error is the one to show
+            warnings.simplefilter("ignore")
             self._write_result("failed", error=str(error))
         if not memory_ran_out(error):
             return error

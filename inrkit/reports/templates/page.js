@@ -182,7 +182,7 @@ async function showSlices() {
     const volume = async (name) => ({ bytes: await unpacked(shown[name]), name });
     const make = async (canvas, first) => {
       const viewer = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.47, 0.7, 1, 0.9], crosshairWidthUnit: "percent", crosshairWidth: 0.4, show3Dcrosshair: false,
+        backColor: [0, 0, 0, 1], crosshairColor: [0.47, 0.7, 1, 0.9], crosshairWidthUnit: "voxels", crosshairWidth: 0.15, show3Dcrosshair: false,
         isOrientCube: false, isColorbar: false, loadingText: "", dragAndDropEnabled: false, isNearestInterpolation: true,
         multiplanarShowRender: 0, textHeight: 0, isSliceMM: false, logLevel: "silent", isResizeCanvas: true,
       });
