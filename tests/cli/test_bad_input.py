@@ -848,7 +848,6 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_rest_whole():
         "config.yaml",
         "metrics.jsonl",
         "result.json",
-        "report.html",
     }
     assert strict_json(Path("run/result.json").read_text())["status"] == "failed"
     assert Run("run").config.train.steps == 2

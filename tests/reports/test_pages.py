@@ -179,3 +179,16 @@ def test_a_study_has_a_page(photo, tmp_path, monkeypatch):
     text = (tmp_path / "out" / "report.html").read_text()
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert all(f'href="{row["folder"]}/report.html"' in text for row in rows)
+
+
+def test_a_page_changes_nothing_of_what_a_job_is(photo, tmp_path):
+    from inrkit.batch.identity import identity
+    from inrkit.config import resolve
+
+    one, other = (
+        identity(
+            resolve([{"data": {"path": str(photo)}, "modality": "image", "log": {"report": report}}]).to_dict(), ""
+        )
+        for report in (True, False)
+    )
+    assert one == other
