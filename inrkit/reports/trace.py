@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inrkit.files import written_whole
+from inrkit.networks import Tiles
 from inrkit.selectors import Selection
 from inrkit.training.member import Listener, Member
 
@@ -41,8 +42,8 @@ class Traced:
     Args:
         rows: (n, 5) step, seconds, loss, share of the coordinates, learning rate.
         key_steps: steps that trained on more coordinates than the steps before and after them.
-        counts: how often each coordinate was selected, on a lattice that may be coarser than the signal's; None where
-            that was not counted.
+        counts: how often each coordinate or tile was selected, on a lattice that may be coarser than the signal's; None
+            where that was not counted.
         since: the step before the first that was counted.
         moments: steps, and the share of each coarse cell that was selected at them, in [0, 1].
         about: other plain facts.
@@ -107,7 +108,16 @@ class Trace(Listener):
 
     def on_start(self, member: Member) -> None:
         dataset = member.signal.dataset
-        if self._boxes is None and dataset.grid_shape and len(dataset.grid_shape) <= 3 and not dataset.resample_every:
+        if self._boxes is None and member.view is not None and len(member.view.tiling.counts) <= 3:
+            self._boxes = _Boxes(member.view.tiling.counts, None)
+            self._since = member.step
+        elif (
+            self._boxes is None
+            and member.view is None
+            and dataset.grid_shape
+            and len(dataset.grid_shape) <= 3
+            and not dataset.resample_every
+        ):
             self._boxes = _Boxes(dataset.grid_shape, dataset.known)
             self._since = member.step
         earlier = read(self.path) if member.step and not self._rows else None
@@ -120,7 +130,8 @@ class Trace(Listener):
                 self._since = earlier.since
 
     def on_selection(self, member: Member, selection: Selection, loss: Tensor) -> None:
-        size, count, step = len(selection.indices), len(member.signal), member.step
+        selection = _placed(member, selection)
+        size, count, step = len(selection.indices), member.selector.count, member.step
         if step % self._every == 0 or step == 1:
             rate = float(member.optimizer.param_groups[0]["lr"])
             self._waiting.append((step, member.seconds["train"], loss.detach().clone(), size / count, rate))
@@ -167,6 +178,13 @@ class Trace(Listener):
         while len(self._rows) > 2 * _ROWS:
             self._every *= 2
             self._rows = [row for row in self._rows if row[0] % self._every == 0 or row[0] == 1]
+
+
+def _placed(member: Member, selection: Selection) -> Selection:
+    """The selection as cells of a lattice: that of the signal, or that of its tiles where these are selected."""
+    if not isinstance(member.network, Tiles) or member.view is None:
+        return selection
+    return Selection(member.network.owners[selection.indices], whole=len(selection.indices) == len(member.view.tiling))
 
 
 class _Boxes:
