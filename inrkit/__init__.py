@@ -2,7 +2,7 @@
 
 from inrkit.device import keep_freed_memory
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
-from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.evaluation.metrics import METRICS, FieldMetric, Metric, Predictor
 from inrkit.networks import NETWORKS, HiddenLinear, Network
 from inrkit.plugins.options import option
 from inrkit.runs.field import Field
@@ -37,6 +37,7 @@ __all__ = [
     "DataError",
     "Embedding",
     "Field",
+    "FieldMetric",
     "FitnessOperator",
     "HiddenLinear",
     "InrkitError",
@@ -48,6 +49,7 @@ __all__ = [
     "Network",
     "Objective",
     "OptimizerFactory",
+    "Predictor",
     "Progress",
     "RatioOptions",
     "RatioSelector",

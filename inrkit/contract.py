@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from inrkit.errors import ConfigError, DataError
-from inrkit.evaluation.metrics import METRICS
+from inrkit.evaluation.metrics import METRICS, FieldMetric, Measure, Metric
 from inrkit.networks import Network, set_precision
 from inrkit.plugins.options import docstrings, field_names
 from inrkit.plugins.registry import Registry
@@ -136,6 +136,82 @@ def check_network(plugin: type[Network]) -> None:
         set_precision(network, "bfloat16")
         dtype = network(points).dtype
         assert dtype == torch.float32, f"{name} gives {dtype} with bfloat16 products; it must give float32"
+
+
+def check_metric(plugin: type[Measure]) -> None:
+    """Check that a metric rates a perfect reconstruction best and does not depend on slabs, or, if it asks the field,
+    that it asks inside the signal, for few values, and always alike."""
+    name = plugin.__name__
+    assert (plugin.__doc__ or "").strip(), f"{name} has no docstring, the line that inrkit list shows"
+    kinds = issubclass(plugin, Metric) + issubclass(plugin, FieldMetric)
+    assert kinds == 1, f"{name} must derive from Metric, or from FieldMetric"
+    for shape in ((6000,), (192, 180), (30, 24, 12)):
+        phases = sum(0.3 * (axis + 1) * along for axis, along in enumerate(np.indices(shape))) / len(shape)
+        dataset = CoordinateDataset(np.sin(np.asarray(phases)).astype(np.float32)[..., None])
+        if not plugin.suits(dataset):
+            continue
+        try:
+            plugin.of(dataset)
+        except ConfigError:
+            continue
+        if issubclass(plugin, Metric):
+            _check_metric(plugin, dataset)
+        elif issubclass(plugin, FieldMetric):
+            _check_field_metric(plugin, dataset)
+
+
+def _check_metric(plugin: type[Metric], dataset: CoordinateDataset) -> None:
+    name, shape = plugin.__name__, dataset.grid_shape or ()
+    target = dataset.values.view(*shape, 1)
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+
+    def rated(prediction: Tensor, rows: int) -> float | None:
+        metric = plugin.of(dataset)
+        for part, true in zip(prediction.split(rows), target.split(rows), strict=True):
+            metric.update(part, true)
+        return metric.compute()
+
+    perfect, noisy = rated(target.clone(), shape[0]), rated(target + 0.3 * noise, shape[0])
+    if perfect is None or noisy is None:
+        return
+    better = perfect > noisy if plugin.higher_is_better else perfect < noisy
+    assert better, f"{name} is {perfect:g} without an error and {noisy:g} with noise; see higher_is_better"
+    slabs = rated(target + 0.3 * noise, shape[0] // 3)
+    same = slabs is not None and math.isclose(slabs, noisy, rel_tol=1e-3, abs_tol=1e-3)
+    assert same, f"{name} is {noisy:g} of the whole and {slabs} of its slabs; it must not depend on them"
+
+
+def _check_field_metric(plugin: type[FieldMetric], dataset: CoordinateDataset) -> None:
+    name, whole = plugin.__name__, len(dataset)
+    before = dataset.values.clone()
+    once, again = _Probe(dataset), _Probe(dataset)
+    first, second = plugin.of(dataset).measure(once, whole), plugin.of(dataset).measure(again, whole)
+    assert first == second, f"{name} is {first}, then {second} of the same field; it must ask for the same each time"
+    assert first is None or not math.isnan(first), f"{name} is NaN; it must be None where it is undefined"
+    assert once.asked <= whole, f"{name} asks for {once.asked:,} coordinates; it must keep below `most`, {whole:,}"
+    assert torch.equal(before, dataset.values), f"{name} changes the signal"
+
+
+class _Probe:
+    """Predicts waves, whatever the signal is, and checks what it is asked for."""
+
+    def __init__(self, dataset: CoordinateDataset) -> None:
+        self._dataset = dataset
+        self.asked = 0
+
+    def __call__(self, coordinates: Tensor) -> Tensor:
+        return torch.sin(3 * self._checked(coordinates).sum(dim=1, keepdim=True))
+
+    def jacobian(self, coordinates: Tensor) -> Tensor:
+        slopes = 3 * torch.cos(3 * self._checked(coordinates).sum(dim=1))
+        return slopes[:, None, None].expand(-1, 1, self._dataset.dimensions)
+
+    def _checked(self, coordinates: Tensor) -> Tensor:
+        fine = coordinates.ndim == 2 and coordinates.shape[1] == self._dataset.dimensions
+        assert fine, f"a metric asks at coordinates of shape {tuple(coordinates.shape)}; they must be (k, D)"
+        assert bool((coordinates.abs() <= 1).all()), "a metric asks outside [−1, 1]"
+        self.asked += len(coordinates)
+        return coordinates
 
 
 def _check_options(plugin: type) -> None:

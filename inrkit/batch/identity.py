@@ -10,6 +10,9 @@ from typing import Any
 
 from inrkit.config.layers import RENAMED
 from inrkit.config.schema import WRITER_KEYS
+from inrkit.errors import ConfigError
+from inrkit.evaluation.metrics import default_metrics
+from inrkit.signals.modality import MODALITIES
 
 _IRRELEVANT = ("device", "checkpoint")
 """Keys of a config that change where a fit runs and how often it saves itself, but not its result beyond rounding."""
@@ -55,10 +58,21 @@ def identity(config: Mapping[str, Any], content: str, weights: str = "") -> str:
     }
     if settings.get("init"):  # its folder does not count either
         settings["init"] = _weights_digest(Path(settings["init"]))
+    settings["metrics"] = _metrics_as_before(config)
     path = settings.pop("data")["path"]
     told = [settings, Path(path).name, content, *([weights] if weights else [])]
     text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _metrics_as_before(config: Mapping[str, Any]) -> list[str]:
+    """The metrics of a config; where they are those that go without saying, without those that did not at first."""
+    given = list(config["metrics"])
+    try:
+        before = list(MODALITIES.get(config["modality"]["name"]).metrics)
+    except ConfigError:  # the fit will say what is wrong with the modality
+        return given
+    return before if given == default_metrics(before) else given
 
 
 def _weights_digest(path: Path) -> str:

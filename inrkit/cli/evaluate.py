@@ -10,6 +10,7 @@ import numpy as np
 
 from inrkit.device import choose_device
 from inrkit.errors import DataError
+from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import default_chunk, left_out
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
 from inrkit.evaluation.places import Placed, leave_out_beyond, map_between
@@ -72,4 +73,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
         click.echo(f"note: {metric} is left out: it is not defined where a part is not known", err=True)
     metrics = evaluate_network(field.network, signal, names, default_chunk(chosen, field.network), most)
     metrics |= config.modality.make().assess(field, Path(config.data.path))
+    noise = noise_between(metrics, dataset, min(most, len(dataset)), field.network.options)
+    if noise is not None:
+        click.echo(f"note: {noise}", err=True)
     click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")

@@ -9,7 +9,7 @@ from typing import Any
 from inrkit.config.layers import merge, normalised, presets, read_preset
 from inrkit.config.schema import SECTIONS, SLOTS, TOP_KEYS, Choice, Config, GeneralOptions
 from inrkit.errors import ConfigError
-from inrkit.evaluation.metrics import METRICS
+from inrkit.evaluation.metrics import METRICS, default_metrics
 from inrkit.plugins.options import field_names, nearest, parse
 from inrkit.signals.modality import MODALITIES, modality_of
 
@@ -91,7 +91,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         errors += wrong
     general = {key: merged[key] for key in field_names(GeneralOptions) if key in merged}
     if modality is not None:
-        general.setdefault("metrics", list(modality.metrics))
+        general.setdefault("metrics", default_metrics(modality.metrics))
     parts["general"], wrong = parse(GeneralOptions, general, "")
     errors += wrong
     if parts["general"] is not None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from inrkit.evaluation.metrics import METRICS, Metric
+from inrkit.evaluation.derivatives import jacobian
+from inrkit.evaluation.metrics import METRICS, FieldMetric, Measure, Metric
 from inrkit.networks import coordinate_dtype
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
@@ -71,25 +72,56 @@ def decoded(
     return torch.cat(parts)
 
 
-def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Metric]:
-    """The named metrics that apply to a signal of the dataset's shape, by name; they have no slabs yet.
+class NetworkPredictor:
+    """What a network predicts anywhere; see `Predictor`.
+
+    Args:
+        network: (…, D) to (…, C).
+        signal: what it was trained on.
+        chunk: how many coordinates pass through the network at a time.
+    """
+
+    def __init__(self, network: nn.Module, signal: Signal, chunk: int) -> None:
+        self._network, self._signal, self._chunk = network, signal, chunk
+
+    def __call__(self, coordinates: Tensor) -> Tensor:
+        signal = self._signal
+        return decoded(
+            self._network,
+            signal.transform,
+            lambda part: signal.embedding(coordinates[part].to(coordinate_dtype(self._network))),
+            slice(0, len(coordinates)),
+            self._chunk,
+            signal.dataset.value_range,
+        )
+
+    def jacobian(self, coordinates: Tensor) -> Tensor:
+        signal = self._signal
+
+        def values(points: Tensor) -> Tensor:
+            return signal.transform.decode(self._network(signal.embedding(points))).to(torch.float32)
+
+        with evaluating(self._network):
+            return torch.cat([jacobian(values, part) for part in coordinates.split(self._chunk)])
+
+
+def applicable(metrics: list[str], dataset: CoordinateDataset) -> dict[str, Measure]:
+    """The named metrics that apply to a signal like the dataset, by name; they have seen nothing yet.
 
     Where a part of the signal is not known, those that cannot leave it out do not apply.
 
     Raises:
         ConfigError: a metric is not defined for the signal, or a package that it needs is missing.
     """
-    shape = dataset.grid_shape or (len(dataset),)
     chosen = {name: METRICS.get(name) for name in metrics}
-    applying = {name: metric for name, metric in chosen.items() if metric.applies(shape)}
-    return {name: metric.of(dataset) for name, metric in applying.items() if dataset.known is None or metric.leaves_out}
+    suitable = {name: metric for name, metric in chosen.items() if metric.suits(dataset)}
+    return {name: metric.of(dataset) for name, metric in suitable.items() if dataset.known is None or metric.leaves_out}
 
 
 def left_out(metrics: list[str], dataset: CoordinateDataset) -> list[str]:
     """Titles of the named metrics that would apply if all of the signal were known."""
-    shape = dataset.grid_shape or (len(dataset),)
     chosen = {name: METRICS.get(name) for name in metrics if dataset.known is not None}
-    return [metric.title or name for name, metric in chosen.items() if metric.applies(shape) and not metric.leaves_out]
+    return [metric.title or name for name, metric in chosen.items() if metric.suits(dataset) and not metric.leaves_out]
 
 
 class Crops:
@@ -146,12 +178,31 @@ def evaluate(
         The value of each metric that applies and is defined, by name.
     """
     dataset = signal.dataset
+    running = applicable(metrics, dataset)
+    of_samples = {name: metric for name, metric in running.items() if isinstance(metric, Metric)}
+    sampled = _at_samples(network, signal, of_samples, chunk, most)
+    predictor, asked = NetworkPredictor(network, signal, chunk), min(len(signal), most or len(signal))
+    values: dict[str, float] = {}
+    for name, metric in running.items():
+        value = metric.measure(predictor, asked) if isinstance(metric, FieldMetric) else sampled.get(name)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _at_samples(
+    network: nn.Module, signal: Signal, running: dict[str, Metric], chunk: int, most: int | None
+) -> dict[str, float | None]:
+    """The metrics that compare predictions with the samples; see `evaluate`."""
+    dataset = signal.dataset
     crops = None if most is None or len(dataset) <= most else Crops(dataset, most)
     shape = dataset.grid_shape or (len(dataset),)
-    running = applicable(metrics, dataset)
     if crops is not None:
-        running = applicable(list(running), _relaid(dataset, crops.shape))
+        again = applicable(list(running), _relaid(dataset, crops.shape))
+        running = {name: metric for name, metric in again.items() if isinstance(metric, Metric)}
         shape = crops.shape
+    if not running:
+        return {}
     for span in slabs(shape, 1 << 18):
         indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
         rows = (-1, *shape[1:], dataset.channels)
@@ -169,8 +220,7 @@ def evaluate(
             prediction[known], target[known] = _compared(network, signal, indices[known], chunk)
         for metric in running.values():
             metric.update_known(prediction.view(rows), target.view(rows), weights, known.view(rows[:-1]))
-    computed = {name: metric.compute() for name, metric in running.items()}
-    return {name: value for name, value in computed.items() if value is not None}
+    return {name: metric.compute() for name, metric in running.items()}
 
 
 def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,11 @@
-"""Metrics of a reconstruction against its signal, computed in slabs so that memory does not grow with N."""
+"""Metrics of a reconstruction against its signal, whose memory does not grow with N."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -14,18 +15,27 @@ from inrkit.plugins.registry import Registry
 if TYPE_CHECKING:
     from inrkit.signals.dataset import CoordinateDataset
 
-METRICS: Registry[Metric] = Registry("metric", "inrkit.metrics")
+METRICS: Registry[Measure] = Registry("metric", "inrkit.metrics")
+
+
+def default_metrics(metrics: Sequence[str]) -> list[str]:
+    """The metrics of an evaluation that names none: those of the modality and, after the main one, `between`."""
+    return list(dict.fromkeys([*metrics[:1], "between", *metrics[1:]]))
+
+
+class Predictor(Protocol):
+    """What a network predicts anywhere, as stored values, clipped to what the dtype holds."""
+
+    def __call__(self, coordinates: Tensor) -> Tensor:
+        """(k, C) float32 values at (k, D) coordinates in [−1, 1]^D."""
+
+    def jacobian(self, coordinates: Tensor) -> Tensor:
+        """(k, C, D) float32 derivatives of the values, before they are clipped, with respect to the coordinates."""
 
 
 @METRICS.base
-class Metric(ABC):
-    """Accumulates over consecutive slabs of a signal, in stored values.
-
-    Args:
-        shape: the lattice's shape, or (N,) for free points.
-        channels: C.
-        peak: the range that the values may span.
-    """
+class Measure(ABC):
+    """What metrics have in common. A metric derives from `Metric` or from `FieldMetric`."""
 
     title: ClassVar[str] = ""
     """The metric's usual name; the registered name if empty."""
@@ -35,19 +45,71 @@ class Metric(ABC):
     """Whether it rates what is known of a signal of which a part is not; one that does not is undefined there, and a
     note says that it is left out."""
 
+    @classmethod
+    @abstractmethod
+    def of(cls, dataset: CoordinateDataset) -> Self:
+        """The metric for a signal.
+
+        Raises:
+            ConfigError: it is not defined for the signal, or a package that it needs is missing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def suits(cls, dataset: CoordinateDataset) -> bool:
+        """Whether the metric is meaningful for a signal, all of which is known."""
+
+
+class FieldMetric(Measure):
+    """Asks the field wherever it likes: between the samples, or for derivatives.
+
+    Args:
+        dataset: the signal.
+    """
+
+    def __init__(self, dataset: CoordinateDataset) -> None:
+        self.dataset = dataset
+
+    @classmethod
+    def of(cls, dataset: CoordinateDataset) -> Self:
+        return cls(dataset)
+
+    @classmethod
+    def suits(cls, dataset: CoordinateDataset) -> bool:
+        return True
+
+    @abstractmethod
+    def measure(self, predictor: Predictor, most: int) -> float | None:
+        """The metric; None if it is undefined for the signal.
+
+        Args:
+            predictor: gives the field's values, and their derivatives, at coordinates.
+            most: how many coordinates the evaluation asks for the other metrics; ask for a fraction of them. The same
+                ones each time, so that evaluations can be compared.
+        """
+
+
+class Metric(Measure):
+    """Compares predictions with the samples: accumulates over consecutive slabs of a signal, in stored values.
+
+    Args:
+        shape: the lattice's shape, or (N,) for free points.
+        channels: C.
+        peak: the range that the values may span.
+    """
+
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         self.shape = shape
         self.channels = channels
         self.peak = peak
 
     @classmethod
-    def of(cls, dataset: CoordinateDataset) -> Metric:
-        """The metric for a signal.
-
-        Raises:
-            ConfigError: it is not defined for the signal, or a package that it needs is missing.
-        """
+    def of(cls, dataset: CoordinateDataset) -> Self:
         return cls(dataset.grid_shape or (len(dataset),), dataset.channels, dataset.peak)
+
+    @classmethod
+    def suits(cls, dataset: CoordinateDataset) -> bool:
+        return cls.applies(dataset.grid_shape or (len(dataset),))
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:

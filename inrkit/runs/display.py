@@ -159,6 +159,8 @@ class Display(Listener):
             f"[bold]{result['status']}[/bold] after {result['steps']:,} steps: {measured(result['metrics'])}\n"
             f"{duration(seconds['train'])} of training, {share:.1%} of it choosing coordinates"
         )
+        for note in result["notes"]:
+            self.console.print(f"note: {escape(note)}")
         if result["status"] == "interrupted":
             self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
         opened = self.run.reconstruction or self.run.folder

@@ -14,6 +14,7 @@ from inrkit.config import Config
 from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError, RunError, StaleCheckpoint
+from inrkit.evaluation.between import noise_between
 from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal
 from inrkit.runs.display import Display
@@ -295,6 +296,9 @@ class Fit:
         metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | self._assessed
         seconds = {"total": self.elapsed(), **self.member.seconds}
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
+        dataset, most = self.signal.dataset, self.config.log.evaluated
+        noise = noise_between(metrics, dataset, min(most, len(dataset)), self.member.network.options)
+        self.result["notes"] = [] if noise is None else [noise]
         self.run.write_result(self.result)
         for writer in self._writers:
             writer.conclude(self.result)

@@ -112,12 +112,13 @@ def test_a_run_leaves_its_files(fitted):
         "precision",
         "seed",
         "versions",
+        "notes",
     }
     assert set(result["seconds"]) == {"total", "train", "selection", "evaluation"}
-    assert set(result["metrics"]) == {"psnr", "ssim", "ms_ssim"}
+    assert set(result["metrics"]) == {"psnr", "between", "ssim", "ms_ssim"}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
-    assert set(rows[0]) == {"step", "seconds", "psnr", "ssim", "ms_ssim"}
+    assert set(rows[0]) == {"step", "seconds", "psnr", "between", "ssim", "ms_ssim"}
 
 
 def test_the_reconstruction_has_the_metrics_that_are_told(fitted):

@@ -1,24 +1,29 @@
 """Every plug-in that inrkit brings keeps the contract, and the checks notice one that does not."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from inrkit import (
+    METRICS,
     MODALITIES,
     NETWORKS,
     SELECTORS,
     CoordinateDataset,
     DataError,
+    FieldMetric,
+    Metric,
     Modality,
     Network,
     Selection,
     Selector,
     option,
 )
-from inrkit.contract import check_modality, check_network, check_selector
+from inrkit.contract import check_metric, check_modality, check_network, check_selector
 
 
 @pytest.mark.parametrize("name", MODALITIES.names())
@@ -34,6 +39,73 @@ def test_every_selector_keeps_the_contract(name):
 @pytest.mark.parametrize("name", NETWORKS.names())
 def test_every_network_keeps_the_contract(name):
     check_network(NETWORKS.get(name))
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_keeps_the_contract(name):
+    check_metric(METRICS.get(name))
+
+
+class LastSlab(Metric):
+    """Forgets all slabs but the last."""
+
+    def update(self, prediction, target, weights=None):
+        self.value = -float((prediction - target).square().mean())
+
+    def compute(self):
+        return self.value
+
+
+class UpsideDown(LastSlab):
+    """Says that more is better of an error."""
+
+    higher_is_better = False
+
+
+class Undecided(FieldMetric):
+    """Asks somewhere else each time."""
+
+    count = 0
+
+    def measure(self, predictor, most):
+        type(self).count += 1
+        return float(predictor(torch.full((1, self.dataset.dimensions), 0.01 * self.count)))
+
+
+class Outside(FieldMetric):
+    """Asks beyond the signal."""
+
+    def measure(self, predictor, most):
+        return float(predictor(torch.full((1, self.dataset.dimensions), 2.0)))
+
+
+class Slopes(FieldMetric):
+    """Mean square of the derivatives at one place."""
+
+    def measure(self, predictor, most):
+        return float(predictor.jacobian(torch.zeros(1, self.dataset.dimensions)).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [(LastSlab, "slabs"), (UpsideDown, "higher_is_better"), (Undecided, "the same each time"), (Outside, "outside")],
+)
+def test_a_metric_that_breaks_the_contract_is_noticed(metric, said):
+    with pytest.raises(AssertionError, match=said):
+        check_metric(metric)
+
+
+def test_a_metric_of_derivatives_keeps_the_contract():
+    check_metric(Slopes)
+
+
+def test_the_metrics_of_the_guide_keep_the_contract():
+    guide = (Path(__file__).parents[2] / "docs/add-a-metric.md").read_text(encoding="utf-8")
+    found: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL):
+        exec(block, found)
+    check_metric(found["LargestError"])
+    check_metric(found["Steepness"])
 
 
 @dataclass
