@@ -23,6 +23,7 @@ _UNSEEN = {"log": WRITER_KEYS}
 _ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
     "operator": {"clamp": False},
+    "network": {"axis_factors": []},
     "init": "",
     "init_skip": [],
     "frozen": [],

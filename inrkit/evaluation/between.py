@@ -286,6 +286,8 @@ def noise_between(
         mend = f"lower network.{found}, here {getattr(network, found):.4g}"
         if "weight_scale" in names and network.weight_scale > 1:
             mend += f", or network.weight_scale, here {network.weight_scale:.4g}"
+        if "axis_factors" in names:
+            mend += "; network.axis_factors=[0] lowers frequencies to what the samples determine"
     return (
         f"the field is noise between the samples: PSNR {between:.1f} dB there, where linear interpolation has "
         f"{linear:.1f} dB, and {at:.1f} dB at the samples; {mend}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS
-from inrkit.networks.frequencies import with_frequency
+from inrkit.networks.frequencies import check_factors, scale_axes, with_frequency
 from inrkit.networks.perceptron import Perceptron
 from inrkit.plugins.options import option
 from inrkit.signals.signal import Signal
@@ -74,6 +74,12 @@ class FourierFeaturesOptions:
     """Width of every hidden layer."""
     hidden_layers: int = option(2, at_least=0, own=True)
     """ReLU layers after the first one."""
+    axis_factors: list[float] = option([])
+    """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples
+    determine, at most 1. An empty list means 0 if `sigma` is 0, and otherwise 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("fourier-features")
@@ -94,6 +100,7 @@ class FourierFeatures(Perceptron):
         for layer in self.layers:
             nn.init.xavier_normal_(layer.weight)
             nn.init.normal_(layer.bias, std=0.01)
+        scale_axes(self, self.frequencies.T)
 
     @classmethod
     def fitted(cls, options: FourierFeaturesOptions, signal: Signal) -> FourierFeaturesOptions:

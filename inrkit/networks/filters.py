@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.frequencies import with_frequency
+from inrkit.networks.frequencies import check_factors, scale_axes, with_frequency
 from inrkit.networks.layers import HiddenLinear, draw_uniform
 from inrkit.plugins.options import option
 from inrkit.signals.signal import Signal
@@ -99,6 +99,12 @@ class FilterOptions:
     input_scale: float = option(256.0, at_least=0)
     """Factor on the filters' initial frequencies; each filter gets it divided by √(n + 1). 0 means the default times a
     factor from the signal's spectrum."""
+    axis_factors: list[float] = option([])
+    """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples
+    determine, at most 1. An empty list means 0 if `input_scale` is 0, and otherwise 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("mfn-fourier")
@@ -115,10 +121,11 @@ class FourierFilters(MultipliedFilters):
         width, count = options.hidden_features, options.hidden_layers + 1
         scale = options.input_scale / math.sqrt(count)
         self.make_layers((SineFilter(dimensions, width, scale) for _ in range(count)), 1 / math.sqrt(width))
+        scale_axes(self, *(layer.weight for layer in self.filters.modules() if isinstance(layer, nn.Linear)))
 
     @classmethod
     def fitted(cls, options: FilterOptions, signal: Signal) -> FilterOptions:
-        return with_frequency(options, "input_scale", signal)
+        return with_frequency(options, "input_scale", signal, along=math.sqrt(2 / signal.embedding.features))
 
 
 @dataclass
@@ -141,10 +148,11 @@ class GaborFilters(MultipliedFilters):
         width, count = options.hidden_features, options.hidden_layers + 1
         scale, shape = options.input_scale / math.sqrt(count), options.alpha / count
         self.make_layers((GaborFilter(dimensions, width, scale, shape) for _ in range(count)), 1 / math.sqrt(width))
+        scale_axes(self, *(layer.weight for layer in self.filters.modules() if isinstance(layer, nn.Linear)))
 
     @classmethod
     def fitted(cls, options: GaborFilterOptions, signal: Signal) -> GaborFilterOptions:
-        return with_frequency(options, "input_scale", signal)
+        return with_frequency(options, "input_scale", signal, along=math.sqrt(2 / signal.embedding.features))
 
 
 class LimitedFilter(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS, Network
-from inrkit.networks.frequencies import with_frequency
+from inrkit.networks.frequencies import check_factors, scale_axes, with_axis_factors, with_frequency
 from inrkit.networks.layers import ComplexLinear, draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.networks.siren import draw_for_sines
@@ -38,6 +38,12 @@ class FinerOptions:
     """k: the first layer's biases are uniform in ±k; a larger k gives higher frequencies. 0 means ±1/√D."""
     weight_scale: float = option(1.0, above=0, own=True)
     """Factor on the initial weights of all layers but the last (weight scaling, arXiv 2410.04779)."""
+    axis_factors: list[float] = option([])
+    """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples
+    determine, at most 1. An empty list means 0 if `first_omega` is 0, and otherwise 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("finer")
@@ -53,10 +59,11 @@ class Finer(Perceptron):
         super().__init__(options, dimensions, channels)
         self.make_layers(dimensions)
         draw_for_sines(self, options.hidden_omega, options.weight_scale, options.first_bias)
+        scale_axes(self, self.first.weight)
 
     @classmethod
     def fitted(cls, options: FinerOptions, signal: Signal) -> FinerOptions:
-        return with_frequency(options, "first_omega", signal, options.weight_scale)
+        return with_frequency(options, "first_omega", signal, options.weight_scale, 2 / signal.embedding.features)
 
     def first_activation(self, argument: Tensor) -> Tensor:
         return torch.sin(self.options.first_omega * variable_period(argument, self.training))
@@ -77,6 +84,12 @@ class FinerGaussOptions:
     """s of the Gaussian exp(−(s·sin(ω(|z| + 1)z))²)."""
     first_bias: float = option(0.0, at_least=0)
     """k: the first layer's biases are uniform in ±k; 0 is ±1/√D."""
+    axis_factors: list[float] = option([])
+    """Factors on the first layer's initial weights along each axis; one number holds for all axes. 0 is what the axis's
+    samples determine, at most 1. An empty list means 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("finer-gauss")
@@ -92,6 +105,11 @@ class FinerGauss(Perceptron):
         super().__init__(options, dimensions, channels)
         self.make_layers(dimensions)
         draw_for_sines(self, options.omega, first_bias=options.first_bias)
+        scale_axes(self, self.first.weight)
+
+    @classmethod
+    def fitted(cls, options: FinerGaussOptions, signal: Signal) -> FinerGaussOptions:
+        return with_axis_factors(options, "omega", signal, along=2 / signal.embedding.features)
 
     def activation(self, argument: Tensor) -> Tensor:
         sine = torch.sin(self.options.omega * variable_period(argument, self.training))
@@ -114,6 +132,12 @@ class FinerWireOptions:
     """s of the wavelet: the smaller, the wider its Gaussian window."""
     first_bias: float = option(0.0, at_least=0)
     """k: the first layer's biases are uniform in ±k; 0 is ±1/√D."""
+    axis_factors: list[float] = option([])
+    """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples
+    determine, at most 1. An empty list means 0 if `first_omega` is 0, and otherwise 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("finer-wire")
@@ -140,10 +164,11 @@ class FinerWire(Network):
         draw_uniform(bound, *(part for layer in hidden for part in (layer.real, layer.imaginary)))
         draw_uniform(bound, self.last.weight)
         draw_uniform(1 / math.sqrt(width), self.last.bias)
+        scale_axes(self, self.first.weight)
 
     @classmethod
     def fitted(cls, options: FinerWireOptions, signal: Signal) -> FinerWireOptions:
-        return with_frequency(options, "first_omega", signal)
+        return with_frequency(options, "first_omega", signal, along=2 / signal.embedding.features)
 
     def forward(self, coordinates: Tensor) -> Tensor:
         options = self.options

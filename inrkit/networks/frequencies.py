@@ -1,4 +1,4 @@
-"""Initial frequencies from the signal's spectrum, for options that are 0."""
+"""Initial frequencies from the signal's spectrum and its number of samples along each axis, for options that are 0."""
 
 from __future__ import annotations
 
@@ -6,25 +6,101 @@ import dataclasses
 import math
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
+from inrkit.errors import ConfigError
+from inrkit.networks.base import Network
 from inrkit.signals.roughness import gradient_frequency
 from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import spectral_edges
 
 _PUBLISHED_OMEGA = 30.0
+_DETERMINED = 1 / 8
+"""Share of the highest frequency that an axis's cells can show, which a network may have at first."""
 
 Options = TypeVar("Options", bound=Any)
 
 
-def with_frequency(options: Options, name: str, signal: Signal, weight_scale: float = 1.0) -> Options:
+def with_frequency(
+    options: Options, name: str, signal: Signal, weight_scale: float = 1.0, along: float = 1.0
+) -> Options:
     """The options; if the first frequency `name` is 0, it is set from the signal's spectrum.
 
     It becomes its default, the published value, times `frequency_factor`, divided by `weight_scale`, because the first
-    layer's weights already have that factor.
+    layer's weights already have that factor. Along axes of few samples it is then lowered; see `with_axis_factors`.
     """
     if getattr(options, name) > 0:
-        return options
+        return with_axis_factors(options, name, signal, weight_scale, along)
     published = getattr(type(options)(), name)
-    return dataclasses.replace(options, **{name: published * frequency_factor(signal) / weight_scale})
+    found = dataclasses.replace(options, **{name: published * frequency_factor(signal) / weight_scale})
+    if not found.axis_factors:
+        found = dataclasses.replace(found, axis_factors=[0.0])
+    return with_axis_factors(found, name, signal, weight_scale, along)
+
+
+def with_axis_factors(
+    options: Options, name: str, signal: Signal, weight_scale: float = 1.0, along: float = 1.0
+) -> Options:
+    """The options; each of their `axis_factors` that is 0 becomes what the samples along its axis determine.
+
+    A field that begins with higher frequencies than its samples determine passes through them and is noise between. At
+    first it may have, along each axis, an eighth of the highest frequency that the axis's cells can show, half a cycle
+    a cell. With this share, found by fits rated between the samples, pictures of 256 pixels a side keep the frequencies
+    of the presets. A network's frequencies count as those that SIREN has in a picture, 30 over two dimensions, if its
+    option is the published one.
+
+    Args:
+        options: of a network, with `axis_factors`.
+        name: of the first frequency.
+        signal: free points and embedded coordinates have factors of 1.
+        weight_scale: factor on the first layer's weights.
+        along: ratio of the frequencies along an axis to those that the same option gives along one of two axes.
+
+    Raises:
+        ConfigError: there is another number of factors than of axes.
+    """
+    given, inputs = options.axis_factors, signal.embedding.features
+    if not given:
+        return options
+    if len(given) not in (1, inputs):
+        raise ConfigError(
+            f"network.axis_factors has {len(given)} numbers, and the network {inputs} inputs; give one for each, or "
+            "one for all"
+        )
+    highest = _PUBLISHED_OMEGA / 2 * along * weight_scale * getattr(options, name) / getattr(type(options)(), name)
+    lattice = (math.inf,) * inputs if signal.embedded else signal.dataset.grid_shape or (math.inf,) * inputs
+    determined = [min(1.0, math.pi / 2 * length * _DETERMINED / highest) for length in lattice]
+    factors = [factor or most for factor, most in zip(list(given) * (inputs // len(given)), determined, strict=True)]
+    return dataclasses.replace(options, axis_factors=[] if set(factors) == {1.0} else factors)
+
+
+def scale_axes(network: Network, *weights: Tensor) -> None:
+    """Multiply a network's initial frequencies by its `axis_factors`. Its options then no longer have them, as they say
+    nothing of a network in training.
+
+    Args:
+        network: its options are fitted.
+        weights: (…, D), drawn.
+    """
+    factors = network.options.axis_factors
+    if not factors:
+        return
+    with torch.no_grad():
+        for weight in weights:
+            weight.mul_(torch.tensor(factors))
+    network.options = dataclasses.replace(network.options, axis_factors=[])
+
+
+def check_factors(factors: list[float]) -> None:
+    """Refuse what is no list of factors.
+
+    Raises:
+        ValueError: a factor is negative or not finite.
+    """
+    wrong = [factor for factor in factors if not 0 <= factor < math.inf]
+    if wrong:
+        raise ValueError(f"axis_factors has {wrong[0]}; it must hold finite numbers, 0 or more")
 
 
 def frequency_factor(signal: Signal) -> float:

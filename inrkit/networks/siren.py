@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrkit.networks.base import NETWORKS
-from inrkit.networks.frequencies import with_frequency
+from inrkit.networks.frequencies import check_factors, scale_axes, with_frequency
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
 from inrkit.plugins.options import option
@@ -29,6 +29,12 @@ class SirenOptions:
     """ω of the other sine layers."""
     weight_scale: float = option(1.0, above=0)
     """Factor on the initial weights of all sine layers (weight scaling, arXiv 2410.04779); 1 is SIREN as published."""
+    axis_factors: list[float] = option([])
+    """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples
+    determine, at most 1. An empty list means 0 if `first_omega` is 0, and otherwise 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("siren")
@@ -45,10 +51,11 @@ class Siren(Perceptron):
         super().__init__(options, dimensions, channels)
         self.make_layers(dimensions)
         draw_for_sines(self, options.hidden_omega, options.weight_scale)
+        scale_axes(self, self.first.weight)
 
     @classmethod
     def fitted(cls, options: SirenOptions, signal: Signal) -> SirenOptions:
-        return with_frequency(options, "first_omega", signal, options.weight_scale)
+        return with_frequency(options, "first_omega", signal, options.weight_scale, 2 / signal.embedding.features)
 
     def first_activation(self, argument: Tensor) -> Tensor:
         return torch.sin(self.options.first_omega * argument)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.networks.base import NETWORKS, Network
+from inrkit.networks.frequencies import check_factors, scale_axes, with_axis_factors
 from inrkit.networks.layers import ComplexLinear, draw_uniform
 from inrkit.plugins.options import option
+from inrkit.signals.signal import Signal
 
 
 def complex_width(width: int) -> int:
@@ -48,6 +50,12 @@ class WireOptions:
     """ω of the other layers."""
     scale: float = option(10.0, above=0, own=True)
     """s: the smaller, the wider the wavelets' Gaussian window."""
+    axis_factors: list[float] = option([])
+    """Factors on the first layer's initial weights along each axis; one number holds for all axes. 0 is what the axis's
+    samples determine, at most 1. An empty list means 1."""
+
+    def __post_init__(self) -> None:
+        check_factors(self.axis_factors)
 
 
 @NETWORKS.register("wire")
@@ -68,6 +76,11 @@ class Wire(Network):
         # Only the real part of the output counts, and that is a real linear layer of both parts of its input.
         self.last = nn.Linear(2 * width, channels)
         draw_uniform(1 / math.sqrt(width), self.last.weight, self.last.bias)
+        scale_axes(self, self.first.weight)
+
+    @classmethod
+    def fitted(cls, options: WireOptions, signal: Signal) -> WireOptions:
+        return with_axis_factors(options, "first_omega", signal, along=math.sqrt(2 / signal.embedding.features))
 
     def forward(self, coordinates: Tensor) -> Tensor:
         first = self.first(coordinates)
