@@ -16,8 +16,6 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.spectrum import spectral_edges
 
 _PUBLISHED_OMEGA = 30.0
-_DETERMINED = 1 / 8
-"""Share of the highest frequency that an axis's cells can show, which a network may have at first."""
 
 Options = TypeVar("Options", bound=Any)
 
@@ -44,11 +42,9 @@ def with_axis_factors(
 ) -> Options:
     """The options; each of their `axis_factors` that is 0 becomes what the samples along its axis determine.
 
-    A field that begins with higher frequencies than its samples determine passes through them and is noise between. At
-    first it may have, along each axis, an eighth of the highest frequency that the axis's cells can show, half a cycle
-    a cell. With this share, found by fits rated between the samples, pictures of 256 pixels a side keep the frequencies
-    of the presets. A network's frequencies count as those that SIREN has in a picture, 30 over two dimensions, if its
-    option is the published one.
+    A field that begins with higher frequencies than its samples determine passes through them and is noise between. A
+    network's frequencies count as those that SIREN has in a picture, 30 over two dimensions, if its option is the
+    published one; `highest_determined` says how high they may be.
 
     Args:
         options: of a network, with `axis_factors`.
@@ -70,9 +66,23 @@ def with_axis_factors(
         )
     highest = _PUBLISHED_OMEGA / 2 * along * weight_scale * getattr(options, name) / getattr(type(options)(), name)
     lattice = (math.inf,) * inputs if signal.embedded else signal.dataset.grid_shape or (math.inf,) * inputs
-    determined = [min(1.0, math.pi / 2 * length * _DETERMINED / highest) for length in lattice]
+    determined = [min(1.0, highest_determined(length) / highest) for length in lattice]
     factors = [factor or most for factor, most in zip(list(given) * (inputs // len(given)), determined, strict=True)]
     return dataclasses.replace(options, axis_factors=[] if set(factors) == {1.0} else factors)
+
+
+def highest_determined(length: float) -> float:
+    """The highest frequency, in radians a unit of coordinate, with which a network may begin along an axis.
+
+    An eighth of what the cells can show at most, half a cycle a cell; on an axis of fewer than 256 cells less, by the
+    square root of their share of 256; but at least half a cycle over the extent. The law is empirical, from fits rated
+    between the samples: pictures of 256 pixels a side and more keep the frequencies of the preset for images.
+
+    Args:
+        length: cells of the axis.
+    """
+    shown = math.pi / 2 * length
+    return max(math.pi / 2, shown / 8 * min(1.0, math.sqrt(length / 256)))
 
 
 def scale_axes(network: Network, *weights: Tensor) -> None:

@@ -82,13 +82,16 @@ def test_a_frequency_left_to_the_signal_is_lowered_along_short_axes(name, option
         assert plugin.fitted(plugin.Options(**{option: 0}), smooth(*shape)).axis_factors == []
 
 
-def test_siren_begins_with_an_eighth_of_the_highest_frequency_that_an_axis_shows():
+def test_siren_begins_with_an_eighth_of_the_highest_frequency_that_an_axis_shows_or_less():
     plugin = NETWORKS.get("siren")
-    options = plugin.Options(hidden_features=4000, first_omega=30, weight_scale=2.0, axis_factors=[0.0])
-    fitted = plugin.fitted(options, signal_of(12, 40, 400))
-    weights = built("siren", fitted, 3).first.weight
-    highest = (30 * weights.abs()).amax(dim=0)
-    assert highest.tolist() == pytest.approx([math.pi * 12 / 16, math.pi * 40 / 16, 30 * 2 / 3], rel=0.01)
+    options = plugin.Options(hidden_features=4000, first_omega=150, weight_scale=2.0, axis_factors=[0.0])
+    fitted = plugin.fitted(options, signal_of(5, 64, 300))
+    highest = (150 * built("siren", fitted, 3).first.weight.abs()).amax(dim=0)
+    # Half a cycle over the extent; a sixteenth of half a cycle a cell; an eighth of it.
+    expected = [math.pi / 2, math.pi / 2 * 64 / 16, math.pi / 2 * 300 / 8]
+    assert highest.tolist() == pytest.approx(expected, rel=0.01)
+    fitted = plugin.fitted(options, signal_of(5, 64, 1000))
+    assert fitted.axis_factors[2] == 1
 
 
 def test_the_pictures_of_the_papers_begin_as_they_did():

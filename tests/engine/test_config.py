@@ -47,6 +47,7 @@ def test_the_paper_preset_is_the_published_setting():
         "first_omega": 30.0,
         "hidden_omega": 30.0,
         "weight_scale": 1.0,
+        "axis_factors": [],
     }
     assert config["selector"] == {
         "name": "evos",
