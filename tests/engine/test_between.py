@@ -191,7 +191,11 @@ def test_every_lattice_run_is_rated_between_its_samples_and_told_if_it_is_noise_
     common = {"modality": "image", "device": "cpu", "selector": "full", "train": {"chunk": 256, "compile": "never"}}
     network = {"hidden_features": 64, "hidden_layers": 1}
     noisy = inrkit.fit(
-        tmp_path / "a.npy", out=tmp_path / "noisy", steps=150, network={**network, "first_omega": 200}, **common
+        tmp_path / "a.npy",
+        out=tmp_path / "noisy",
+        steps=150,
+        network={**network, "first_omega": 200, "axis_factors": [1]},
+        **common,
     )
     assert set(noisy.history[-1]) >= {"psnr", "between"}
     assert list(noisy.metrics)[:2] == ["psnr", "between"]
