@@ -1,10 +1,25 @@
 """The errors a user meets. Each message says what is wrong, where, and how to mend it, in a line or two."""
 
+_LONGEST, _MOST = 1200, 50
+"""Characters of a line, and lines of a message; both are far above what inrkit itself has to say."""
+
 
 class InrkitError(Exception):
-    """Base of all errors that inrkit raises on purpose; `exit_code` is what the command line returns."""
+    """Base of all errors that inrkit raises on purpose; `exit_code` is what the command line returns.
+
+    Messages repeat names and values that come from files, so each of `lines` is made one readable line.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)  # as they are given, so that a copy from another process says the same
+
+    def __str__(self) -> str:
+        told = [in_one_line(str(line)) for line in self.args[:_MOST]]
+        if len(self.args) > _MOST:
+            told.append(f"and {len(self.args) - _MOST} more")
+        return "\n".join(told)
 
 
 class ConfigError(InrkitError):
@@ -25,3 +40,17 @@ class StaleCheckpoint(DataError):
 
 class RunError(InrkitError):
     """The run failed after it had started: diverged training, a full disk, an unreadable checkpoint."""
+
+
+def in_one_line(text: str) -> str:
+    """The text as one line of bounded length: control characters escaped, and left out in the middle if it is long."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST * 2 // 3]} … {text[-_LONGEST // 3 :]}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """The text with what no terminal should be sent, such as control characters, as Python would write it."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

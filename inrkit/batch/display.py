@@ -14,7 +14,7 @@ from rich.text import Text
 
 from inrkit.batch.results import Results, State
 from inrkit.batch.study import Job
-from inrkit.errors import DataError
+from inrkit.errors import DataError, escaped
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, measured
 
@@ -54,7 +54,7 @@ class BatchDisplay:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self.console.print(escape(line))
+        self.console.print(escape(escaped(line)))
 
     def expect(self, count: int) -> None:
         """Say how many jobs are going to run."""
@@ -85,7 +85,7 @@ class BatchDisplay:
         for title in ("running", "quality", "step", "left"):
             table.add_column(title, overflow="fold")
         for job in list(self._running.values())[:_ROWS]:
-            table.add_row(escape(job.title), *_progress(job, self.results.run(job)))
+            table.add_row(escape(escaped(job.title)), *_progress(job, self.results.run(job)))
         counts = self.results.counts()
         remaining = max(0, self._left - len(self._running))
         line = f"{counts['done']} done, {len(self._running)} running, {counts['failed']} failed, {remaining} remaining"

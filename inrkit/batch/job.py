@@ -15,7 +15,7 @@ from typing import Any
 
 from inrkit.config import Config, resolve
 from inrkit.device import choose_device, keep_freed_memory
-from inrkit.errors import DataError, InrkitError, StaleCheckpoint
+from inrkit.errors import DataError, InrkitError, StaleCheckpoint, in_one_line
 from inrkit.runs.execute import execute, execute_together
 from inrkit.runs.run import Run
 
@@ -131,7 +131,7 @@ def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, InrkitError):
         return lines[0]
-    return f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__
+    return in_one_line(f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__)
 
 
 def _resumable(run: Run, device: str) -> bool:

@@ -161,7 +161,7 @@ class _Reader:
 
     def _raise_errors(self) -> None:
         if self.errors:
-            raise ConfigError("\n".join(dict.fromkeys(self.errors)))
+            raise ConfigError(*dict.fromkeys(self.errors))
 
     def _require_mapping(self, key: str) -> None:
         value = self.given.get(key)

@@ -11,6 +11,7 @@ from typing import Any
 from inrkit.batch.results import STATUSES, Results
 from inrkit.batch.study import PATH, SEED, Job, Study
 from inrkit.batch.tuning import best
+from inrkit.errors import escaped
 from inrkit.evaluation.metrics import METRICS
 
 _FILES = 40
@@ -82,7 +83,7 @@ def summarise(study: Study, results: Results) -> str:
         lines += ["", "## Failed", ""]
     for job in failed:
         log = f" (`{results.run(job).folder.relative_to(results.folder)}/log.txt`)" if job.id else ""
-        lines.append(f"- {_escaped(job.title)}: {results.state(job).error}{log}")
+        lines.append(f"- {_escaped(job.title)}: {_escaped(results.state(job).error)}{log}")
     return "\n".join(lines) + "\n"
 
 
@@ -255,7 +256,8 @@ def _bold(text: str, wanted: bool) -> str:
 
 
 def _escaped(text: Any) -> str:
-    return str(text).replace("|", "\\|")
+    """The text as Markdown shows it; a file's name may hold anything, even HTML."""
+    return escaped(str(text)).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _line(cells: Sequence[Any]) -> str:

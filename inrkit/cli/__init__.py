@@ -19,7 +19,7 @@ from inrkit.cli.render import render
 from inrkit.cli.report import report
 from inrkit.cli.sample import sample
 from inrkit.device import keep_freed_memory
-from inrkit.errors import InrkitError
+from inrkit.errors import InrkitError, in_one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,9 +46,9 @@ def main() -> None:
     try:
         code = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
     except click.UsageError as error:
-        code = _complain(f"{error.format_message()}{_hint(error, words)}", 2)
+        code = _complain(in_one_line(error.format_message()) + _hint(error, words), 2)
     except click.ClickException as error:
-        code = _complain(error.format_message(), 2)
+        code = _complain(in_one_line(error.format_message()), 2)
     except InrkitError as error:
         if debug:
             traceback.print_exc()
@@ -61,11 +61,12 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         where = f"{error.filename} cannot be used: " if error.filename else ""
-        code = _complain(f"{where}{error.strerror or error}", 1)
+        code = _complain(in_one_line(f"{where}{error.strerror or error}"), 1)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        code = _complain(f"{type(error).__name__}: {error}; this is a fault of inrkit, see more with --debug", 1)
+        told = in_one_line(f"{type(error).__name__}: {error}")
+        code = _complain(f"{told}; this is a fault of inrkit, see more with --debug", 1)
     sys.exit(code)
 
 

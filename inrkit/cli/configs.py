@@ -8,7 +8,7 @@ import click
 
 from inrkit.batch.shipped import studies, study_text
 from inrkit.config import commented_yaml, read_yaml, resolve
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, escaped
 from inrkit.files import write_text
 
 
@@ -35,7 +35,7 @@ def copy(config: str, out: Path) -> None:
         raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
     write_text(out, _whole(config))
     command = f"batch {out}" if config in studies() else f"fit {out} data.path=…"
-    click.echo(f"{out}: edit it, then inrkit {command}")
+    click.echo(escaped(f"{out}: edit it, then inrkit {command}"))
 
 
 def _whole(config: str) -> str:

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from inrkit.device import choose_device
-from inrkit.errors import DataError
+from inrkit.errors import DataError, escaped
 from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import default_chunk, left_out
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
@@ -66,7 +66,9 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
                 f"{config.data.path} lies elsewhere than what was fitted; give a file that overlaps with it"
             )
         if beyond:
-            click.echo(f"note: {100 * beyond:.3g} % of {config.data.path} lie beyond what was fitted", err=True)
+            click.echo(
+                f"note: {100 * beyond:.3g} % of {escaped(config.data.path)} lie beyond what was fitted", err=True
+            )
     signal = Signal(dataset, field.transform, embedding).to(chosen)
     names, most = config.general.metrics, config.log.evaluated
     for metric in left_out(names, dataset):
@@ -76,4 +78,4 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     noise = noise_between(metrics, dataset, min(most, len(dataset)), field.network.options)
     if noise is not None:
         click.echo(f"note: {noise}", err=True)
-    click.echo(to_json(metrics) if as_json else f"{config.data.path}: {measured(metrics)}")
+    click.echo(to_json(metrics) if as_json else f"{escaped(config.data.path)}: {measured(metrics)}")

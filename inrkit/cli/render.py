@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from inrkit.device import choose_device
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, escaped
 from inrkit.files import written_whole
 from inrkit.runs.run import load
 
@@ -63,7 +63,7 @@ def render(
         region = {"region": field.region(*ends, extrapolate=extrapolate)}
     with written_whole(out) as aside:
         written = field.modality.export(aside, field, lengths, scale, **region)
-    click.echo(f"{out}: {written}")
+    click.echo(escaped(f"{out}: {written}"))
 
 
 def _numbers(option: str, given: str | None) -> float | list[float | None] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, escaped
 from inrkit.files import written_whole
 from inrkit.signals.modality import MODALITIES
 
@@ -28,4 +28,4 @@ def sample(modality: str, out: Path) -> None:
         raise ConfigError(f"{out} exists already; remove it first, or choose another name")
     with written_whole(out) as aside:
         plugin(plugin.Options()).sample(aside)
-    click.echo(f"{out}: try inrkit fit {out}")
+    click.echo(escaped(f"{out}: try inrkit fit {out}"))

@@ -40,7 +40,7 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             )
             if not isinstance(data, dict | None):
                 nameless = f"data is {data}; it must be a mapping: path"
-            raise ConfigError("\n".join([*_unknown_keys(merged), nameless]))
+            raise ConfigError(*_unknown_keys(merged), nameless)
         base = name if name in presets() else None
     below = normalised(read_preset(base)) if base is not None else {}
     return merge(below, merged)
@@ -105,7 +105,7 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
         if "optimizer" in choices:
             errors += _optimizer_errors(choices["optimizer"], choices["objective"], choices["selector"])
     if errors:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError(*errors)
     return Config(choices, **parts)
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from inrkit.config import Config
 from inrkit.device import describe
+from inrkit.errors import escaped
 from inrkit.evaluation.evaluate import left_out
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, measured
@@ -103,7 +104,7 @@ class Display(Listener):
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
         unknown = count - len(member.signal)
         holes = f", {unknown:,} of them not known" if unknown else ""
-        name = escape(config.data.path) or "a signal in memory"
+        name = escape(escaped(config.data.path)) or "a signal in memory"
         self.console.print(
             f"[bold]{name}[/bold]: {config.modality.name}, {count:,} coordinates{shape}{holes}, "
             f"{member.signal.dataset.channels} channel{'s' if member.signal.dataset.channels > 1 else ''}\n"
@@ -118,7 +119,7 @@ class Display(Listener):
         if count > config.log.reconstruction:
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
         for note in member.signal.dataset.metadata.get("notes", []):
-            self.console.print(f"note: {escape(note)}")
+            self.console.print(f"note: {escape(escaped(note))}")
         for metric in left_out(config.general.metrics, member.signal.dataset):
             self.console.print(f"note: {metric} is left out: it is not defined where a part is not known")
         self._show(member)
@@ -162,10 +163,10 @@ class Display(Listener):
         for note in result["notes"]:
             self.console.print(f"note: {escape(note)}")
         if result["status"] == "interrupted":
-            self.console.print(f"go on with: inrkit fit {escape(shlex.quote(str(self.run.folder)))} --resume")
+            self.console.print(f"go on with: inrkit fit {escape(escaped(shlex.quote(str(self.run.folder))))} --resume")
         opened = self.run.reconstruction or self.run.folder
         if opened.exists():
-            self.console.print(f"look at {escape(str(opened))}")
+            self.console.print(f"look at {escape(escaped(str(opened)))}")
 
 
 def _extent(member: Member) -> str:

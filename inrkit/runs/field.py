@@ -120,7 +120,7 @@ class Field:
         plugin = MODALITIES.get(self.names["modality"])
         options, errors = parse(plugin.Options, self.modality_options, "modality")
         if errors:
-            raise ConfigError("\n".join(errors))
+            raise ConfigError(*errors)
         return plugin(options)
 
     @property
