@@ -6,11 +6,13 @@ Without the second step a power cut could leave the new name with none of the co
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,17 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is there and is neither a file nor a folder: reading a pipe or a device might never end.
+
+    Raises:
+        OSError: it is a pipe, a socket or a device.
+    """
+    mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from inrkit.batch.launchers.base import LAUNCHERS, JobOptions
 from inrkit.batch.shipped import studies
 from inrkit.batch.study import (
@@ -28,6 +26,7 @@ from inrkit.batch.study import (
     product,
 )
 from inrkit.config import Choice, parse_overrides, presets, read_yaml
+from inrkit.config.plain_yaml import write_plain
 from inrkit.config.schema import DATA_PATHS
 from inrkit.errors import ConfigError
 from inrkit.files import expanded
@@ -386,7 +385,7 @@ class _Reader:
         for mapping in filter(None, named):
             if mapping.get(PATH) is not None:
                 mapping[PATH] = [str(self.folder / expanded(pattern)) for pattern in _as_list(mapping[PATH])]
-        return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120)
+        return write_plain(resolved, sort_keys=False, width=120)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -10,13 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from inrkit.config.plain_yaml import MOST_CHARACTERS, PlainYamlError, read_plain
 from inrkit.config.schema import DATA_PATHS, SLOTS
 from inrkit.errors import ConfigError
-from inrkit.files import expanded
+from inrkit.files import expanded, require_file
 from inrkit.plugins.options import nearest, shared_names
 
 
@@ -59,7 +56,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        require_file(path)
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; give a config file or a shipped config's name") from error
     except UnicodeDecodeError as error:
@@ -87,11 +86,14 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"'{bad[0]}' is not of the form key=value, like selector.ratio=0.2")
     layer: dict[str, Any] = {}
     for word in overrides:
+        name, _, value = word.partition("=")
         try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([word]), resolve=True)
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"'{word}' has no value that YAML can read: {first_line(error)}") from error
-        layer = merge(layer, normalised(parsed))  # type: ignore[arg-type]
+            parsed = read_plain(value, references=False)
+        except PlainYamlError as error:
+            raise ConfigError(f"'{word}' has no value that YAML can read: it {error}") from error
+        for part in reversed(name.split(".")):
+            parsed = {part: parsed}
+        layer = merge(layer, normalised(parsed))
     return layer
 
 
@@ -139,21 +141,10 @@ def normalised(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, Any]:
-    shape = f"{where} is not a mapping of keys to values, like 'train: {{steps: 500}}'"
     try:
-        loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except AssertionError as error:  # OmegaConf raises this for a bare number
-        raise ConfigError(shape) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {first_line(error)}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(shape)
-    return {str(key): value for key, value in loaded.items()}
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        loaded = read_plain(text)
+    except PlainYamlError as error:
+        raise ConfigError(f"{where} {error}") from error
+    if not isinstance(loaded, dict | None):
+        raise ConfigError(f"{where} is not a mapping of keys to values, like 'train: {{steps: 500}}'")
+    return {str(key): value for key, value in (loaded or {}).items()}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from inrkit.config.plain_yaml import write_plain
 from inrkit.config.schema import SECTIONS, SLOTS, GeneralOptions
 from inrkit.plugins.options import docstrings
 
@@ -39,5 +38,5 @@ def _options_of(key: str, value: Any) -> type | None:
 
 
 def _scalar(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    text = write_plain(value, default_flow_style=True, width=10**6).strip()
     return text.removesuffix("...").strip()
