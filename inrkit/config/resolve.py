@@ -67,8 +67,8 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
             given = merge(normalised({slot: getattr(modality, slot)}), {slot: given})[slot]
         name = given.get("name", kind.default)
         if name is None:
-            if slot == "modality":
-                errors.append(f"modality is missing; choose one of: {', '.join(kind.registry.names())}")
+            if slot == "modality" or "name" in given:
+                errors.append(f"{slot} has no name; choose one of: {', '.join(kind.registry.names())}")
             continue
         try:
             plugin = kind.registry.get(str(name))

@@ -91,7 +91,7 @@ def parse(
         try:
             # Cached, because a study parses the same few values thousands of times.
             value = (_typed_plain if isinstance(value, str | int | float | None) else _typed)(options, key, value)
-        except (OmegaConfBaseException, ValueError):
+        except (OmegaConfBaseException, ValueError, TypeError, RecursionError):
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
             continue
         complaint = _outside(value, known[key].metadata)
@@ -117,7 +117,12 @@ def _typed(options: type, key: str, value: Any) -> Any:
         OmegaConfBaseException, ValueError: it is of another type.
     """
     typed = OmegaConf.merge(_structured(options), {key: _literal(value)})
-    return OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
+    result = OmegaConf.to_container(typed, resolve=True)[key]  # type: ignore[call-overload, index]
+    # OmegaConf looks at the entries of a list only where they are no containers themselves.
+    kinds = typing.get_args(typing.get_type_hints(options)[key]) if isinstance(result, list) else ()
+    if kinds and any(isinstance(entry, list | dict) for entry in result):
+        raise ValueError("containers inside a list")
+    return result
 
 
 _typed_plain = functools.lru_cache(maxsize=1 << 14, typed=True)(_typed)
@@ -149,6 +154,8 @@ def _outside(value: Any, limits: Mapping[str, Any]) -> str | None:
         if value in limits["choices"]:
             return None
         return "one of: " + ", ".join(limits["choices"])
+    if isinstance(value, list):
+        return next((complaint for complaint in (_outside(entry, {}) for entry in value) if complaint), None)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not math.isfinite(value):
@@ -161,13 +168,21 @@ def _outside(value: Any, limits: Mapping[str, Any]) -> str | None:
         and value < limits.get("below", math.inf)
     )
     if inside:
-        return None
+        most = _LARGEST if isinstance(value, float) else _LARGEST_WHOLE
+        if value > most:
+            return f"at most {most}"
+        return None if value >= -most else f"at least {-most}"
     if high is None:
         return f"at least {low}" if "at_least" in limits else f"above {low}"
     if low is None:
         return f"at most {high}" if "at_most" in limits else f"below {high}"
     opening, closing = "[" if "at_least" in limits else "(", "]" if "at_most" in limits else ")"
     return f"in {opening}{low}, {high}{closing}"
+
+
+_LARGEST, _LARGEST_WHOLE = 1e30, 2**63 - 1
+"""The largest numbers that options may have: such that float32, with room for what a computation makes of them, and 64
+bits hold them."""
 
 
 def _kind(hint: Any) -> str:
