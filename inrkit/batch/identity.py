@@ -24,6 +24,7 @@ _ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
     "operator": {"clamp": False},
     "network": {"axis_factors": []},
+    "train": {"on_divergence": "stop"},
     "init": "",
     "init_skip": [],
     "frozen": [],

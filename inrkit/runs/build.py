@@ -190,6 +190,8 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         evaluate_every=config.log.every,
         evaluate_most=config.log.evaluated,
         view=view,
+        recovers=config.train.on_divergence == "recover",
+        rate_key=f"optimizer.{config.optimizer.plugin.rate}",
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)

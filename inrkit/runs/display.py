@@ -146,6 +146,10 @@ class Display(Listener):
             steps = f"/{member.steps}" if member.budget is None else ""
             self.console.print(f"step {member.step}{steps}  {quality}  {row['seconds']:.1f} s")
 
+    def on_recovery(self, member: Member, lost: int) -> None:
+        rate = f"{0.5**member.recoveries:.3g} of the learning rate"
+        self.console.print(f"diverged by step {lost:,}; goes on from step {member.step:,} with {rate}")
+
     def _show(self, member: Member, **fields: Any) -> None:
         total, completed = member.budget, member.seconds["train"]
         if total is None:

@@ -238,7 +238,7 @@ class Fit:
         run, had = self.run, self.run.config
         if state:
             self._restore(state)
-        for section, key in (("train", "steps"), ("train", "seconds"), ("data", "path")):
+        for section, key in (("train", "steps"), ("train", "seconds"), ("train", "on_divergence"), ("data", "path")):
             if getattr(getattr(self.config, section), key) != getattr(getattr(had, section), key):
                 run.rewrite_config(self.config)
                 break
@@ -295,6 +295,8 @@ class Fit:
         last = self._history.rows[-1] if self._history.rows else {}
         metrics = {name: value for name, value in last.items() if name not in ("step", "seconds")} | self._assessed
         seconds = {"total": self.elapsed(), **self.member.seconds}
+        if self.member.recoveries:
+            more["recoveries"] = self.member.recoveries
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
         dataset, most = self.signal.dataset, self.config.log.evaluated
         noise = noise_between(metrics, dataset, min(most, len(dataset)), self.member.network.options)

@@ -362,6 +362,7 @@ def _check_same(asked: Config, run: Run) -> None:
         "log.evaluated",
         *(f"log.{key}" for key in WRITER_KEYS),
         "train.chunk",
+        "train.on_divergence",
     }
     if asked.train.steps > had.train.steps:
         free.add("train.steps")  # the schedules go on as those of the longer training

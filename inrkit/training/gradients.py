@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -41,7 +42,12 @@ def step(turn: Turn, known: tuple[Tensor, Residuals] | None = None, compute: Gra
             turn.loss = loss
         return loss
 
-    member.optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a Tensor too
+    try:
+        member.optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a Tensor too
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        seen[0].squared.fill_(math.nan)  # a step so large that torch cannot multiply by it: training has diverged
     turn.errors = seen[0]
 
 

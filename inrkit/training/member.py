@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,9 @@ class Listener:
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         """After an evaluation: step, seconds and the metrics."""
 
+    def on_recovery(self, member: Member, lost: int) -> None:
+        """Training diverged by step `lost`, and goes on from the member's step with lower learning rates."""
+
     def on_end(self, member: Member) -> None:
         """After the last step, also if `member.stop()` made it the last."""
 
@@ -62,8 +66,14 @@ class Member:
         evaluate_every: steps between evaluations; the last step is always evaluated.
         evaluate_most: most coordinates of an evaluation; a larger signal is evaluated on crops. None for no limit.
         listeners: are called at the events of the training.
+<<<<<<< HEAD
         view: the signal seen by the network's tiles, where the selector selects these; None where it selects
             coordinates.
+=======
+        recovers: whether a training that diverges goes back to its last finite evaluation, and on from there with half
+            the learning rates; else it fails.
+        rate_key: of the config, for the learning rate; messages name it.
+>>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
 
     Attributes:
         forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to
@@ -73,6 +83,7 @@ class Member:
         visits: generator of the points of tiles.
         random: states of torch's own generators between two steps.
         base_rates: learning rates of the optimizer's groups before the schedule's factor.
+        recoveries: how often it has gone back because it had diverged.
         failure: the error that ended its training; None for none.
         unscheduled: the step of an evaluation that was made only because training was stopped at that step.
     """
@@ -93,7 +104,12 @@ class Member:
         evaluate_every: int,
         evaluate_most: int | None = None,
         listeners: Sequence[Listener] = (),
+<<<<<<< HEAD
         view: TiledSignal | None = None,
+=======
+        recovers: bool = False,
+        rate_key: str = "optimizer.lr",
+>>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
     ) -> None:
         self.signal = signal
         self.network = network
@@ -108,8 +124,13 @@ class Member:
         self.evaluate_every = evaluate_every
         self.evaluate_most = evaluate_most
         self.listeners = listeners
+<<<<<<< HEAD
         self.view = view
         self.visits = torch.Generator(device=signal.device).manual_seed(selector.generator.initial_seed() ^ _VISITS)
+=======
+        self.recovers = recovers
+        self.rate_key = rate_key
+>>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
         self.forward: Callable[[Tensor], Tensor] = network
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
@@ -117,6 +138,8 @@ class Member:
         self.failure: Exception | None = None
         self.unscheduled: int | None = None
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.recoveries = 0
+        self._sound: dict[str, Any] | None = None
         self._trains = network.training
         self._stopping = False
         self._first = 0.0
@@ -149,6 +172,8 @@ class Member:
     def start(self) -> None:
         """Tell the listeners that training starts, or goes on."""
         self._stopping = False
+        if self.recovers and self._sound is None:
+            self._sound = self._copied_state()
         for listener in self.listeners:
             listener.on_start(self)
 
@@ -166,7 +191,7 @@ class Member:
         self._advance()
         factor = self.schedule.factor(progress.before, 1 / progress.steps)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = rate * factor * 0.5**self.recoveries
         return progress
 
     def report(self, errors: Residuals) -> None:
@@ -176,8 +201,8 @@ class Member:
             RunError: the training diverged.
         """
         evaluated = self.step % self.evaluate_every == 0 or self.finished
-        if evaluated:
-            self._evaluate(errors)
+        if evaluated and not self._evaluate(errors):
+            return
         for listener in self.listeners:
             listener.on_step(self, len(errors.squared) * errors.points)
         if self._stopping and not evaluated:
@@ -209,6 +234,7 @@ class Member:
             "optimizer": self.optimizer.state_dict(),
             "selector": self.selector.state_dict(),
             "objective": self.objective.state_dict(),
+            **({"recoveries": self.recoveries, "sound": self._sound} if self.recovers else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -229,6 +255,8 @@ class Member:
             self._redrawn()
         self.seconds = dict(state["seconds"])
         self._first = state["first"]
+        self.recoveries = state.get("recoveries", 0)
+        self._sound = state.get("sound")
 
     def _progress(self) -> Progress:
         if self.budget is None:
@@ -249,6 +277,7 @@ class Member:
             self._redrawn()
             self.selector.restart()
 
+<<<<<<< HEAD
     def _redrawn(self) -> None:
         """Points were drawn anew: rebuild what depends on where they lie."""
         if self.view is not None:
@@ -257,16 +286,48 @@ class Member:
             self.selector.operator.rebuild()
 
     def _evaluate(self, errors: Residuals) -> None:
+=======
+    def _evaluate(self, errors: Residuals) -> bool:
+        """Evaluate, and tell the listeners; False if training has diverged and was taken back."""
+>>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
         if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
-            raise self._diverged()
+            return self._recover()
         start = self.now()
         values = evaluate(self.network, self.signal, self.metrics, self.chunk, self.evaluate_most)
         self.seconds["evaluation"] += self.now() - start
         if any(math.isnan(value) for value in values.values()):
-            raise self._diverged()  # by the last update, after the errors were found finite
+            return self._recover()  # diverged by the last update, after the errors were found finite
         row = {"step": self.step, "seconds": self.seconds["train"], **values}
         for listener in self.listeners:
             listener.on_evaluation(self, row)
+        if self.recovers and self.unscheduled != self.step:
+            self._sound = self._copied_state()
+        return True
 
-    def _diverged(self) -> RunError:
-        return RunError(f"training diverged: the error is not finite at step {self.step}; lower optimizer.lr")
+    def _copied_state(self) -> dict[str, Any]:
+        """The state by itself, which further steps do not change."""
+        return copy.deepcopy({name: value for name, value in self.state_dict().items() if name != "sound"})
+
+    def _recover(self) -> bool:
+        """After a divergence: go back to the last finite evaluation with half the learning rates; returns False.
+
+        Raises:
+            RunError: it is not to recover, or has tried often enough.
+        """
+        lost, sound, seconds, recoveries = self.step, self._sound, self.seconds, self.recoveries
+        if sound is None or recoveries == _MOST_RECOVERIES:
+            often = f" {recoveries + 1} times" if recoveries else ""
+            mend = "" if self.recovers else ", or go on with --resume train.on_divergence=recover"
+            raise RunError(
+                f"training diverged{often}: the error is not finite at step {lost}; lower {self.rate_key} in another "
+                f"--out{mend}"
+            )
+        self.load_state_dict(copy.deepcopy(sound))
+        self.seconds, self._sound, self.recoveries = seconds, sound, recoveries + 1  # the time is spent
+        for listener in self.listeners:
+            listener.on_recovery(self, lost)
+        return False
+
+
+_MOST_RECOVERIES = 20
+"""Half the learning rate so often is a millionth of it."""

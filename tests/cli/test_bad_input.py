@@ -819,6 +819,21 @@ def test_a_diverging_run_fails_with_advice(steps):
     told(call("fit", "run", "--resume", "--quiet"), 1, "diverged", "lower optimizer.lr")  # it starts over
 
 
+def test_a_diverged_run_goes_on_where_it_may_recover():
+    np.save("real.npy", noise(12, 10) / 255)
+    words = ["network=pe-mlp", "network.hidden_layers=4", "optimizer=adam", "optimizer.lr=1e8", "schedule=constant"]
+    words += ["train.steps=200", "log.every=2", "train.compile=never", "train.precision=float32"]
+    told(call("fit", "real.npy", "--out", "run", "--quiet", *words), 1, "diverged", "train.on_divergence=recover")
+    outcome = call("fit", "run", "--resume", "train.on_divergence=recover")
+    finished(outcome)
+    assert "diverged by step 2; goes on from step 0 with 0.5 of the learning rate" in outcome.err
+    run = Run("run")
+    assert (run.result["status"], run.result["steps"]) == ("done", 200)
+    assert run.result["recoveries"] > 0
+    assert [row["step"] for row in run.history] == list(range(2, 201, 2))
+    assert run.config.train.on_divergence == "recover"
+
+
 def test_a_vast_number_of_steps_does_not_delay_the_first():
     np.save("real.npy", noise(12, 10) / 255)
     outcome = call(

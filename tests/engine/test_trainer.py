@@ -175,6 +175,79 @@ def test_divergence_ends_the_run_with_the_mend():
         Trainer([make("mse", "full", lr=1e30)]).run()
 
 
+class Upset(Listener):
+    """Spoils the weights after a step, the first time that it comes."""
+
+    def __init__(self, step):
+        self.step, self.told = step, []
+
+    def on_step(self, member, selected):
+        if member.step == self.step:
+            self.step = None
+            with torch.no_grad():
+                next(member.network.parameters()).fill_(math.nan)
+
+    def on_recovery(self, member, lost):
+        self.told.append((lost, member.step))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+@pytest.mark.parametrize(("upset", "lost", "back"), [(13, 20, 10), (9, 10, 0)])
+def test_a_training_that_recovers_goes_on_as_from_its_last_evaluation_with_half_the_rate(optimizer, upset, lost, back):
+    listener = Upset(upset)
+    member = make(optimizer=optimizer, recovers=True, listeners=[listener])
+    Trainer([member]).run()
+    assert listener.told == [(lost, back)]
+    assert (member.step, member.recoveries) == (30, 1)
+
+    first = make(optimizer=optimizer, listeners=[AtStep(back, Member.stop)])
+    if back:
+        Trainer([first]).run()
+    second = make(optimizer=optimizer)
+    second.load_state_dict(first.state_dict())
+    second.base_rates = [rate / 2 for rate in second.base_rates]
+    Trainer([second]).run()
+    for ours, theirs in zip(member.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_resumed_training_recovers_as_an_uninterrupted_one():
+    whole = make(recovers=True, listeners=[Upset(13)])
+    Trainer([whole]).run()
+    first = make(recovers=True, listeners=[AtStep(12, Member.stop)])
+    Trainer([first]).run()
+    saved = io.BytesIO()
+    torch.save(first.state_dict(), saved)
+    saved.seek(0)
+    second = make(recovers=True, listeners=[Upset(13)])
+    second.load_state_dict(torch.load(saved, weights_only=True))
+    Trainer([second]).run()
+    assert second.recoveries == 1
+    for ours, theirs in zip(second.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_training_that_cannot_be_saved_ends():
+    with pytest.raises(RunError, match=r"diverged 21 times.*lower optimizer.lr"):
+        Trainer([make("mse", "full", lr=1e30, steps=10**6, recovers=True)]).run()
+
+
+def test_a_step_that_float32_cannot_hold_is_a_divergence():
+    member = make("mse", "full", optimizer="lbfgs", rate_key="optimizer.step_length")
+    member.base_rates = [1e30]
+    with pytest.raises(RunError, match=r"diverged.*lower optimizer.step_length in another"):
+        Trainer([member]).run()
+
+
+class AtStep(Listener):
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step(self, member, selected):
+        if member.step == self.step:
+            self.action(member)
+
+
 def test_selection_time_is_part_of_training_time():
     member = make()
     Trainer([member]).run()

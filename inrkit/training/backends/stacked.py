@@ -68,6 +68,7 @@ def _kind(member: Member) -> str:
             [(name, tuple(tensor.shape), tensor.dtype, tensor.requires_grad) for name, tensor in tensors],
             [type(optimizer), groups, type(schedule), schedule.options],
             [member.steps, member.budget, member.chunk, member.selector.needs_slope],
+            [id(member)] if member.recovers else [],  # going back is its own affair
         ]
     )
 

@@ -33,6 +33,8 @@ class OptimizerFactory(metaclass=PluginType):
     reevaluates: ClassVar[bool] = False
     """Whether a step evaluates the loss several times and compares it across steps, so that all steps must train on
     the same coordinates."""
+    rate: ClassVar[str] = "lr"
+    """The option that is its learning rate."""
 
     steps_rows: ClassVar[bool] = False
     """Whether it makes a `RowAdam` for a network with tiles, whose networks then step by themselves."""
@@ -220,6 +222,7 @@ class Lbfgs(OptimizerFactory):
 
     Options = LbfgsOptions
     reevaluates = True
+    rate = "step_length"
 
     @classmethod
     def make(cls, options: LbfgsOptions, network: nn.Module) -> torch.optim.Optimizer:
