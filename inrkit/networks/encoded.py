@@ -22,7 +22,7 @@ _PUBLISHED_OCTAVES = 10
 class PositionalOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """ReLU layers after the first one."""
     octaves: int = option(10, at_least=0, at_most=64)
     """L: frequencies 1, 2, 4, … 2^(L−1) radians a unit of coordinate. 0 means as many as the lattice can represent
@@ -72,7 +72,7 @@ class FourierFeaturesOptions:
     coordinate). 0 means the default times a factor from the signal's spectrum."""
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(2, at_least=0, own=True)
+    hidden_layers: int = option(2, at_least=0, at_most=1000, own=True)
     """ReLU layers after the first one."""
     axis_factors: list[float] = option([])
     """Factors on the initial frequencies along each axis; one number holds for all axes. 0 is what the axis's samples

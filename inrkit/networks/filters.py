@@ -76,7 +76,7 @@ class GaborFilter(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dimensions, width)
         self.centre = nn.Parameter(torch.empty(width, dimensions).uniform_(-1, 1))
-        self.sharpness = nn.Parameter(torch.distributions.Gamma(shape, 1.0).sample((width,)))
+        self.sharpness = nn.Parameter(torch.distributions.Gamma(shape, 1.0, validate_args=False).sample((width,)))
         with torch.no_grad():
             self.linear.weight.mul_(scale * self.sharpness.sqrt()[:, None])
         draw_uniform(math.pi, self.linear.bias)
@@ -94,7 +94,7 @@ class GaborFilter(nn.Module):
 class FilterOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of the filters and of the linear layers between them."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """n: linear layers between n + 1 filters."""
     input_scale: float = option(256.0, at_least=0)
     """Factor on the filters' initial frequencies; each filter gets it divided by √(n + 1). 0 means the default times a
@@ -179,7 +179,7 @@ class LimitedFilter(nn.Module):
 class BaconOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of the filters and of the linear layers between them."""
-    hidden_layers: int = option(4, at_least=0, own=True)
+    hidden_layers: int = option(4, at_least=0, at_most=1000, own=True)
     """n: linear layers between n + 1 filters. The first two filters have half the bandwidth of the others."""
     bandwidth: list[float] = option([])
     """Highest frequency of the output along each axis, in periods over the signal's extent; one number holds for all

@@ -28,7 +28,7 @@ def variable_period(argument: Tensor, training: bool) -> Tensor:
 class FinerOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Variable-periodic layers after the first one."""
     first_omega: float = option(30.0, at_least=0)
     """ω of the first layer, in radians a unit of coordinate; 0 takes it from the signal's own spectrum."""
@@ -76,7 +76,7 @@ class Finer(Perceptron):
 class FinerGaussOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Variable-periodic layers after the first one."""
     omega: float = option(3.0, above=0, own=True)
     """ω of the sines inside the Gaussians."""
@@ -120,7 +120,7 @@ class FinerGauss(Perceptron):
 class FinerWireOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of a real network of as many parameters; the complex layers are 1/√2 as wide, 181 for 256."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Complex layers after the first one."""
     first_omega: float = option(5.0, at_least=0, own=True)
     """ω of the first layer's sine; 0 means the default times a factor from the signal's spectrum."""

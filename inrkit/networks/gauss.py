@@ -19,7 +19,7 @@ from inrkit.signals.signal import Signal
 class GaussOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Gaussian layers after the first one."""
     scale: float = option(30.0, above=0, own=True)
     """s: the larger, the narrower the Gaussians."""

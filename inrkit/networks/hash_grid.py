@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS
 from inrkit.networks.layers import draw_uniform
 from inrkit.networks.perceptron import Perceptron
@@ -23,9 +24,12 @@ _FINEST = 1 << 16
 """Most cells along an axis: in finer cells, float32 would misplace coordinates by several percent of a cell."""
 
 
+_MOST_DIMENSIONS = 10
+
+
 @dataclass
 class HashGridOptions:
-    levels: int = option(16, at_least=1)
+    levels: int = option(16, at_least=1, at_most=256)
     """L: how many lattices there are, from the coarsest to the finest in equal ratios."""
     level_features: int = option(2, at_least=1)
     """F: features of a vertex."""
@@ -38,7 +42,7 @@ class HashGridOptions:
     most 65,536; for free points 256."""
     hidden_features: int = option(64, at_least=1, own=True)
     """Width of the perceptron's hidden layers."""
-    hidden_layers: int = option(1, at_least=0, own=True)
+    hidden_layers: int = option(1, at_least=0, at_most=1000, own=True)
     """ReLU layers after the first one."""
 
 
@@ -60,6 +64,11 @@ class HashGrid(Perceptron):
 
     def __init__(self, options: HashGridOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
+        if dimensions > _MOST_DIMENSIONS:
+            raise ConfigError(
+                f"network is 'hash-grid', which interpolates between the 2^D vertices around a coordinate, and D is "
+                f"{dimensions}; choose another network for more than {_MOST_DIMENSIONS} dimensions"
+            )
         resolutions = level_resolutions(options)
         self.size = 1 << options.table_bits
         vertices = [(resolution + 1) ** dimensions for resolution in resolutions]

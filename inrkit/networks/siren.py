@@ -20,7 +20,7 @@ from inrkit.signals.signal import Signal
 class SirenOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of every hidden layer."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Sine layers after the first one."""
     first_omega: float = option(30.0, at_least=0)
     """ω of the first layer: its highest initial frequency, in radians a unit of coordinate; 0 takes it from the

@@ -42,7 +42,7 @@ def gabor(real: Tensor, imaginary: Tensor, omega: float, scale: float) -> Tensor
 class WireOptions:
     hidden_features: int = option(256, at_least=1)
     """Width of a real network of as many parameters; the complex layers are 1/√2 as wide, 181 for 256."""
-    hidden_layers: int = option(3, at_least=0)
+    hidden_layers: int = option(3, at_least=0, at_most=1000)
     """Complex layers after the first one."""
     first_omega: float = option(20.0, above=0, own=True)
     """ω of the first layer."""

@@ -26,6 +26,7 @@ from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import to_json, written_whole
 from inrkit.networks import NETWORKS, Network, coordinate_dtype, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
+from inrkit.networks.shapes import shapes_of
 from inrkit.plugins.options import parse
 from inrkit.signals.bends import Bends
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
@@ -416,17 +417,24 @@ class Field:
         embedding_options, more = parse(embedding_class.Options, description["embedding"]["options"], "embedding")
         if errors or more:
             raise ValueError("; ".join(errors + more))
-        embedding = embedding_class(embedding_options, description["dimensions"])
+        dtype, affine = np.dtype(description["dtype"]), np.array(description["affine"], dtype=float)
+        embedding = embedding_class(embedding_options, len(affine))
+        if dtype.kind not in "biuf" or affine.shape != (description["dimensions"], description["dimensions"] + 1):
+            raise ValueError("dtype or affine")
+
+        def make() -> nn.Module:
+            made: nn.Module = network_class(network_options, embedding.features, int(description["channels"]))
+            return made
+
+        if given is None:
+            _require_same_shapes(make, weights)
         with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and then replaced
-            network = network_class(network_options, embedding.features, description["channels"])
+            network = make()
         network.load_state_dict(weights)
         if description["precision"] not in ("float32", "bfloat16"):
             raise ValueError("precision")
         set_precision(network, description["precision"])
         grid_shape, value_range = description["grid_shape"], description["value_range"]
-        dtype, affine = np.dtype(description["dtype"]), np.array(description["affine"], dtype=float)
-        if dtype.kind not in "biuf" or affine.shape != (embedding.dimensions, embedding.dimensions + 1):
-            raise ValueError("dtype or affine")
         if grid_shape is not None and min(grid_shape) < 1:
             raise ValueError("grid_shape")
         Bends.of(description["metadata"])  # raises an error now if it is damaged
@@ -578,6 +586,19 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if description.get("format") != _FORMAT:
         raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
     return description, weights
+
+
+def _require_same_shapes(make: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
+    """Refuse a description of a network that is not one of the weights beside it, before it takes any memory.
+
+    Raises:
+        ValueError: another network has these weights.
+    """
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    # Some networks make tables that they do not save.
+    shapes = shapes_of(make, 8 * len(weights) + 64, 8 * numbers + (1 << 16))
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError("the network and its weights have other shapes")
 
 
 def _file_of(path: str | Path) -> Path:

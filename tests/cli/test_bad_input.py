@@ -698,6 +698,10 @@ def describe(path: Path, **changes) -> None:
     described(path, json.dumps({**description, **changes}))
 
 
+def network(name: str, **options) -> dict:
+    return {"name": name, "options": options}
+
+
 FIELDS = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("hello, this is a text"),
@@ -715,6 +719,10 @@ FIELDS = {
     "other channels": lambda path: describe(path, channels=7),
     "no network": lambda path: describe(path, network=None),
     "wider network": lambda path: describe(path, network={"name": "siren", "options": {"hidden_features": 9}}),
+    "16,000 features": lambda path: describe(path, network=network("siren", hidden_features=16_000)),
+    "a billion layers": lambda path: describe(path, network=network("siren", hidden_layers=10**9)),
+    "vast encoding": lambda path: describe(path, network=network("fourier-features", features=3 * 10**8)),
+    "vast table": lambda path: describe(path, network=network("hash-grid", table_bits=32, levels=99)),
     "odd network": lambda path: describe(path, network={"name": "siren", "options": {"nope": 1}}),
     "unknown network": lambda path: describe(path, network={"name": "nope", "options": {}}),
     "odd transform": lambda path: describe(path, transform={"name": "minmax", "state": {"low": "x"}}),
