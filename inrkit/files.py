@@ -182,6 +182,22 @@ def append_text(path: Path, text: str) -> None:
         ) from error
 
 
+def from_json(text: str) -> Any:
+    """What a text in standard JSON says.
+
+    Raises:
+        ValueError: it is not, or is nested without end; NaN and infinities are no JSON.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Standard JSON: infinities and NaN, which JSON does not know, become null."""
 

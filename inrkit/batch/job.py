@@ -120,10 +120,9 @@ def _drop_stale_checkpoint(run: Run, error: BaseException) -> None:
 def result_of(run: Run) -> dict[str, Any]:
     """The result of an earlier attempt; empty if its result.json is damaged, so that the fit is made again."""
     try:
-        result = run.result
-    except ValueError:
+        return run.result
+    except DataError:
         return {}
-    return result if isinstance(result, dict) else {}
 
 
 def _one_line(error: BaseException) -> str:

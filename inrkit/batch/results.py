@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 from inrkit.batch.job import result_of
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
-from inrkit.files import to_json, write_text
+from inrkit.files import from_json, to_json, write_text
 from inrkit.runs.run import Run
 
 STATUSES = ("done", "failed", "interrupted", "pending")
@@ -163,7 +162,7 @@ class Results:
 def _failures(path: Path) -> dict[str, str]:
     """The errors of failed jobs, by identity, from an earlier results.jsonl; empty if it cannot be read."""
     try:
-        rows: Iterable[dict[str, Any]] = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        rows: Iterable[dict[str, Any]] = map(from_json, path.read_text(encoding="utf-8").splitlines())
         return {row["id"]: row["error"] for row in rows if row["status"] == "failed" and row["id"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -15,6 +15,7 @@ import torch
 from inrkit.config import Config
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
+from inrkit.files import require_file
 from inrkit.networks import Network, Tiles, set_precision
 from inrkit.plugins.options import nearest
 from inrkit.runs.beginning import Beginning, begins
@@ -45,6 +46,7 @@ def read_signal(config: Config) -> Signal:
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path} is empty; check how it was written")
     try:
+        require_file(path)
         dataset = config.modality.make().read(path)
         if dataset.value_range is None:
             _ = dataset.extent  # raises an error if a value is not finite

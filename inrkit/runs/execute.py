@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 from inrkit.config import Config
 from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
-from inrkit.errors import ConfigError, DataError, RunError, StaleCheckpoint
+from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint
 from inrkit.evaluation.between import noise_between
 from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal
@@ -182,6 +183,7 @@ class Fit:
         self._started = time.perf_counter() if started is None else started
         self._share = share
         self._earlier = 0.0
+        self._resumed_at: int | None = None
         self._assessed: dict[str, float] = {}
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
@@ -256,12 +258,13 @@ class Fit:
         try:
             member.load_state_dict(state)
             self._earlier = float(state["elapsed"])
-            if member.step < 0 or (member.budget is None and member.step > member.steps):
+            if not 0 <= self._earlier < math.inf or (member.budget is None and member.step > member.steps):
                 raise ValueError(member.step)
         except Exception as error:  # a checkpoint of another fit may raise anything
             raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
+        self._resumed_at = member.step
         self._history.rows = _kept_rows(run, member, "unscheduled" in state)
 
     def elapsed(self) -> float:
@@ -286,7 +289,13 @@ class Fit:
             warnings.simplefilter("ignore")
             self._write_result("failed", error=str(error))
         if not memory_ran_out(error):
-            return error
+            if self._resumed_at != self.member.step or isinstance(error, InrkitError):
+                return error
+            told: InrkitError = StaleCheckpoint(  # its first step failed, by shapes that do not fit for example
+                f"{self.run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
+            )
+            told.__cause__ = error
+            return told
         told = RunError("memory ran out; lower train.chunk and --resume, or start anew with a lower selector.ratio")
         told.__cause__ = error
         return told

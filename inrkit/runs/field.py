@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
-from inrkit.files import to_json, written_whole
+from inrkit.files import from_json, require_file, to_json, written_whole
 from inrkit.networks import NETWORKS, Network, coordinate_dtype, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.networks.shapes import shapes_of
@@ -574,8 +573,9 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     path = _file_of(path)
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["inrkit"])
+            description = from_json((file.metadata() or {})["inrkit"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error

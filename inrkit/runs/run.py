@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import platform
 import warnings
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError, RunError
-from inrkit.files import append_text, claim, remove_stale, to_json, write_text, written_whole
+from inrkit.files import append_text, claim, from_json, remove_stale, require_file, to_json, write_text, written_whole
 from inrkit.runs.field import Field
 from inrkit.runs.notebook import as_html, in_a_line
 from inrkit.signals.modality import Modality
@@ -61,9 +61,9 @@ class Run:
             result = self.result
             if result == {}:
                 return {"status": "unfinished" if self.exists else "no run"}
-            if isinstance(result, dict) and "status" in result:
+            if "status" in result:
                 return result
-        except (OSError, ValueError, RecursionError):
+        except DataError:
             pass
         return {"status": "result.json is damaged"}
 
@@ -88,7 +88,16 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The content of result.json; empty while there is none."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            require_file(path)
+            result = from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged; remove it and --resume the run") from error
+        if not isinstance(result, dict):
+            raise DataError(f"{path} is damaged; remove it and --resume the run")
+        return result
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -102,13 +111,14 @@ class Run:
         if not path.exists():
             return []
         rows = []
+        require_file(path)
         text = path.read_text(encoding="utf-8", errors="replace")
         # Text after the last line break is a row that was being written when the run was killed.
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
-                row = json.loads(line)
+                row = from_json(line)
                 rows.append({**_numbers(row), "step": int(row["step"])})
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
                 raise DataError(f"{path} is damaged at line {number}; remove that line and try again") from error
         return rows
 
@@ -234,6 +244,9 @@ class Run:
         if not path.exists():
             raise DataError(f"{self.folder} has no checkpoint.pt to resume from; start anew in another --out")
         try:
+            require_file(path)
+            if _compressed(path):
+                raise ValueError("compressed")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 state = torch.load(path, weights_only=True, map_location="cpu")
@@ -241,12 +254,36 @@ class Run:
             raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
         if not isinstance(state, dict) or state.get("format") not in _READABLE:
             raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
+        if any(
+            tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes() for tensor in _tensors(state)
+        ):
+            raise DataError(f"{path} promises more than it holds; start anew in another --out")
         return state
+
+
+def _compressed(path: Path) -> bool:
+    """Whether parts of a checkpoint are compressed, which torch does not do: they might take any memory."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist())
+
+
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested plain containers."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for entry in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(entry)
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
     # JSON has no infinity, so null is an infinite PSNR; a training that diverges ends before it is evaluated.
-    return {name: math.inf if value is None else float(value) for name, value in row.items()}
+    numbers = {name: math.inf if value is None else float(value) for name, value in row.items()}
+    if any(number != number or (math.isinf(number) and row[name] is not None) for name, number in numbers.items()):
+        raise ValueError("a number beyond all floats")
+    return numbers
 
 
 def next_folder(path: str) -> Path:

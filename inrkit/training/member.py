@@ -66,14 +66,11 @@ class Member:
         evaluate_every: steps between evaluations; the last step is always evaluated.
         evaluate_most: most coordinates of an evaluation; a larger signal is evaluated on crops. None for no limit.
         listeners: are called at the events of the training.
-<<<<<<< HEAD
         view: the signal seen by the network's tiles, where the selector selects these; None where it selects
             coordinates.
-=======
         recovers: whether a training that diverges goes back to its last finite evaluation, and on from there with half
             the learning rates; else it fails.
         rate_key: of the config, for the learning rate; messages name it.
->>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
 
     Attributes:
         forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to
@@ -104,12 +101,9 @@ class Member:
         evaluate_every: int,
         evaluate_most: int | None = None,
         listeners: Sequence[Listener] = (),
-<<<<<<< HEAD
         view: TiledSignal | None = None,
-=======
         recovers: bool = False,
         rate_key: str = "optimizer.lr",
->>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
     ) -> None:
         self.signal = signal
         self.network = network
@@ -124,13 +118,10 @@ class Member:
         self.evaluate_every = evaluate_every
         self.evaluate_most = evaluate_most
         self.listeners = listeners
-<<<<<<< HEAD
         self.view = view
         self.visits = torch.Generator(device=signal.device).manual_seed(selector.generator.initial_seed() ^ _VISITS)
-=======
         self.recovers = recovers
         self.rate_key = rate_key
->>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
         self.forward: Callable[[Tensor], Tensor] = network
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
@@ -238,15 +229,23 @@ class Member:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from what `state_dict` gave.
+
+        Raises:
+            ValueError: its numbers cannot be those of a training.
+        """
+        _require_sound(state, self.seconds)
+        random = state["random"]
+        # Version 0.1.0 kept the state of the CPU's generator alone.
+        random = {**self.random, "cpu": random} if isinstance(random, Tensor) else random
+        if any(random[name].shape != own.shape or random[name].dtype != own.dtype for name, own in self.random.items()):
+            raise ValueError("random states")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.selector.load_state_dict(state["selector"])
         self.objective.load_state_dict(state["objective"])
         self.step = state["step"]
-        random = state["random"]
-        # Version 0.1.0 kept the state of the CPU's generator alone.
-        self.random = {**self.random, "cpu": random} if isinstance(random, Tensor) else random
+        self.random = random
         self.unscheduled = state.get("unscheduled")
         if "visits" in state:
             self.visits.set_state(state["visits"].cpu())
@@ -277,7 +276,6 @@ class Member:
             self._redrawn()
             self.selector.restart()
 
-<<<<<<< HEAD
     def _redrawn(self) -> None:
         """Points were drawn anew: rebuild what depends on where they lie."""
         if self.view is not None:
@@ -285,11 +283,8 @@ class Member:
         else:
             self.selector.operator.rebuild()
 
-    def _evaluate(self, errors: Residuals) -> None:
-=======
     def _evaluate(self, errors: Residuals) -> bool:
         """Evaluate, and tell the listeners; False if training has diverged and was taken back."""
->>>>>>> 732428b (Let a diverged training go back to its last evaluation with half the rates)
         if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
             return self._recover()
         start = self.now()
@@ -327,6 +322,18 @@ class Member:
         for listener in self.listeners:
             listener.on_recovery(self, lost)
         return False
+
+
+def _require_sound(state: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Refuse a state whose counts and times are none: a NaN among them would train for ever."""
+    counts = [state["step"], state.get("unscheduled") or 0, state.get("recoveries", 0)]
+    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+        raise ValueError("counts")
+    times = [state["first"], *state["seconds"].values()]
+    if state["seconds"].keys() != seconds.keys() or not all(
+        isinstance(time, int | float) and 0 <= time < math.inf for time in times
+    ):
+        raise ValueError("seconds")
 
 
 _MOST_RECOVERIES = 20

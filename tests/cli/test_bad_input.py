@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -618,6 +619,14 @@ def edited(path: Path, **changes) -> None:
     )
 
 
+def deflated(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        parts = {part.filename: file.read(part) for part in file.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
 CHECKPOINTS = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("hello"),
@@ -638,6 +647,27 @@ CHECKPOINTS = {
         f"odd {key}": lambda path, key=key: edited(path, **{key: "x"})
         for key in ("format", "step", "network", "optimizer", "selector", "elapsed")
     },
+    **{
+        f"{key} {value}": lambda path, key=key, value=value: edited(path, **{key: value})
+        for key, value in (
+            ("step", math.nan),
+            ("step", -1),
+            ("step", True),
+            ("step", torch.tensor([1, 2])),
+            ("elapsed", math.nan),
+            ("elapsed", -math.inf),
+            ("first", math.nan),
+            ("seconds", {}),
+            ("seconds", [1.0]),
+            ("seconds", {"train": math.nan, "selection": 0.0, "evaluation": 0.0}),
+            ("seconds", {"train": torch.zeros(3), "selection": 0.0, "evaluation": 0.0}),
+            ("unscheduled", "x"),
+            ("random", {"cpu": torch.zeros(3)}),
+            ("selector", torch.zeros(1).expand(10**12)),
+        )
+    },
+    "deflated": lambda path: deflated(path),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "later step": lambda path: edited(path, step=10**6),
 }
 
@@ -649,7 +679,28 @@ def test_resuming_from_a_damaged_checkpoint_is_a_one_line_error(run, damage):
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", "[]\n", "{}\n", '{"step": "x"}\n', "5\n", '{"step": 2, "psnr": "x"}\n'])
+def test_a_checkpoint_whose_first_step_fails_is_a_one_line_error(run):
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state["optimizer"]["state"][0] = {name: torch.zeros(3, 3, 3) for name in state["optimizer"]["state"][0]}
+    torch.save(state, run / "checkpoint.pt")
+    told(call("fit", "run", "--resume", "--quiet", "train.steps=4"), 2, "checkpoint.pt does not fit the run's config")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense\n",
+        "[]\n",
+        "{}\n",
+        '{"step": "x"}\n',
+        "5\n",
+        '{"step": 2, "psnr": "x"}\n',
+        '{"step": 2, "psnr": Infinity}\n',
+        '{"step": NaN}\n',
+        '{"step": 1e999}\n',
+        "[" * 200_000 + "\n",
+    ],
+)
 def test_resuming_with_damaged_metrics_says_which_line(run, text):
     good = '{"step": 1, "seconds": 0.5, "psnr": 3.0}\n'
     (run / "metrics.jsonl").write_text(good + text)
