@@ -12,6 +12,7 @@ from inrkit.config.layers import RENAMED
 from inrkit.config.schema import WRITER_KEYS
 from inrkit.errors import ConfigError
 from inrkit.evaluation.metrics import default_metrics
+from inrkit.files import require_file
 from inrkit.signals.modality import MODALITIES
 
 _IRRELEVANT = ("device", "checkpoint")
@@ -98,5 +99,6 @@ def digest(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -209,7 +209,7 @@ def modality_of(path: Path) -> str | None:
     names. A folder has the suffix `folder`.
     """
     able = _readers(path)
-    if len(able) > 1 and path.exists():
+    if len(able) > 1 and path.is_file():
         for name in able:
             with contextlib.suppress(Exception):  # a broken plug-in, or a damaged file that its reader will report
                 if MODALITIES.get(name).claims(path):

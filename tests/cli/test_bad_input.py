@@ -203,6 +203,15 @@ def test_a_file_that_may_not_be_read_is_a_one_line_error(monkeypatch):
     told(outcome, 2, "photo.png cannot be read: Permission denied")
 
 
+@pytest.mark.parametrize("suffix", ["png", "npy", "tif", "wav", "obj", "csv", "npz", "nii.gz", "gif", "mp4", "glb"])
+def test_a_pipe_in_place_of_a_file_is_a_one_line_error(suffix):
+    os.mkfifo(f"pipe.{suffix}")
+    said = (f"pipe.{suffix} cannot be read", "a pipe or a device", "check the path")
+    told(call("fit", f"pipe.{suffix}"), 2, *said)
+    Path("study.yaml").write_text(f"set: {{data.path: photo.png}}\nmatrix: {{data.path: [pipe.{suffix}]}}\n")
+    assert call("batch", "study.yaml", "--workers", "1", *QUICK).code == 1
+
+
 @pytest.mark.parametrize("target", ["loop.png", "dangling.png"])
 def test_a_link_to_nowhere_does_not_exist(target):
     Path("loop.png").symlink_to("loop.png")
