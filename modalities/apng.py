@@ -12,6 +12,8 @@ import numpy as np
 import png
 from PIL import Image as Pillow
 
+from inrkit.signals.decoding import DEFLATED
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LEAVE, _CLEAR, _RESTORE = range(3)
 _REPLACE, _OVER = range(2)
@@ -49,6 +51,9 @@ def frames_of(path: Path) -> Iterator[Frame]:
         for name, body in _chunks(file):
             if name == b"IHDR":
                 header = body
+                width, height, depth = struct.unpack(">IIB", header[:9])
+                if height * (width * depth // 8) > path.stat().st_size * DEFLATED:
+                    raise ValueError(f"it promises {width}×{height} pixels and has no data for them")
             elif name == b"acTL":
                 promised = int.from_bytes(body[:4], "big")
             elif name == b"IDAT" and control:

@@ -27,11 +27,11 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.modalities import apng
 from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
-from inrkit.modalities.volume.arrays import read_array, require_memory, require_room_in_order
+from inrkit.modalities.volume.arrays import read_array, require_room_in_order
 from inrkit.plugins.options import option
 from inrkit.signals.bends import Bends
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.decoding import decoding
+from inrkit.signals.decoding import decoding, require_memory
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 

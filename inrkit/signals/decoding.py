@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from inrkit.device import available_memory
 from inrkit.errors import DataError, InrkitError
+
+DEFLATED = 1040
+"""Times, at most, that deflated bytes become more (RFC 1951 allows 1032)."""
 
 
 @contextlib.contextmanager
@@ -64,3 +71,74 @@ def mapped_array(path: Path) -> np.ndarray:
         if error.errno != errno.ENOMEM:
             raise
         return np.lib.format.open_memmap(path, mode="r")
+
+
+def archived_array(path: Path, archive: Any, key: str) -> np.ndarray:
+    """An array of an .npz, which promises no more than is there, and no more than fits in memory.
+
+    Args:
+        path: of the file, for messages.
+        archive: as np.load opens it.
+        key: name of the array.
+
+    Raises:
+        DataError: it promises more.
+    """
+    name = f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key
+    entry = archive.zip.getinfo(name)
+    if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        most = DEFLATED if entry.compress_type == zipfile.ZIP_DEFLATED else 1
+        require_present(path, entry.file_size, entry.compress_size, most)
+    with archive.zip.open(name) as member:
+        require_present(path, _promised(member), entry.file_size)
+    require_memory(path, entry.file_size)
+    array: np.ndarray = archive[key]
+    return array
+
+
+def require_memory(path: Path, size: int, mend: str = "") -> None:
+    """Refuse a file whose decoded values would take more than the memory at hand.
+
+    Args:
+        path: of the file, for the message.
+        size: bytes that decoding takes.
+        mend: what to do about it, if not to save the values as .npy.
+
+    Raises:
+        DataError: there is less memory than that.
+    """
+    available = available_memory()
+    if available is not None and size > available:
+        raise DataError(
+            f"{path} takes {size / 2**30:.1f} GiB of memory and {available / 2**30:.1f} GiB are at hand; "
+            + (mend or "save it as .npy, in C order, which is read from disk")
+        )
+
+
+def require_present(path: Path, size: int, stored: int, most: int = 1) -> None:
+    """Refuse a file that promises more than can be in it, before anything is laid out for it.
+
+    Args:
+        path: of the file, for the message.
+        size: bytes of values that its header promises.
+        stored: bytes that it has for them.
+        most: times, at most, that a stored byte becomes more.
+
+    Raises:
+        DataError: they cannot be there.
+    """
+    if size > stored * most:
+        raise DataError(
+            f"{path} is damaged or truncated: it promises {size} bytes of values and has {stored}; "
+            "check that it was copied whole"
+        )
+
+
+def _promised(file: Any) -> int:
+    """Bytes of values that the header of an .npy promises."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in read:
+        return 0  # of a later kind, with names that are not Latin
+    shape, _, dtype = read[version](file)
+    return int(math.prod(shape)) * int(dtype.itemsize)

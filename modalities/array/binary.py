@@ -8,7 +8,7 @@ import numpy as np
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.array.columns import column_of
-from inrkit.signals.decoding import decoding
+from inrkit.signals.decoding import archived_array, decoding
 
 _DAMAGED = "is damaged or truncated"
 
@@ -73,11 +73,11 @@ class ArchiveTable:
         with decoding(path, _DAMAGED), path.open("rb") as opened, np.load(opened) as file:
             self._pair = next(((p, v) for p in _POINTS for v in _VALUES if {p, v} <= set(file.files)), None)
             if self._pair not in (None, (_POINTS[0], _VALUES[0])):
-                places, values = (file[name] for name in self._pair)  # type: ignore[union-attr]
+                places, values = (archived_array(path, file, name) for name in self._pair)  # type: ignore[union-attr]
                 if places.ndim != 2 or values.ndim not in (1, 2) or len(places) != len(values):
                     self._pair = None
             self.given = self._pair is not None
-            arrays = {} if self.given else {name: file[name] for name in file.files}
+            arrays = {} if self.given else {name: archived_array(path, file, name) for name in file.files}
         self._arrays = {name: array for name, array in arrays.items() if array.ndim == 1}
         lengths = {len(array) for array in self._arrays.values()}
         if not self.given and (len(self._arrays) < 2 or len(lengths) != 1):
@@ -96,7 +96,7 @@ class ArchiveTable:
     def points_and_values(self) -> tuple[np.ndarray, np.ndarray]:
         """The arrays of these names, of an archive that is `given` so."""
         with decoding(self._path, _DAMAGED), self._path.open("rb") as opened, np.load(opened) as file:
-            points, values = (file[name] for name in self._pair or ())
+            points, values = (archived_array(self._path, file, name) for name in self._pair or ())
         for name, array in (("points", points), ("values", values)):
             if array.dtype.kind not in "biuf":
                 raise DataError(f"{self._path}: {name} are of dtype {array.dtype}; expected real numbers")

@@ -179,7 +179,11 @@ class TextTable:
     def _fields(self, line: str) -> list[str]:
         if self._separator is None:
             return line.split()
-        return [field.strip() for field in next(csv.reader([line], delimiter=self._separator, skipinitialspace=True))]
+        try:
+            fields = next(csv.reader([line], delimiter=self._separator, skipinitialspace=True))
+        except csv.Error as error:
+            raise DataError(f"{self._path} has a line that is no row of a table ({error}); mend it") from error
+        return [field.strip() for field in fields]
 
     def _open(self) -> IO[str]:
         return self._path.open(encoding=self._encoding, newline="")

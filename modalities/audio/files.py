@@ -17,6 +17,7 @@ import soundfile
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.audio.riff import Riff, never_filled_in, read_riff, speakers_at
+from inrkit.signals.decoding import require_memory
 
 _BLOCK = 1 << 16
 """Samples that are decoded or encoded at a time; libsndfile overflows its stack on long blocks of Vorbis."""
@@ -263,10 +264,14 @@ def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
     ):
         if int(found) < int(said) and not never_filled_in(int(said)):
             raise _truncated(path, int(said), int(found))
+    if file.format == "FLAC" and _LARGEST_COUNT > file.frames > path.stat().st_size * _MOST_OF_A_BYTE:
+        raise DataError(f"{path} is damaged: it promises {file.frames:,} samples, which no FLAC of its length can hold")
     if file.format == "OGG" and not _ends_with_a_page(path):
         raise DataError(f"{path} is truncated: its last page is cut off or missing; check that it was copied whole")
 
 
+_MOST_OF_A_BYTE = 1 << 13
+"""Samples, at most, of a byte of FLAC: a frame of silence takes more than eight bytes, and has 65,535 at most."""
 _LONGEST_PAGE = 27 + 255 + 255 * 255
 """Bytes of a page of Ogg (RFC 3533)."""
 
@@ -322,6 +327,7 @@ def _decoded_to_the_end(path: Path, file: soundfile.SoundFile) -> np.ndarray:
 def _decoded(path: Path, file: soundfile.SoundFile, start: int, count: int) -> np.ndarray:
     """(count, C) samples from `start` on."""
     stored = _stored_type(file.subtype)
+    require_memory(path, count * file.channels * stored.itemsize, "read a part of it with modality.duration=…")
     values = np.empty((count, file.channels), dtype=stored)
     if file.seekable():
         file.seek(start)

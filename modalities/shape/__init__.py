@@ -27,7 +27,7 @@ from inrkit.modalities.shape.surface import ExtractedSurface, extract_surface, p
 from inrkit.plugins.options import option
 from inrkit.runs.field import Field
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.decoding import archived_array, decoding, mapped_array
 from inrkit.signals.lattice import Region, cell_affine, lattice_coordinates
 from inrkit.signals.modality import MODALITIES, Modality, Surface
 
@@ -350,7 +350,7 @@ def _volume(path: Path) -> np.ndarray:
                     raise DataError(
                         f"{path} holds the arrays {held}; name the signed distances sdf, or save them alone"
                     )
-                volume = file[name]
+                volume = archived_array(path, file, name)
     if volume.ndim == 4 and volume.shape[-1] == 1:
         volume = volume[..., 0]
     if volume.ndim != 3 or min(volume.shape) < 2:

@@ -22,13 +22,13 @@ from inrkit.modalities.volume.arrays import (
     read_array,
     read_npy,
     read_npz,
-    require_memory,
     require_room_in_order,
 )
 from inrkit.modalities.volume.scans import moved, physical_affine, read_scan, write_scan
 from inrkit.modalities.volume.stacks import read_stack, write_stack
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import require_memory
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.packing import packed, unpacked

@@ -14,8 +14,8 @@ import numpy as np
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import LOGGERS
-from inrkit.modalities.volume.arrays import DEFLATED, Stored, require_memory, require_present
-from inrkit.signals.decoding import decoding
+from inrkit.modalities.volume.arrays import Stored
+from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present
 
 _VECTORS = 1007
 """Code of the intent of values that are vectors (nifti1.h)."""

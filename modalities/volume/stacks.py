@@ -11,8 +11,8 @@ import tifffile
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import LOGGERS
-from inrkit.modalities.volume.arrays import DEFLATED, Stored, require_memory, require_present
-from inrkit.signals.decoding import decoding
+from inrkit.modalities.volume.arrays import Stored
+from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present
 
 _CHANNELS = "SC"
 _MICROMETRES = ("µm", "μm", "um", "micron", "microns", "micrometer", "\\u00B5m")

@@ -16,6 +16,7 @@ import numpy as np
 
 from inrkit.errors import DataError
 from inrkit.modalities.shape.files.polygons import Polygons, of_triangles, strip_triangles
+from inrkit.signals.decoding import require_memory
 
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -39,8 +40,10 @@ def read(path: Path) -> Polygons:
     faces: list[np.ndarray] = []
     points: list[np.ndarray] = []
     normals: list[np.ndarray | None] = []
-    count = 0
+    count = held = 0
     for places, triangles, directions in scene.parts():
+        held += places.nbytes + triangles.nbytes
+        require_memory(path, 4 * held, "save it with fewer copies of its parts")
         if len(triangles):
             vertices.append(places)
             faces.append(triangles + count)
@@ -106,6 +109,7 @@ class _Scene:
     def __init__(self, path: Path) -> None:
         self.path = path
         data = path.read_bytes()
+        self._size = len(data)
         self._embedded: bytes | None = None
         text = self._chunks(data) if data[:4] == b"glTF" else data.removeprefix(b"\xef\xbb\xbf")
         try:
@@ -263,6 +267,8 @@ class _Scene:
         if "bufferView" in accessor:
             values = self._view(accessor["bufferView"], accessor.get("byteOffset", 0), kind, width, count)
         else:
+            if count > self._size:  # without a place in the file it can only stand beside one that has
+                raise DataError(f"{self.path} is damaged: it promises {count:,} values that are not in it")
             values = np.zeros((count, width), dtype=kind)
         if "sparse" in accessor:
             sparse = accessor["sparse"]
@@ -284,7 +290,7 @@ class _Scene:
         buffer = self._buffer(view.get("buffer", 0))
         start, size = view.get("byteOffset", 0) + offset, kind.itemsize * width
         step = view.get("byteStride", size)
-        if start < 0 or (count and start + (count - 1) * step + size > len(buffer)):
+        if start < 0 or step < size or (count and start + (count - 1) * step + size > len(buffer)):
             raise DataError(f"{self.path} is damaged: a buffer ends before what it should hold")
         return np.ndarray((count, width), kind, buffer, start, (step, kind.itemsize))
 
@@ -292,6 +298,7 @@ class _Scene:
         if number not in self._buffers:
             uri = self.document["buffers"][number].get("uri")
             self._buffers[number] = (self._embedded or b"") if uri is None else self._resource(uri)
+            self._size += len(self._buffers[number])
         return self._buffers[number]
 
     def _resource(self, uri: str) -> bytes:

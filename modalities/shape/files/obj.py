@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.shape.files.polygons import Polygons
+from inrkit.modalities.shape.files.polygons import Polygons, words_of
 
 _FREE_FORM = (b"curv", b"curv2", b"surf")
 
@@ -73,7 +73,7 @@ def read(path: Path) -> Polygons:
 def _numbers(path: Path, words: list[list[bytes]]) -> np.ndarray:
     """(k, 3) float64 numbers of k lists of three words."""
     try:
-        return np.array(words, dtype=bytes).reshape(-1, 3).astype(np.float64)
+        return words_of(words).reshape(-1, 3).astype(np.float64)
     except ValueError as error:
         raise DataError(f"{path} has a vertex that is no three numbers ({error})") from None
 

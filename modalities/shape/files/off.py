@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.shape.files.polygons import Polygons
+from inrkit.modalities.shape.files.polygons import Polygons, words_of
 
 # ST, C and N say what follows a vertex's place; 4 a fourth coordinate; n another number of them. MeshLab writes NC, and
 # colours before normals.
@@ -47,12 +47,12 @@ def read(path: Path) -> Polygons:
     rows = lines[1 : 1 + vertex_count]
     if any(len(row) < numbers for row in rows):
         raise DataError(f"{path} has a vertex with fewer than {numbers} numbers; check how it was written")
-    places = np.array([row[:numbers] for row in rows], dtype=bytes).reshape(-1, numbers).astype(np.float64)
+    places = words_of([row[:numbers] for row in rows]).reshape(-1, numbers).astype(np.float64)
     vertices = places[:, :3] / places[:, 3:] if word["homogeneous"] else places
     normals = None
     before = numbers + (_COLOUR if word["coloured"] is not None else 0)
     if word["normals"] and all(len(row) >= before + 3 for row in rows):
-        normals = np.array([row[before : before + 3] for row in rows], dtype=bytes).reshape(-1, 3).astype(np.float64)
+        normals = words_of([row[before : before + 3] for row in rows]).reshape(-1, 3).astype(np.float64)
     lengths: list[int] = []
     corners: list[int] = []
     for row in lines[1 + vertex_count : 1 + vertex_count + face_count]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.shape.files.polygons import Polygons, strip_triangles
+from inrkit.modalities.shape.files.polygons import Polygons, strip_triangles, words_of
 
 _TYPES = {
     "char": "i1",
@@ -234,7 +234,7 @@ def _text(path: Path, data: bytes, elements: list[_Element]) -> dict[str, _Colum
             raise _ends_early(path, element)
         columns = len(element.properties)
         if all(one.length is None for one in element.properties):
-            values = np.array(words[start : start + element.count * columns], dtype=bytes).reshape(-1, columns)
+            values = words_of(words[start : start + element.count * columns]).reshape(-1, columns)
             start += element.count * columns
             numbers = {one.name: values[:, place].astype(np.float64) for place, one in enumerate(element.properties)}
             held[element.name] = _Columns(numbers, {})
@@ -257,9 +257,9 @@ def _text(path: Path, data: bytes, elements: list[_Element]) -> dict[str, _Colum
                 lists[one.name] += words[start + 1 : start + 1 + count]
                 start += 1 + count
         held[element.name] = _Columns(
-            {name: np.array(some, dtype=bytes).astype(np.float64) for name, some in single.items()},
+            {name: words_of(some).astype(np.float64) for name, some in single.items()},
             {
-                name: (np.array(lengths[name], dtype=np.int64), np.array(some, dtype=bytes).astype(np.float64))
+                name: (np.array(lengths[name], dtype=np.int64), words_of(some).astype(np.float64))
                 for name, some in lists.items()
             },
         )

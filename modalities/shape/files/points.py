@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.shape.files.polygons import Polygons
+from inrkit.modalities.shape.files.polygons import Polygons, words_of
+from inrkit.signals.decoding import archived_array
 
 _NAMES = ("points", "xyz", "vertices")
 _OF_UNIT_LENGTH = 0.01
@@ -27,7 +28,7 @@ def read_text(path: Path) -> Polygons:
     columns = min(map(len, rows), default=0)
     if columns < 3:
         raise DataError(f"{path} has a line of {columns} words; a point is x y z, or x y z nx ny nz")
-    values = np.array([row[: 6 if columns >= 6 else 3] for row in rows], dtype=bytes).astype(np.float64)
+    values = words_of([row[: 6 if columns >= 6 else 3] for row in rows]).astype(np.float64)
     normals = values[:, 3:6] if columns >= 6 else None
     if normals is not None and (np.abs(np.linalg.norm(normals, axis=1) - 1) < _OF_UNIT_LENGTH).mean() < 0.9:
         note = "numbers after x y z have no unit length: they are no normals, and were left out"
@@ -45,8 +46,8 @@ def read_arrays(path: Path) -> Polygons:
         name = next((name for name in _NAMES if name in file.files), None)
         if name is None:
             raise DataError(f"{path} holds the arrays {', '.join(file.files) or 'none'}; name the points 'points'")
-        points = file[name]
-        normals = file["normals"] if "normals" in file.files else None
+        points = archived_array(path, file, name)
+        normals = archived_array(path, file, "normals") if "normals" in file.files else None
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
         raise DataError(f"{path} has points of shape {points.shape} and {points.dtype}; they must be (N, 3) numbers")
     if normals is not None and normals.shape != points.shape:

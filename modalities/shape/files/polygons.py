@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from inrkit.errors import DataError
+
 _AT_A_TIME = 1 << 20
 """Corners whose triangles are computed at a time."""
+_MOST_CORNERS = 1 << 12
+"""Of a face that is no fan: cutting its ears off takes time that grows with the square of their number."""
 _FLAT = 1e-12
 """Twice the area, as a share of a polygon's extent squared, below which three corners count as in a line."""
+
+
+_LONGEST_WORD = 128
+"""Characters of a number in a text file; in an array of words each takes as many as the longest."""
+
+
+def words_of(words: Sequence[bytes] | Sequence[Sequence[bytes]]) -> np.ndarray:
+    """Words of a text file, flat or in rows of equal length, as an array of bytes.
+
+    Raises:
+        ValueError: one is too long to be a number.
+    """
+    longest = max((len(word) for row in words for word in ((row,) if isinstance(row, bytes) else row)), default=0)
+    if longest > _LONGEST_WORD:
+        raise ValueError(f"a number of {longest:,} characters")
+    return np.array(words, dtype=bytes)
 
 
 @dataclass
@@ -80,6 +101,10 @@ def _of_equal_lengths(vertices: np.ndarray, corners: np.ndarray) -> np.ndarray:
         others = _fans(np.roll(corners[turned], -1, axis=1))
         fans[turned] = others
         for place, agree in zip(np.flatnonzero(turned), _agree(vertices, others), strict=True):
+            if not agree and corners.shape[1] > _MOST_CORNERS:
+                raise DataError(
+                    f"the mesh has a face of {corners.shape[1]:,} corners that is not convex; save it as triangles"
+                )
             if not agree:
                 fans[place] = corners[place][_ears(_flattened(vertices[corners[place]]))]
     return fans

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.shape.files.polygons import Polygons, of_triangles
+from inrkit.modalities.shape.files.polygons import Polygons, of_triangles, words_of
 
 _HEADER = 84
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -82,7 +82,7 @@ def _text(path: Path, data: bytes) -> Polygons:
     if inside or last != b"endsolid":
         raise DataError(f"{path} is damaged: it ends before 'endsolid'")
     try:
-        vertices = np.array(places, dtype=bytes).reshape(-1, 3).astype(np.float64)
+        vertices = words_of(places).reshape(-1, 3).astype(np.float64)
     except ValueError as error:
         raise DataError(f"{path} has a vertex that is no three numbers ({error})") from None
     return Polygons(vertices, np.array(lengths, dtype=np.int64), np.arange(len(vertices)))

@@ -1,0 +1,111 @@
+"""Small files that promise much: refused in a line, before memory is taken for what is not there."""
+
+import io
+import json
+import resource
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from inrkit import DataError
+from inrkit.signals.modality import MODALITIES
+
+
+def words(*numbers):
+    return np.array(numbers, dtype="<u4").tobytes()
+
+
+def glb(accessors, blob=b"", **view):
+    document = {"asset": {"version": "2.0"}, "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}]}
+    document |= {"accessors": accessors, "bufferViews": [{"buffer": 0, **view}], "buffers": [{"byteLength": len(blob)}]}
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    body = words(len(text), 0x4E4F534A) + text + words(len(blob), 0x004E4942) + blob
+    return words(0x46546C67, 2, 12 + len(body)) + body
+
+
+def npy(shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in arrays.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def apng(side, frames):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    pixel = zlib.compress(bytes(2))
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))]
+    parts.append(chunk(b"acTL", struct.pack(">II", frames, 0)))
+    for number in range(frames):
+        parts.append(chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 1, 1, 0, 0, 1, 10, 0, 0)))
+        parts.append(chunk(b"IDAT", pixel) if number == 0 else chunk(b"fdAT", struct.pack(">I", number) + pixel))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def flac(samples):
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).integers(-999, 999, 4000).astype(np.int16), 8000, format="FLAC")
+    content = bytearray(file.getvalue())
+    said = int.from_bytes(content[18:26], "big") >> 36 << 36  # of STREAMINFO, whose last 36 bits are the samples
+    content[18:26] = (said | samples).to_bytes(8, "big")
+    return bytes(content)
+
+
+VEC3 = {"componentType": 5126, "type": "VEC3"}
+CORNERS = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 3 3 1\n"
+FILES = {
+    "shape": {
+        "no buffer.glb": (glb([{**VEC3, "count": 10**9}]), "values that are not in it"),
+        "no step.glb": (glb([{**VEC3, "count": 4 * 10**8, "bufferView": 0}], bytes(12), byteStride=0), "a buffer ends"),
+        "small step.glb": (glb([{**VEC3, "count": 2, "bufferView": 0}], bytes(16), byteStride=4), "a buffer ends"),
+        "long face.obj": (CORNERS + b"f" + b" 1 2 3 4 2" * 50_000, "250,000 corners"),
+        "long number.obj": (CORNERS * 10_000 + b"v 0 1 " + b"9" * 100_000, "a number of 100,000 characters"),
+        "long number.xyz": (b"0 0 1\n" * 50_000 + b"0 1 " + b"9" * 100_000, "a number of 100,000 characters"),
+        "long number.off": (b"OFF\n1 0 0\n0 1 " + b"9" * 100_000, "a number of 100,000 characters"),
+        "two numbers.obj": (b"v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n", "line 1: a vertex has 2 numbers"),
+        "points.npz": (npz(points=npy((10**9, 3))), "promises 12000000000 bytes"),
+        "sdf.npz": (npz(sdf=npy((4000, 4000, 4000))), "promises 256000000000 bytes"),
+    },
+    "array": {
+        "table.npz": (npz(points=npy((10**9, 3)), values=npy((10**9, 1))), "promises 12000000000 bytes"),
+        "columns.npz": (npz(x=npy((10**10,)), y=npy((10**10,))), "promises 40000000000 bytes"),
+        "long field.csv": (b"x,y\n1,2\n" + b"1" * 200_000 + b",3\n", "no row of a table"),
+    },
+    "volume": {"lie.npz": (npz(volume=npy((1 << 14, 1 << 14, 1 << 10))), "promises 1099511627776 bytes")},
+    "video": {"canvas.apng": (apng(18_300, 4), "18300×18300 pixels")},
+    "audio": {
+        "many.flac": (flac(10**8), "100,000,000 samples"),
+        "most.flac": (flac(2**36 - 1), "68,719,476,735 samples"),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"), [(modality, name) for modality, files in FILES.items() for name in files]
+)
+def test_a_file_that_promises_more_than_it_holds_takes_no_memory(modality, name, tmp_path):
+    content, said = FILES[modality][name]
+    (tmp_path / name).write_bytes(content)
+    plugin = MODALITIES.get(modality)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=said):
+        len(plugin(plugin.Options()).read(tmp_path / name))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+
+
+def test_a_flac_of_silence_holds_what_it_promises(tmp_path):
+    soundfile.write(tmp_path / "silence.flac", np.zeros(10**7, dtype=np.int16), 8000)
+    audio = MODALITIES.get("audio")
+    assert len(audio(audio.Options()).read(tmp_path / "silence.flac")) == 10**7
