@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import fnmatch
 import glob
+import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -94,6 +96,23 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+_MOST_POINTS = 200_000
+"""Jobs of a study, at most."""
+_MOST_ENTRIES = 1_000_000
+"""Files and folders, at most, that a pattern with ** may look through."""
+
+
+def _walks_far(folder: Path, pattern: str) -> bool:
+    """Whether there are more files and folders below the place where a pattern begins than it may look through."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+    count = 0
+    for _, folders, files in os.walk(folder.joinpath(*fixed)):
+        count += len(folders) + len(files)
+        if count > _MOST_ENTRIES:
+            return True
+    return False
+
+
 class _Reader:
     """Makes a study of a file's content and the words of the command line, and collects all that is wrong.
 
@@ -132,9 +151,12 @@ class _Reader:
         layers = [*self._base(self.given.get("base")), *self._layers(self.given.get("set") or {}, "set")]
         axes = {key: self._values(key, value, "matrix") for key, value in (self.given.get("matrix") or {}).items()}
         axes |= self._variants(axes)
+        self._require_few(axes, "matrix")
         points = [point for point in product(axes) if not self._is_excluded(point, axes)] if axes else [{}]
         for entry in self._entries("include"):
-            points += product({key: self._values_of_axis(key, value, axes, "include") for key, value in entry.items()})
+            included = {key: self._values_of_axis(key, value, axes, "include") for key, value in entry.items()}
+            self._require_few(included, "include")
+            points += product(included)
         sections = {key: self._section(key) for key in _SECTIONS}
         tuned_on = self._tuned_on(sections["tune"], axes)
         self._check_table(sections["table"], axes, points)
@@ -157,6 +179,17 @@ class _Reader:
         self.errors += study.config_errors()
         self._raise_errors()
         return study
+
+    def _require_few(self, axes: Mapping[str, Sequence[Value]], where: str) -> None:
+        """Refuse a study that nobody can mean, before its jobs are listed."""
+        count = math.prod(len(values) for values in axes.values())
+        if count > _MOST_POINTS:
+            lengths = " × ".join(f"{len(values):,} {key}" for key, values in axes.items())
+            self.errors.append(
+                f"{where} has {count:,} combinations, {lengths}; at most {_MOST_POINTS:,} make a study, so leave out "
+                "some of its values"
+            )
+            self._raise_errors()
 
     def _raise_errors(self) -> None:
         if self.errors:
@@ -262,6 +295,12 @@ class _Reader:
         if os.path.lexists(self.folder / wanted):
             found = [wanted]
         elif glob.has_magic(wanted):
+            if "**" in wanted and _walks_far(self.folder, wanted):
+                self.errors.append(
+                    f"data.path '{pattern}' looks through more than {_MOST_ENTRIES:,} files and folders; begin it with "
+                    "the folder that holds the files"
+                )
+                return []
             found = sorted(glob.glob(wanted, root_dir=self.folder, recursive=True))  # noqa: PTH207, knows relative and absolute
             if "**" in wanted:
                 found = [path for path in found if not (self.folder / path).is_dir()]

@@ -204,3 +204,17 @@ def test_a_word_for_the_tuned_key_is_what_tuning_tries(study):
 
 def test_a_section_with_nothing_in_it_is_as_good_as_none(study):
     assert study(["job.retries=1"], job=None, exclude=None).job.retries == 1
+
+
+def test_a_study_that_nobody_can_mean_is_refused_before_its_jobs_are_listed(study):
+    axes = {"seed": list(range(2000)), "train.steps": list(range(1, 3001))}
+    assert "matrix has 6,000,000 combinations, 1 data.path" in complaint(
+        study, matrix={"data.path": "photos/a.png", **axes}
+    )
+    assert "include has 6,000,000 combinations" in complaint(study, include=[{"data.path": "photos/a.png", **axes}])
+
+
+def test_a_pattern_that_walks_the_whole_disk_is_refused(study, monkeypatch):
+    monkeypatch.setattr("inrkit.batch.reader._MOST_ENTRIES", 2)
+    assert "looks through more than 2 files and folders" in complaint(study, matrix={"data.path": "**/*.png"})
+    assert len(study(matrix={"data.path": "photos/*.png"}).points) == 2
