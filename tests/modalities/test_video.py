@@ -598,7 +598,7 @@ def test_a_long_video_reads_no_more_than_is_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     values = brightening()
     video().write(path, values, {"seconds": 2.0})
-    monkeypatch.setattr("inrkit.modalities.volume.arrays.available_memory", lambda: 5 * values[0].nbytes)
+    monkeypatch.setattr("inrkit.signals.decoding.available_memory", lambda: 5 * values[0].nbytes)
     refused(path, "memory", "modality.duration or modality.every")
     assert shown(video(duration=0.5).read(path)) == list(range(5))
 

@@ -17,7 +17,6 @@ from PIL import Image as Pillow
 
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
-from inrkit.modalities import volume as volumes
 from inrkit.signals.modality import modality_of
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
@@ -157,7 +156,7 @@ def test_a_file_that_does_not_fit_in_memory_names_the_way_that_does(tmp_path, mo
         tifffile.imwrite(path, array, compression="zlib")
     else:
         volume().write(path, array[..., None], {"squeezed": True})
-    monkeypatch.setattr(volumes.arrays, "available_memory", lambda: array.nbytes - 1)
+    monkeypatch.setattr("inrkit.signals.decoding.available_memory", lambda: array.nbytes - 1)
     refused(path, "memory", "save it as .npy")
 
 
@@ -166,7 +165,7 @@ def test_an_array_in_fortran_order_is_read_while_it_fits(tmp_path, monkeypatch):
     array = noise(6, 5, 7)
     np.save(path, np.asfortranarray(array))
     np.testing.assert_array_equal(stored(volume().read(path))[..., 0], array)
-    monkeypatch.setattr(volumes.arrays, "available_memory", lambda: 10)
+    monkeypatch.setattr("inrkit.signals.decoding.available_memory", lambda: 10)
     refused(path, "memory", "C order")
 
 
@@ -675,7 +674,7 @@ def test_what_a_header_promises_must_be_there_before_anything_is_laid_out_for_it
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", start.getvalue() + bytes(1000))
     (tmp_path / "bomb.npy").write_bytes(start.getvalue() + bytes(1000))
-    monkeypatch.setattr(volumes.arrays, "available_memory", lambda: None)
+    monkeypatch.setattr("inrkit.signals.decoding.available_memory", lambda: None)
     for name in ("bomb.nii", "bomb.nii.gz", "bomb.npz", "bomb.npy"):
         refused(tmp_path / name, "damaged")
 
