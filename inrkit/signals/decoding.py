@@ -49,7 +49,8 @@ def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
             f"{path} does not fit in memory, or its header is damaged; an array saved as .npy is read from disk"
         ) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # An impossible place in a file (EINVAL) is one that the file itself has named.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         # A decoder may look for an optional package, to guess an encoding for instance; that says nothing of the file.
         absent = isinstance(error, ModuleNotFoundError)

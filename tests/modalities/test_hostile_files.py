@@ -105,6 +105,18 @@ def test_a_file_that_promises_more_than_it_holds_takes_no_memory(modality, name,
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
 
 
+def test_an_archive_whose_directory_points_before_its_beginning_is_damaged(tmp_path):
+    file = io.BytesIO()
+    np.savez(file, x=np.arange(9.0), y=np.arange(9.0))
+    content = bytearray(file.getvalue())
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 16 : end + 20] = words(0xFFFFFF00)  # where the directory begins
+    (tmp_path / "table.npz").write_bytes(content)
+    plugin = MODALITIES.get("array")
+    with pytest.raises(DataError, match="damaged"):
+        plugin(plugin.Options()).read(tmp_path / "table.npz")
+
+
 def test_a_flac_of_silence_holds_what_it_promises(tmp_path):
     soundfile.write(tmp_path / "silence.flac", np.zeros(10**7, dtype=np.int16), 8000)
     audio = MODALITIES.get("audio")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import inrkit
 from inrkit import CoordinateDataset, Field
@@ -98,5 +99,7 @@ def test_a_reconstruction_is_the_field_at_its_native_shape(shape, seed):
         path = Path(folder) / "values.npy"
         np.save(path, values)
         run = inrkit.fit(path, out=Path(folder) / "run", network=network, steps=2, compile="never", modality="image")
-        assert np.array_equal(np.load(run.reconstruction), run.field.render())
-        assert np.array_equal(np.load(run.reconstruction), inrkit.load(run.folder).render())
+        with Image.open(run.reconstruction) as picture:
+            written = np.asarray(picture)
+        assert np.array_equal(written, run.field.render())
+        assert np.array_equal(written, inrkit.load(run.folder).render())
