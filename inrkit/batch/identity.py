@@ -26,6 +26,7 @@ _ADDED: dict[str, Any] = {
     "operator": {"clamp": False},
     "network": {"axis_factors": []},
     "train": {"on_divergence": "stop"},
+    "selector": {"survival": "top"},
     "init": "",
     "init_skip": [],
     "frozen": [],
