@@ -112,8 +112,20 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in SLOTS and value.get("name", old.get("name")) != old.get("name") and "name" in old:
             old = {name: kept for name, kept in old.items() if name in _shared(key, value["name"])}
-        result[key] = {**old, **copy.deepcopy(value)}
+        result[key] = {**old, **_nested(old, value)}
     return result
+
+
+def _nested(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section; a mapping among them is merged with the one that was there, unless both have names that
+    differ."""
+    merged = copy.deepcopy(dict(value))
+    for key, inner in merged.items():
+        before = old.get(key)
+        if isinstance(inner, dict) and isinstance(before, dict):
+            same = inner.get("name", before.get("name")) == before.get("name")
+            merged[key] = {**copy.deepcopy(before), **inner} if same else inner
+    return merged
 
 
 def _shared(slot: str, name: Any) -> set[str]:

@@ -10,6 +10,7 @@ from inrkit.config.layers import merge, normalised, presets, read_preset
 from inrkit.config.schema import SECTIONS, SLOTS, TOP_KEYS, Choice, Config, GeneralOptions
 from inrkit.errors import ConfigError
 from inrkit.evaluation.metrics import METRICS, default_metrics
+from inrkit.networks import Tiles
 from inrkit.plugins.options import field_names, nearest, parse
 from inrkit.signals.modality import MODALITIES, modality_of
 
@@ -42,6 +43,7 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 nameless = f"data is {data}; it must be a mapping: path"
             raise ConfigError(*_unknown_keys(merged), nameless)
         base = name if name in presets() else None
+    base = None if base is None else _for_network(str(base), merged.get("network"))
     below = normalised(read_preset(base)) if base is not None else {}
     return merge(below, merged)
 
@@ -107,6 +109,16 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     if errors:
         raise ConfigError(*errors)
     return Config(choices, **parts)
+
+
+def _for_network(base: str, given: Any) -> str:
+    """The preset for the network that the layers ask for. A recipe for tiles suits no single network: where another
+    network or options of one are given, `<base>-single` takes its place."""
+    single = f"{base}-single"
+    if single not in presets() or not isinstance(given, dict):
+        return base
+    suits = given["name"] == "tiles" if "name" in given else set(given) <= field_names(Tiles.Options)
+    return base if suits else single
 
 
 def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:

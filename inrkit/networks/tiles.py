@@ -29,6 +29,8 @@ _VIRTUAL = 32
 """Cells of a tile's side for free points."""
 _LEAST_SPREAD = 1e-3
 """Of a tile's values, in the network's range; below it a network would learn rounding."""
+_SMALL = 200_000
+"""Values of a signal that gets a parameter for each."""
 _NARROWEST = 8
 """Width to which a tile's network is reduced where a single one would exceed the budget."""
 _LEAST_POINTS = 16
@@ -48,8 +50,9 @@ class TilesOptions:
     first_omega=20 is so. Its coordinates span the tile, so its ω are radians in half of a tile's longest side."""
     parameters: int = option(0, at_least=0)
     """Most parameters of all networks together; 0 for `values_per_parameter` instead."""
-    values_per_parameter: float = option(2.0, above=0)
-    """Values of the signal for each parameter, if `parameters` is 0."""
+    values_per_parameter: float = option(0.0, at_least=0)
+    """Values of the signal for each parameter, if `parameters` is 0. 0 lets it grow with the signal: 1 up to 200,000
+    values, from there on as the cube root of their number, 4 at most."""
     overlap: float = option(1.0, at_least=0)
     """Cells by which a tile reaches over its borders, where it is blended with the next one."""
     points: int = option(256, at_least=1)
@@ -125,7 +128,8 @@ class Tiles(Network):
         dataset = signal.dataset
         plugin, each = _each(options)
         values = len(signal) * dataset.channels
-        budget = options.parameters or math.ceil(values / options.values_per_parameter)
+        share = options.values_per_parameter or min(4.0, max(1.0, (values / _SMALL) ** (1 / 3)))
+        budget = options.parameters or math.ceil(values / share)
         size = _size(plugin, each, dataset.dimensions, dataset.channels)
         while size > budget and getattr(each, "hidden_features", 0) > _NARROWEST:
             each = dataclasses.replace(each, hidden_features=max(_NARROWEST, each.hidden_features - 4))
@@ -198,10 +202,10 @@ class Tiles(Network):
             order = slot[having].argsort(stable=True)
             chosen = having[order]
             local = self.tiling.local(positions[place[chosen]] - self.tiling.origins(tile[chosen]))
-            predicted = self._grouped(slot[chosen], local) * self.spreads[tile[chosen], None]
+            predicted = self._grouped(slot[chosen], local.to(self.weights.dtype)) * self.spreads[tile[chosen], None]
             values = values.index_add(0, chosen, predicted)
-        blended = torch.zeros(len(points), self.channels, device=points.device)
-        blended = blended.index_add(0, place, values * share[:, None].to(torch.float32))
+        blended = torch.zeros(len(points), self.channels, dtype=values.dtype, device=points.device)
+        blended = blended.index_add(0, place, values * share[:, None].to(values.dtype))
         return blended.view(*coordinates.shape[:-1], self.channels)
 
     def rows(self, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -236,7 +240,9 @@ class Tiles(Network):
             counts.cumsum(0) - counts, counts
         )
         at = torch.repeat_interleave(begin, counts) + within
-        padded = torch.zeros(len(owner) * block, self.dimensions, device=local.device).index_copy(0, at, local)
+        padded = torch.zeros(len(owner) * block, self.dimensions, dtype=local.dtype, device=local.device).index_copy(
+            0, at, local
+        )
         values = self.rows(self.weights[owner], padded.view(len(owner), block, self.dimensions))
         return values.reshape(-1, self.channels)[at]
 

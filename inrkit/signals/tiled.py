@@ -268,7 +268,7 @@ class TiledPoints(TiledSignal):
         self._counts = torch.bincount(tiles, minlength=len(self.tiling))
         self._starts = self._counts.cumsum(0) - self._counts
         places = positions[self._points] - self.tiling.origins(tiles[order])
-        self._local = self.tiling.local(places)
+        self._local = self.tiling.local(places).to(torch.float32)
 
     def survey(self) -> Survey:
         count = len(self.tiling)

@@ -61,9 +61,9 @@ class Tiling:
         return (coordinates + 1) * (lengths / 2)
 
     def local(self, offsets: Tensor) -> Tensor:
-        """(…, D) float32 a tile's own coordinates of (…, D) `offsets` in cells from its first cell's beginning."""
+        """(…, D) a tile's own coordinates of (…, D) `offsets` in cells from its first cell's beginning."""
         middle = torch.tensor(self.sides, dtype=offsets.dtype, device=offsets.device) / 2
-        return ((offsets - middle) / self.scale).to(torch.float32)
+        return (offsets - middle) / self.scale
 
     def cover(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The tiles that each place belongs to.

@@ -17,7 +17,23 @@ def resolved(*words: str, base: str | None = None):
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid(name):
-    assert resolve([{"base": name}, PHOTO]).modality.name == name.removesuffix("-paper")
+    assert resolve([{"base": name}, PHOTO]).modality.name == name.removesuffix("-paper").removesuffix("-single")
+
+
+def test_the_recipe_suits_the_network_that_is_asked_for():
+    assert resolved().network.name == "tiles"
+    assert resolved("network.each.hidden_features=12", "network.parameters=5000").network.options.parameters == 5000
+    for words in (["network=finer"], ["network.hidden_features=64"], ["network={name: siren, first_omega: 20}"]):
+        single = resolved(*words)
+        assert single.network.name in ("siren", "finer")
+        assert single.optimizer == resolved(base="image-single").optimizer != resolved().optimizer
+    assert resolved("network=siren", base="image").optimizer.name == "soap"
+
+
+def test_options_of_a_tiles_network_are_merged():
+    each = resolved("network.each.hidden_layers=1").network.options.each
+    assert each == {"name": "siren", "hidden_features": 24, "hidden_layers": 1}
+    assert resolved("network.each.name=gauss").network.options.each == {"name": "gauss"}
 
 
 def test_the_modality_comes_from_the_suffix():
@@ -61,6 +77,7 @@ def test_the_paper_preset_is_the_published_setting():
         "mutation": "constant",
         "mutation_start": 0.5,
         "mutation_end": 0.5,
+        "survival": "top",
         "high_frequency_weight": pytest.approx(1e-5 * 127.5**2),
         "draw": "random",
         "key_share": 0.1,
@@ -125,7 +142,7 @@ def test_the_written_yaml_explains_every_key():
     keys = [number for number, line in enumerate(lines) if line.startswith("  ") and "# " not in line]
     assert keys
     assert all("# " in lines[number - 1] for number in keys if "  name:" not in lines[number])
-    assert yaml.safe_load("\n".join(lines))["network"]["first_omega"] == 45
+    assert yaml.safe_load("\n".join(lines))["network"]["each"]["hidden_features"] == 24
 
 
 def test_all_errors_are_listed_at_once():

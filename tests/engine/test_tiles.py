@@ -146,7 +146,7 @@ def test_forward_is_the_blend_of_the_tiles_networks(each: str, dimensions: int) 
     for point, number, weight in zip(place.tolist(), tile.tolist(), share.tolist(), strict=True):
         origin = network.tiling.origins(torch.tensor([number]))[0]
         local = network.tiling.local(network.tiling.positions(points[point]) - origin)
-        own = network.rows(network.weights[number, None], local[None, None])[0, 0]
+        own = network.rows(network.weights[number, None], local[None, None].float())[0, 0]
         expected[point] += weight * (network.means[number] + network.spreads[number] * own)
     torch.testing.assert_close(network(points), expected, atol=1e-4, rtol=1e-4)
     with torch.inference_mode():

@@ -27,7 +27,9 @@ def field() -> Field:
     torch.manual_seed(0)
     network = Siren(SirenOptions(hidden_features=8, hidden_layers=1), 2, 3)
     dataset = CoordinateDataset(np.zeros((*SHAPE, 3), np.uint8), affine=cell_affine(SHAPE), metadata={"a": [1]})
-    return field_of(resolve([{"data": {"path": "photo.png"}}]), network, Signal(dataset, MinMax(0, 255)))
+    return field_of(
+        resolve([{"base": "image-single", "data": {"path": "photo.png"}}]), network, Signal(dataset, MinMax(0, 255))
+    )
 
 
 def test_a_loaded_field_is_the_saved_one(field, tmp_path):
@@ -51,7 +53,7 @@ def test_rendering_equals_calling_at_the_lattice(field):
 def test_rendering_in_slabs_equals_rendering_at_once(field, monkeypatch):
     whole = field.render((40, 30), dtype=np.float32)
     monkeypatch.setattr("inrkit.runs.field.slabs", lambda shape, size: iter([slice(0, 600), slice(600, 1200)]))
-    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device: 7)
+    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device, network: 7)
     np.testing.assert_allclose(field.render((40, 30), dtype=np.float32), whole, rtol=1e-5)
 
 

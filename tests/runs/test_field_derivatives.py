@@ -134,12 +134,12 @@ def test_derivatives_are_the_same_in_chunks_and_whatever_mode_the_caller_is_in(m
     with torch.inference_mode():
         found = waves.field.hessian(torch.from_numpy(waves.inside).clone())
     assert np.array_equal(found.numpy(), whole)
-    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device: 12)
+    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device, network: 12)
     close(waves.field.hessian(waves.inside), whole, 1e-6)
 
 
 def test_a_field_is_differentiable_twice_in_its_coordinates(monkeypatch):
-    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device: 7)
+    monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device, network: 7)
     waves = Waves(1)
     for coordinates, physical in ((waves.inside, False), (waves.physical, True)):
         factor = np.eye(2) if physical else SKEWED[:, :2]  # of a derivative per physical unit to one per coordinate
