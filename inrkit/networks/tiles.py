@@ -109,7 +109,9 @@ class Tiles(Network):
         total = len(self.tiling)
         networks = options.networks or total
         plugin, each_options = _each(options)
-        draws = [plugin(each_options, dimensions, channels) for _ in range(min(_DRAWS, networks))]
+        # On the meta device nothing is drawn; only the shapes are wanted.
+        most = 1 if torch.get_default_device().type == "meta" else _DRAWS
+        draws = [plugin(each_options, dimensions, channels) for _ in range(min(most, networks))]
         flat = torch.stack([nn.utils.parameters_to_vector(draw.parameters()).detach() for draw in draws])
         self.weights = nn.Parameter(flat[torch.arange(networks) % len(draws)].contiguous())
         self.each = draws[0]

@@ -256,3 +256,11 @@ def test_options_of_a_run_say_what_was_built(tmp_path) -> None:
     fitted = Tiles.fitted(TilesOptions(parameters=6000), signal)
     again = Tiles.fitted(fitted, signal)
     assert dataclasses.asdict(fitted) == dataclasses.asdict(again)
+
+
+@pytest.mark.parametrize("each", ["siren", "wire", "mfn-gabor", "fourier-features"])
+def test_a_field_of_many_tiles_loads_as_it_was_saved(tmp_path, each: str) -> None:
+    values = waves(96, 96).astype(np.float32)[..., 0]
+    run = inrkit.fit(values, network={"name": "tiles", "counts": [12, 12], "each": {"name": each}}, steps=2, **TRAINED)
+    run.field.save(tmp_path / "field.safetensors")
+    assert np.array_equal(inrkit.load(tmp_path / "field.safetensors").render(), run.field.render())
