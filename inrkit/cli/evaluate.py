@@ -15,7 +15,7 @@ from inrkit.evaluation.evaluate import default_chunk, left_out
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
 from inrkit.evaluation.places import Placed, leave_out_beyond, map_between
 from inrkit.files import to_json
-from inrkit.runs.build import read_signal
+from inrkit.runs.build import evaluated_most, read_signal
 from inrkit.runs.run import Run, load
 from inrkit.runs.wording import measured
 from inrkit.signals.bends import Bends
@@ -70,7 +70,7 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
                 f"note: {100 * beyond:.3g} % of {escaped(config.data.path)} lie beyond what was fitted", err=True
             )
     signal = Signal(dataset, field.transform, embedding).to(chosen)
-    names, most = config.general.metrics, config.log.evaluated
+    names, most = config.general.metrics, evaluated_most(config)
     for metric in left_out(names, dataset):
         click.echo(f"note: {metric} is left out: it is not defined where a part is not known", err=True)
     metrics = evaluate_network(field.network, signal, names, default_chunk(chosen, field.network), most)

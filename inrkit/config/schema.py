@@ -57,10 +57,11 @@ class TrainOptions:
 @dataclass
 class LogOptions:
     every: int = option(100, at_least=1)
-    """Steps between evaluations, each a row of metrics.jsonl."""
+    """Steps between evaluations, each a row of metrics.jsonl. Under `train.seconds` some are left out, so that all but
+    the last take a twentieth of the time at most."""
     evaluated: int = option(1 << 24, at_least=1 << 16)
     """Most coordinates of an evaluation; a larger signal is evaluated on crops of as many, spread at random and always
-    the same."""
+    the same. Under `train.seconds` 131,072 for each second at most, and 1,048,576 at least."""
     reconstruction: int = option(1 << 28, at_least=0)
     """Coordinates of the largest signal whose reconstruction is written at the end; `inrkit render` writes larger
     ones."""

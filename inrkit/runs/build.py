@@ -190,7 +190,7 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         chunk=config.train.chunk or default_chunk(device, network),
         metrics=config.general.metrics,
         evaluate_every=config.log.every,
-        evaluate_most=config.log.evaluated,
+        evaluate_most=evaluated_most(config),
         view=view,
         recovers=config.train.on_divergence == "recover",
         rate_key=f"optimizer.{config.optimizer.plugin.rate}",
@@ -198,6 +198,14 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
     return member
+
+
+def evaluated_most(config: Config) -> int:
+    """Most coordinates of an evaluation: under a budget of time no more than take a small share of it."""
+    budget = config.train.seconds
+    return (
+        min(config.log.evaluated, max(1 << 20, int(budget * _EVALUATED_A_SECOND))) if budget else config.log.evaluated
+    )
 
 
 def _network(config: Config, signal: Signal) -> Network:
@@ -279,6 +287,8 @@ def memory_ran_out(error: Exception) -> bool:
 _COMPILING = 8e12
 """Floating-point operations that two laptop cores compute in half a minute. A compiled network needs two thirds of that
 time, and compiling a new network takes the rest."""
+_EVALUATED_A_SECOND = 1 << 17
+"""Coordinates of an evaluation for each second of a budget."""
 _SAMPLE = 1000
 """How many steps of a long training are looked at; they represent all."""
 

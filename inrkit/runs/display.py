@@ -114,8 +114,9 @@ class Display(Listener):
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
         )
-        if count > config.log.evaluated:
-            self.console.print(f"evaluated on crops of {config.log.evaluated:,} coordinates in all (log.evaluated)")
+        most = member.evaluate_most
+        if most is not None and count > most:
+            self.console.print(f"evaluated on crops of {most:,} coordinates in all (log.evaluated)")
         if count > config.log.reconstruction:
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
         for note in member.signal.dataset.metadata.get("notes", []):

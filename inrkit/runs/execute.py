@@ -307,7 +307,7 @@ class Fit:
         if self.member.recoveries:
             more["recoveries"] = self.member.recoveries
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
-        dataset, most = self.signal.dataset, self.config.log.evaluated
+        dataset, most = self.signal.dataset, self.member.evaluate_most or len(self.signal.dataset)
         noise = noise_between(metrics, dataset, min(most, len(dataset)), self.member.network.options)
         self.result["notes"] = [] if noise is None else [noise]
         self.run.write_result(self.result)

@@ -82,6 +82,11 @@ class TiledSignal(ABC):
     def visit(self, plan: Any, tiles: Tensor) -> Visit:
         """The points of (q,) tiles as `begin` drew them."""
 
+    @property
+    def keeps_spline(self) -> bool:
+        """Whether visits between the samples keep the coefficients of the signal's spline, a number for each value."""
+        return False
+
     def rebuild(self) -> None:
         """The signal's points were drawn anew."""
 
@@ -206,12 +211,17 @@ class TiledLattice(TiledSignal):
         holding[self.tiling.cover(positions)[1]] = True
         return holding
 
+    @property
+    def keeps_spline(self) -> bool:
+        dataset = self.signal.dataset
+        return dataset.known is None and 12 * len(dataset) * dataset.channels <= available_memory() / 4
+
     @cached_property
     def _spline(self) -> Tensor | None:
         """(*lattice, C) float32 coefficients of the cubic spline through the values, which are mirrored about the
         outermost samples; None where they are not all known, or would take too much memory."""
         dataset = self.signal.dataset
-        if dataset.known is not None or 12 * len(dataset) * dataset.channels > available_memory() / 4:
+        if not self.keeps_spline:
             return None
         parts = [
             self.signal.transform.encode(dataset.stored(slice(start, start + _CELLS))).to(torch.float32)

@@ -26,6 +26,10 @@ _VISITS = 0x7469_6C65
 """Tells the seed of tiles' points from the selector's."""
 
 
+_EVALUATED_SHARE = 0.05
+"""Of a budget of time, what evaluations before the last one may take besides."""
+
+
 class Listener:
     """Is called at the events of a training: history, checkpoints, display. Methods may raise to end the training."""
 
@@ -152,6 +156,11 @@ class Member:
         return self.seconds["train"] >= self.budget
 
     @property
+    def _affords_evaluation(self) -> bool:
+        """Whether evaluations have taken so small a share of a budget of time that another one may be made."""
+        return self.budget is None or self.seconds["evaluation"] <= _EVALUATED_SHARE * self.seconds["train"]
+
+    @property
     def ended(self) -> bool:
         """Whether no step follows: training is finished, was stopped, or failed."""
         return self.finished or self._stopping or self.failure is not None
@@ -191,7 +200,7 @@ class Member:
         Raises:
             RunError: the training diverged.
         """
-        evaluated = self.step % self.evaluate_every == 0 or self.finished
+        evaluated = self.finished or (self.step % self.evaluate_every == 0 and self._affords_evaluation)
         if evaluated and not self._evaluate(errors):
             return
         for listener in self.listeners:
