@@ -298,7 +298,7 @@ def _worth_compiling(member: Member) -> bool:
 
     This uses no clock, because a run that is repeated or resumed must get the same answer.
     """
-    if member.device.type != "cpu" or member.budget is not None or shutil.which("g++") is None:
+    if member.network.tiled or member.device.type != "cpu" or member.budget is not None or shutil.which("g++") is None:
         return False
     steps = range(1, member.steps + 1)
     sampled = steps if len(steps) <= _SAMPLE else random.Random(0).sample(steps, _SAMPLE)

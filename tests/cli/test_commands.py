@@ -178,7 +178,7 @@ def test_quiet_says_nothing(fitted):
 def test_copy_show_and_fit_one_s_own_config(fitted):
     call("copy", "image-single", "my.yaml", cwd=fitted)
     text = (fitted / "my.yaml").read_text()
-    assert call("show", "image", cwd=fitted).stdout == text
+    assert call("show", "image-single", cwd=fitted).stdout == text
     (fitted / "my.yaml").write_text(text + "\ndata: {path: photo.png}\n")
     call("fit", "my.yaml", *QUICK, "--out", "own", "--quiet", cwd=fitted)
     assert json.loads((fitted / "own" / "result.json").read_text())["steps"] == 6

@@ -129,12 +129,12 @@ def test_factors_that_are_none_are_refused():
     with pytest.raises(ConfigError, match="axis_factors has 3 numbers, and the network 2 inputs"):
         plugin.fitted(plugin.Options(axis_factors=[1, 2, 3]), signal_of(4, 5))
     for wrong in (-1.0, math.inf, math.nan):
-        with pytest.raises(ConfigError, match="axis_factors has"):
-            resolve([{"modality": "image", "network": {"axis_factors": [wrong]}}])
+        with pytest.raises(ConfigError, match="axis_factors"):
+            resolve([{"base": "image-single", "network": {"axis_factors": [wrong]}}])
 
 
 def test_jobs_of_studies_from_before_the_option_are_known():
-    keys = resolve([{"data": {"path": "a.png"}, "modality": "image"}]).to_dict()
+    keys = resolve([{"base": "image-single", "data": {"path": "a.png"}}]).to_dict()
     before = {**keys, "network": {name: value for name, value in keys["network"].items() if name != "axis_factors"}}
     assert identity(keys, "x") == identity(before, "x")
     asked = {**keys, "network": {**keys["network"], "axis_factors": [0.0]}}

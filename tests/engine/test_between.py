@@ -74,7 +74,7 @@ def test_what_lies_at_the_corners_is_what_scipy_interpolates_there(shape, most):
     assert len(found) == len(corners) == len(found.unique(dim=0)) <= most
     whole = corner_lattice(shape)
     if len(whole) <= most:
-        torch.testing.assert_close(found, whole.to(torch.float32))
+        torch.testing.assert_close(found, whole.to(torch.float64))
     else:
         assert len(found) > most / 2
         places = (found.double().numpy() * shape + np.array(shape)) / 2  # of the corners, in whole cells

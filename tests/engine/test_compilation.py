@@ -111,7 +111,7 @@ def test_finding_out_draws_nothing_and_counts_nothing(gradients):
 @pytest.mark.parametrize(("steps", "compiled"), [(100, False), (100_000, True)])
 def test_long_trainings_compile_and_short_ones_do_not(tmp_path, steps, compiled):
     np.save(tmp_path / "a.npy", np.zeros((64, 64, 3), np.uint8))
-    config = resolve([{"data": {"path": str(tmp_path / "a.npy")}, "train": {"steps": steps}}])
+    config = resolve([{"base": "volume-single", "data": {"path": str(tmp_path / "a.npy")}, "train": {"steps": steps}}])
     member = build(config, read_signal(config), torch.device("cpu"), "float32")
     assert isinstance(member.forward, Compiled) == compiled
 

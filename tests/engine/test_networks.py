@@ -21,7 +21,7 @@ from inrkit.signals.signal import Signal
 # torch itself uses torch.jit where it loads what forward-mode differentiation needs.
 forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
-EVERY = NETWORKS.names()
+EVERY = [name for name in NETWORKS.names() if not NETWORKS.get(name).tiled]
 SPECTRAL = {
     "siren": "first_omega",
     "finer": "first_omega",

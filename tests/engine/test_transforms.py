@@ -124,7 +124,7 @@ def test_a_loaded_field_decodes_as_the_saved_one(name, tmp_path):
     plugin = TRANSFORMS.get(name)
     transform = plugin.fit(plugin.Options(), dataset)
     network = Siren(SirenOptions(hidden_features=8, hidden_layers=1), 2, 1)
-    config = resolve([{"data": {"path": "photo.png"}, "transform": name}])
+    config = resolve([{"base": "image-single", "data": {"path": "photo.png"}, "transform": name}])
     field = field_of(config, network, Signal(dataset, transform))
     field.save(tmp_path / "field.safetensors")
     loaded = load(tmp_path)

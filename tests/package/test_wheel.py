@@ -33,7 +33,7 @@ def shipped() -> set[str]:
         f"{room}/{path.relative_to(ROOT / folder).as_posix()}"
         for room, folder in ROOMS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml") or path.name == "py.typed" or path.parent.name in DATA
+        if path.suffix in (".c", ".py", ".yaml") or path.name == "py.typed" or path.parent.name in DATA
     }
 
 
