@@ -65,8 +65,6 @@ class Residuals:
             the Jacobian of F(x_i) with respect to the parameters, w_j the dataset's weight; j runs over the surveyed.
             It says how far a small step of gradient descent on the surveyed moves the prediction at x_i.
         weights: (k,) the dataset's weights of the coordinates, of mean 1 over the signal; None for 1 each.
-        high: where tiles are selected, (k,) mean squared responses of the FitnessOperator to the residuals of each;
-            None where the points of the step do not tell.
         points: how many points each number stands for: 1, or those of a tile.
     """
 
@@ -75,7 +73,6 @@ class Residuals:
     slope: Tensor | None = None
     influence: Tensor | None = None
     weights: Tensor | None = None
-    high: Tensor | None = None
     points: int = 1
 
 

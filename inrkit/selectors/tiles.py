@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrkit.selectors.base import Residuals, Selection, Selector, quasirandom, rankable
-from inrkit.selectors.crossover import crossover, fittest
+from inrkit.selectors.crossover import fittest
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import mutation, share_of
 from inrkit.signals.operators import FitnessOperator
@@ -29,8 +29,8 @@ class EvosOfTiles(Selector):
 
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         super().__init__(options, count, operator, seed, device)
-        self._low = torch.full((count,), -1.0, device=device)
-        self._high = torch.zeros(count, device=device)
+        self._errors = torch.full((count,), -1.0, device=device)
+        """(U,) running means; −1 for a tile that was not visited yet."""
         self._sequence = quasirandom(operator, self.generator)
         self._first = 0
         """How many tiles the first round has visited."""
@@ -50,48 +50,34 @@ class EvosOfTiles(Selector):
         if options.survival == "proportional":
             return Selection(self._proportional(k, rate).sort().values)
         survivors = k - min(k, share_of(k, rate))
-        if options.crossover == "select":
-            best = crossover(self._low, self._high, survivors)
-        else:
-            best = fittest(self._fitness(), survivors)
+        best = fittest(self._errors, survivors)
         mutants = self.draw_besides(best, k - survivors)
         return Selection(torch.cat([best, mutants]).sort().values)
 
     def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         rows = selection.indices
-        self._low[rows] = _followed(self._low[rows], rankable(errors.squared), self._low[rows] < 0)
-        if errors.high is not None:
-            high = self.options.high_frequency_weight * rankable(errors.high)
-            self._high[rows] = _followed(self._high[rows], high, self._high[rows] == 0)
+        before, found = self._errors[rows], rankable(errors.squared)
+        self._errors[rows] = torch.where(before < 0, found, before.lerp(found, _FORGETTING))
         self._first = min(self.count, self._first + len(rows))
 
     @property
     def numbers_kept(self) -> float:
-        return 3.0
+        return 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"low": self._low, "high": self._high, "first": self._first, "sequence": self._sequence.state_dict()}
+        own = {"errors": self._errors, "first": self._first, "sequence": self._sequence.state_dict()}
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._low, self._high = state["low"].to(self.device), state["high"].to(self.device)
+        self._errors = state["errors"].to(self.device)
         self._first = state["first"]
         self._sequence.load_state_dict(state["sequence"])
 
-    def _fitness(self) -> Tensor:
-        low = self._low.clamp(min=0)  # a tile that the first round missed by rounding
-        return low if self.options.crossover == "none" else low + self._high
-
     def _proportional(self, k: int, rate: float) -> Tensor:
         """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""
-        fitness = self._fitness().to(torch.float64)
+        fitness = self._errors.clamp(min=0).to(torch.float64)
         shares = (1 - rate) * fitness / fitness.mean().clamp(min=1e-30) + rate
         # The k first arrivals of clocks that tick at these rates: a draw without replacement.
         waits = torch.empty_like(fitness).exponential_(generator=self.generator)
         return (waits / shares.clamp(min=1e-30)).topk(k, largest=False).indices
-
-
-def _followed(mean: Tensor, new: Tensor, fresh: Tensor) -> Tensor:
-    """A running mean with its newest value; that value alone where it is `fresh`."""
-    return torch.where(fresh, new, mean.lerp(new, _FORGETTING))
