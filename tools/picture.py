@@ -35,7 +35,8 @@ def main() -> None:
         image = inrkit.MODALITIES.get("image")
         image(image.Options()).sample(signal)
         watch = Watch()
-        run = inrkit.fit(signal, out=Path(folder) / "run", callbacks=[watch], quiet=False, overrides=["selector=evos"])
+        options = {"base": "image-single", "selector": "evos"}
+        run = inrkit.fit(signal, out=Path(folder) / "run", callbacks=[watch], quiet=False, **options)
         field = run.field
         fitted = f"fitted in {run.result['seconds']['train']:.0f} s: {run.metrics['psnr']:.1f} dB"
         original = np.asarray(Image.open(signal))

@@ -2,7 +2,7 @@
 
 First the pace of the published way of training on this machine: EVOS's setting, all selected coordinates at once, in
 float32, with an allocator that returns memory after every step; `--steps` of that are what all is compared with. Then
-the image preset to its end: how long it takes to the target, as a ratio to the published way's time. With `--seconds`,
+the preset `image-single` to its end: how long it takes to the target, as a ratio to the published way's time. With `--seconds`,
 then an ablation at equal time: the published setting with one part of the preset each, and the preset without one part
 each; schedules follow the clock. Fits run one after another, in processes of their own.
 """
@@ -117,7 +117,7 @@ def time_published(fits: Fits, steps: int) -> float:
 def ablate(fits: Fits, seconds: float, preset: list[str]) -> None:
     """Print the table of the parts, each fit trained for so many seconds."""
 
-    preset = ["train.compile=always", *preset]  # under a budget of time `auto` does not compile
+    preset = ["base=image-single", "train.compile=always", *preset]  # under a budget of time `auto` does not compile
 
     def psnr(name: str, *words: str, untouched: bool) -> float:
         fits(f"{name}, to compile", *words, "train.steps=2", untouched=untouched)  # once and for all on a machine
@@ -155,7 +155,7 @@ def main() -> None:
         pace = time_published(fits, arguments.pace)
         published = pace * arguments.steps
         print(f"published way: {pace:.3f} s a step, {arguments.steps} steps {published:.0f} s", flush=True)
-        result, rows = fits("preset", *arguments.words, "log.every=10")
+        result, rows = fits("preset", "base=image-single", *arguments.words, "log.every=10")
         took = result["seconds"]["train"]
         print(
             f"preset: {took:.1f} s, {result['metrics']['psnr']:.2f} dB, a ratio of {published / took:.0f}", flush=True

@@ -163,7 +163,7 @@ def measure(path: Path, selector: str, k: int, device: str) -> None:
     """Train on an image as the lines of the standard input say; tell the peak of memory at the end."""
     chosen = choose_device(device)
     layer = {
-        "base": "image",
+        "base": "image-single",
         "data": {"path": str(path)},
         "selector": {"name": selector, "ratio": 1e-9, "least": k},
         "train": {"steps": 10**6, "compile": "never"},

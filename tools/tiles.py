@@ -1,9 +1,9 @@
 """What a fit reaches in so many seconds: `python tools/tiles.py [--seconds S] FILE… [-- key=value …]`.
 
-Each signal is fitted with its preset, and with the keys that follow `--`, for so many seconds of training, compilation of
-any kind included. A row of the table tells the quality at the samples and between them, and the seconds from the start of
-the command to its end, evaluation and files included. With `--compare`, each signal is fitted by EVOS, by even draws, and
-by the fittest alone, for the same time and with each of several seeds: the table gives means and ranges.
+Each signal is fitted with its preset, and with the keys that follow `--`, for so many seconds of training, compilation
+of any kind included. A row of the table tells the quality at the samples and between them, and the seconds from the
+start of the fit to its end, evaluation and files included. With `--compare`, each signal is fitted by EVOS, by even
+draws, and by the fittest and mutants, for the same time and with each of several seeds: means and ranges of the PSNR.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.selectors.base import Residuals, Selection, Selector, quasirandom, rankable
+from inrkit.selectors.base import Residuals, Selection, Selector, rankable
 from inrkit.selectors.crossover import fittest
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import mutation, share_of
@@ -31,9 +31,6 @@ class EvosOfTiles(Selector):
         super().__init__(options, count, operator, seed, device)
         self._errors = torch.full((count,), -1.0, device=device)
         """(U,) running means; −1 for a tile that was not visited yet."""
-        self._sequence = quasirandom(operator, self.generator)
-        self._first = 0
-        """How many tiles the first round has visited."""
 
     def size(self, progress: Progress) -> int:
         size: int = self.options.scheduled_size(self.count, progress.before)
@@ -43,8 +40,10 @@ class EvosOfTiles(Selector):
         k = self.size(progress)
         if k == self.count:
             return self.everything()
-        if self._first < self.count:
-            return Selection(self._sequence.next(k))
+        fresh = (self._errors < 0).nonzero()[:, 0]
+        if len(fresh):
+            first = fresh[torch.randperm(len(fresh), generator=self.generator, device=self.device)[:k]]
+            return Selection(torch.cat([first, self.draw_besides(first, k - len(first))]).sort().values)
         options, done = self.options, progress.before
         rate = mutation(options.mutation, options.mutation_start, options.mutation_end, done)
         if options.survival == "proportional":
@@ -58,25 +57,21 @@ class EvosOfTiles(Selector):
         rows = selection.indices
         before, found = self._errors[rows], rankable(errors.squared)
         self._errors[rows] = torch.where(before < 0, found, before.lerp(found, _FORGETTING))
-        self._first = min(self.count, self._first + len(rows))
 
     @property
     def numbers_kept(self) -> float:
         return 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"errors": self._errors, "first": self._first, "sequence": self._sequence.state_dict()}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), "errors": self._errors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._errors = state["errors"].to(self.device)
-        self._first = state["first"]
-        self._sequence.load_state_dict(state["sequence"])
 
     def _proportional(self, k: int, rate: float) -> Tensor:
         """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""
-        fitness = self._errors.clamp(min=0).to(torch.float64)
+        fitness = self._errors.to(torch.float64)
         shares = (1 - rate) * fitness / fitness.mean().clamp(min=1e-30) + rate
         # The k first arrivals of clocks that tick at these rates: a draw without replacement.
         waits = torch.empty_like(fitness).exponential_(generator=self.generator)

@@ -7,12 +7,17 @@ import torch
 from scipy.ndimage import map_coordinates, spline_filter
 
 import inrkit
+from inrkit.contract import check_selector
 from inrkit.errors import ConfigError
 from inrkit.networks import Tiles
 from inrkit.networks.tiles import TilesOptions
+from inrkit.selectors import Residuals
+from inrkit.selectors.evos import EvosOptions
+from inrkit.selectors.progress import Progress
+from inrkit.selectors.tiles import EvosOfTiles
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.signal import Signal
-from inrkit.signals.tiled import mirrored, tiled
+from inrkit.signals.tiled import TileLayout, mirrored, tiled
 from inrkit.signals.tiling import Tiling
 from inrkit.training.optimizers.rows import RowAdam
 
@@ -264,3 +269,77 @@ def test_a_field_of_many_tiles_loads_as_it_was_saved(tmp_path, each: str) -> Non
     run = inrkit.fit(values, network={"name": "tiles", "counts": [12, 12], "each": {"name": each}}, steps=2, **TRAINED)
     run.field.save(tmp_path / "field.safetensors")
     assert np.array_equal(inrkit.load(tmp_path / "field.safetensors").render(), run.field.render())
+
+
+@pytest.mark.parametrize("survival", ["top", "proportional"])
+def test_evos_of_tiles_keeps_the_promises_of_selectors(survival: str) -> None:
+    class Ours(EvosOfTiles):
+        """EVOS on tiles."""
+
+        Options = EvosOptions
+
+        def __init__(self, options, *more) -> None:
+            super().__init__(dataclasses.replace(options, survival=survival), *more)
+
+    check_selector(Ours)
+
+
+def tile_selector(**options) -> EvosOfTiles:
+    signal = signal_of(waves(40, 40))
+    layout = TileLayout(tiled(signal, Tiling((40, 40), (10, 10), 1.0)), 100)
+    return EvosOfTiles(EvosOptions(ratio=0.2, **options), 100, layout, 0, torch.device("cpu"))
+
+
+def selections(selector: EvosOfTiles, steps: int, error: torch.Tensor) -> list[torch.Tensor]:
+    taken = []
+    for step in range(1, steps + 1):
+        progress = Progress(step, steps)
+        selection = selector.select(progress)
+        selector.observe(progress, selection, Residuals(error[selection.indices], error[selection.indices]))
+        taken.append(selection.indices)
+    return taken
+
+
+def test_every_tile_is_visited_before_any_is_ranked() -> None:
+    first = selections(tile_selector(), 5, torch.ones(100))
+    assert len(torch.cat(first).unique()) == 100
+
+
+def test_the_fittest_tiles_survive_beside_mutants() -> None:
+    error = torch.zeros(100)
+    error[40:50] = torch.arange(1.0, 11.0)
+    taken = selections(tile_selector(mutation_start=0.5), 200, error)
+    assert all(set(range(40, 50)) <= set(each.tolist()) for each in taken[8:])
+    visits = torch.bincount(torch.cat(taken[8:]), minlength=100).double()
+    others = torch.cat([visits[:40], visits[50:]])
+    expected = 192 * 10 / 90
+    assert abs(others.mean() - expected) < 1e-9 and others.min() > expected / 3
+
+
+def test_proportional_survival_draws_in_proportion_to_the_errors() -> None:
+    error = torch.ones(100)
+    error[:10] = 3.0
+    taken = selections(tile_selector(survival="proportional", mutation_start=0.25), 3000, error)
+    visits = torch.bincount(torch.cat(taken[8:]), minlength=100).double()
+    shares = 0.75 * error / error.mean() + 0.25
+    # Small draws without replacement follow the shares a little less than they say.
+    assert 0.75 * shares[0] / shares[-1] < visits[:10].mean() / visits[10:].mean() < shares[0] / shares[-1]
+
+
+@pytest.mark.parametrize(("shape", "counts"), [((400,), [8]), ((48, 48), [3, 3]), ((20, 20, 20), [2, 2, 2])])
+def test_a_fitted_field_has_no_seams(shape, counts) -> None:
+    cells = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    dataset = CoordinateDataset(np.sin(0.5 * cells).sum(axis=-1, keepdims=True).astype(np.float32))
+    network = {"name": "tiles", "counts": counts, "between": 0.5}
+    run = inrkit.fit(dataset, network=network, steps=400, **{**TRAINED, "selector": {"name": "full"}})
+    places = np.arange(1, 2 * shape[0]) / 2
+    points = np.zeros((len(places), len(shape)))
+    points[:, 0] = 2 * places / shape[0] - 1
+    found = run.field(points)[:, 0].astype(np.float64)
+    borders = np.arange(1, counts[0]) * shape[0] / counts[0]
+    expected = np.sin(0.5 * (places - 0.5))
+    for order in (1, 2):  # steps of the values, and of the slopes, half a cell apart
+        middles = (places[order:] + places[:-order]) / 2
+        near = (np.abs(middles[:, None] - borders) < 1.5).any(axis=1)
+        error = np.abs(np.diff(found, order) - np.diff(expected, order))
+        assert error[near].mean() < 2 * error[~near].mean()
