@@ -3,8 +3,8 @@
 First the pace of the published way of training on this machine: EVOS's setting, all selected coordinates at once, in
 float32, with an allocator that returns memory after every step; `--steps` of that are what all is compared with. Then
 the preset `image-single` to its end: how long it takes to the target, as a ratio to the published way's time. With
-`--seconds`, then an ablation at equal time: the published setting with one part of the preset each, and the preset without one part
-each; schedules follow the clock. Fits run one after another, in processes of their own.
+`--seconds`, then an ablation at equal time: the published setting with one part of the preset each, and the preset
+without one part each; schedules follow the clock. Fits run one after another, in processes of their own.
 """
 
 from __future__ import annotations
