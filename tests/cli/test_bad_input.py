@@ -887,6 +887,7 @@ def test_a_diverging_run_fails_with_advice(steps):
     told(call("fit", "run", "--resume", "--quiet"), 1, "diverged", "lower optimizer.lr")  # it starts over
 
 
+@pytest.mark.slow
 def test_a_diverged_run_goes_on_where_it_may_recover():
     np.save("real.npy", noise(12, 10) / 255)
     words = ["network=pe-mlp", "network.hidden_layers=4", "optimizer=adam", "optimizer.lr=1e8", "schedule=constant"]
