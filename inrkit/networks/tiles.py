@@ -52,7 +52,7 @@ class TilesOptions:
     """Most parameters of all networks together; 0 for `values_per_parameter` instead."""
     values_per_parameter: float = option(0.0, at_least=0)
     """Values of the signal for each parameter, if `parameters` is 0. 0 lets it grow with the signal: 1 up to 200,000
-    values, from there on as the cube root of their number, 4 at most."""
+    values, from there on as the square root of their number, 5 at most."""
     overlap: float = option(1.0, at_least=0)
     """Cells by which a tile reaches over its borders, where it is blended with the next one."""
     points: int = option(256, at_least=1)
@@ -130,7 +130,7 @@ class Tiles(Network):
         dataset = signal.dataset
         plugin, each = _each(options)
         values = len(signal) * dataset.channels
-        share = options.values_per_parameter or min(4.0, max(1.0, (values / _SMALL) ** (1 / 3)))
+        share = options.values_per_parameter or min(5.0, max(1.0, math.sqrt(values / _SMALL)))
         budget = options.parameters or math.ceil(values / share)
         size = _size(plugin, each, dataset.dimensions, dataset.channels)
         while size > budget and getattr(each, "hidden_features", 0) > _NARROWEST:
