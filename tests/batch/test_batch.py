@@ -215,6 +215,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in str(path)] == before
 
 
+@pytest.mark.slow
 def test_a_poisoned_file_fails_alone_and_is_tried_again_until_it_is_healed(tmp_path):
     folder = room(tmp_path / "room", names="a")
     (folder / "photos" / "b.png").write_text("poison")

@@ -277,6 +277,7 @@ def test_an_interrupted_run_resumes_to_the_uninterrupted_result(fitted, whole, t
     equal(tmp_path / "part", whole)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_checkpoint(fitted, whole, tmp_path):
     words = ["fit", str(fitted / "photo.png"), *LONG, "checkpoint.seconds=0", "--out", "part", "--quiet"]
     process = subprocess.Popen([sys.executable, "-m", "inrkit", *words], cwd=tmp_path)
