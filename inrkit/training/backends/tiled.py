@@ -34,48 +34,60 @@ class Tiled(Backend):
         """Nothing: selectors of tiles make no surveys."""
 
     def update(self, turns: Sequence[Turn]) -> None:
-        threads = torch.get_num_threads()
-        with _one_thread():
-            each(turns, lambda turn: _update(turn, threads))
+        each(turns, _update)
 
     def release(self) -> None:
         pass
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch gather on one thread: the others run machine code, and gathering is too little to be shared."""
+def _one_thread() -> Iterator[int]:
+    """Let torch gather on one thread: the others run machine code, and gathering is too little to be shared. Gives how
+    many threads there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield threads
     finally:
         torch.set_num_threads(threads)
 
 
-def _update(turn: Turn, threads: int) -> None:
+def _update(turn: Turn) -> None:
+    network, optimizer = turn.member.network, turn.member.optimizer
+    assert isinstance(network, Tiles) and isinstance(optimizer, RowAdam)
+    plain = type(turn.member.objective) is MeanSquaredError and _native(optimizer)
+    kernel = network.kernel if plain else None
+    if kernel is None:
+        _steps(turn, lambda rows, visit: _step(turn.member, network, optimizer, rows, visit))
+        return
+    with _one_thread() as threads:
+        _steps(turn, lambda rows, visit: _begin_native(kernel, network, optimizer, rows, visit, threads))
+
+
+def _steps(turn: Turn, begin: Callable[[Tensor, Visit], Callable[[], Tensor]]) -> None:
+    """Step the selected networks, some at a time.
+
+    Args:
+        turn: it receives the loss and the errors.
+        begin: begins a step of some networks on the points of a visit; returns what waits for it and gives their (q,)
+            errors.
+    """
     member = turn.member
     network, view = member.network, member.view
-    assert isinstance(network, Tiles) and view is not None and isinstance(member.optimizer, RowAdam)
+    assert isinstance(network, Tiles) and view is not None
     rows = turn.selection.indices
     tiles = network.owners[rows]
     plan = view.begin(network.options.points, network.options.between, member.visits)
     most = _POINTS if member.device.type == "cpu" else _POINTS_CUDA
     chunk = max(1, most // network.options.points)
     spreads = network.spreads[tiles]
-    kernel = network.kernel if type(member.objective) is MeanSquaredError and _native(member.optimizer) else None
     waiting: list[Callable[[], Tensor]] = []
     points = 0
     for part, numbers, spread in zip(rows.split(chunk), tiles.split(chunk), spreads.split(chunk), strict=True):
         visit = view.visit(plan, numbers)
         targets = (visit.targets - network.means[numbers, None]).div_(spread[:, None, None])
         points = targets.shape[1]
-        visit = Visit(visit.inputs, targets, visit.weights)
-        if kernel is not None:
-            waiting.append(_begin_native(kernel, network, member.optimizer, part, visit, threads))
-        else:
-            losses = _step(member, network, member.optimizer, part, visit)
-            waiting.append(lambda losses=losses: losses)  # type: ignore[misc]
+        waiting.append(begin(part, Visit(visit.inputs, targets, visit.weights)))
     squared = torch.cat([finish() for finish in waiting]) * spreads.square()
     turn.errors = Residuals(squared, torch.zeros_like(squared), points=points)
     turn.loss = squared.mean()
@@ -109,8 +121,8 @@ def _native(optimizer: RowAdam) -> bool:
     return all(group["weight_decay"] == 0 for group in optimizer.param_groups)
 
 
-def _step(member: Member, network: Tiles, optimizer: RowAdam, rows: Tensor, visit: Visit) -> Tensor:
-    """A step of the networks `rows`; returns their (q,) mean squared errors from before it."""
+def _step(member: Member, network: Tiles, optimizer: RowAdam, rows: Tensor, visit: Visit) -> Callable[[], Tensor]:
+    """A step of the networks `rows`; returns what gives their (q,) mean squared errors from before it."""
     weights = network.weights.detach()[rows].requires_grad_()
     residual = network.rows(weights, visit.inputs) - visit.targets
     pointwise = member.objective.pointwise(residual)
@@ -119,4 +131,5 @@ def _step(member: Member, network: Tiles, optimizer: RowAdam, rows: Tensor, visi
         pointwise, squared = pointwise * visit.weights, squared * visit.weights
     (gradients,) = torch.autograd.grad(pointwise.mean(dim=1).sum(), weights)
     optimizer.step_rows(network.weights, rows, gradients)
-    return squared.mean(dim=1)
+    errors = squared.mean(dim=1)
+    return lambda: errors
