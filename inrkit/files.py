@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inrkit.errors import RunError
+from filelock import FileLock, Timeout
+
+from inrkit.errors import InrkitError, RunError
 
 _ASIDE = re.compile(r"\.(\d+)-.")
 """What the name begins with of a file that the process of that number writes aside."""
@@ -90,6 +92,36 @@ def _to_disk(path: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, busy: InrkitError) -> Iterator[None]:
+    """Keep other processes out of a folder. The system ends the lock with this process, however that ends.
+
+    Args:
+        folder: that is there.
+        busy: raised if another process is at work in it.
+
+    Raises:
+        InrkitError: `busy`; or an error of its kind, because the folder cannot be written to.
+    """
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+        while not path.exists():  # who had the lock before removed the file that was opened here
+            lock.release()
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise busy from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise type(busy)(f"{folder} cannot be written: {reason}; choose another --out") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release(force=True)
 
 
 def remove_stale(folder: Path) -> None:

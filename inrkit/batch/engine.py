@@ -12,8 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from inrkit.batch.curves import draw_curves
 from inrkit.batch.display import BatchDisplay
 from inrkit.batch.launchers.base import Launcher, Started, Task
@@ -22,7 +20,7 @@ from inrkit.batch.study import Job, Study
 from inrkit.batch.summary import summarise
 from inrkit.batch.tuning import choose
 from inrkit.errors import ConfigError
-from inrkit.files import write_text
+from inrkit.files import exclusive, write_text
 from inrkit.runs.execute import stackable
 
 RUNNABLE = ("failed", "interrupted", "pending")
@@ -180,19 +178,12 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of the folder. The system ends the lock with this process, however that ends."""
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(
-            f"another process works on a study in {folder}; wait for it, or choose another --out"
-        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{folder} cannot be written: {reason}; choose another --out") from error
-    try:
+    busy = ConfigError(f"another process works on a study in {folder}; wait for it, or choose another --out")
+    with exclusive(folder, busy):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError, RunError
-from inrkit.files import append_text, claim, from_json, remove_stale, require_file, to_json, write_text, written_whole
+from inrkit.files import (
+    append_text,
+    claim,
+    exclusive,
+    from_json,
+    remove_stale,
+    require_file,
+    to_json,
+    write_text,
+    written_whole,
+)
 from inrkit.runs.field import Field
 from inrkit.runs.notebook import as_html, in_a_line
 from inrkit.signals.modality import Modality
@@ -169,27 +178,13 @@ class Run:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self.folder / ".lock"
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-            while not path.exists():  # who had the lock before removed the file that was opened here
-                lock.release()
-                lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"{self.folder} is being fitted by another process; wait for it, or start anew in another --out"
-            ) from error
-        except OSError as error:
-            reason = error.strerror or error
-            raise RunError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
-        try:
+        busy = RunError(
+            f"{self.folder} is being fitted by another process; wait for it, or start anew in another --out"
+        )
+        with exclusive(self.folder, busy):
             remove_stale(self.folder)
             yield
             remove_stale(self.folder)
-        finally:
-            path.unlink(missing_ok=True)
-            lock.release(force=True)
 
     def rewrite_config(self, config: Config) -> None:
         """Write config.yaml anew: a resumed run may be given more steps."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from inrkit.training.optimizers.closures import evaluated
+
 
 class Joined(torch.optim.Optimizer):
     """Several optimizers, each over some of a network's parameters, as one.
@@ -22,10 +24,7 @@ class Joined(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of every part, after one evaluation of `closure` if it is given; returns the closure's result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for part in self.parts:
             part.step()
         return loss

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inrkit.training.optimizers.closures import evaluated
+
 
 class RowAdam(torch.optim.Optimizer):
     """Adam (Kingma and Ba, ICLR 2015) or AdamW on rows that take steps at different times.
@@ -38,10 +40,7 @@ class RowAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of the rows whose gradient is not zero, after an evaluation of `closure` if it is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inrkit.training.optimizers.closures import evaluated
+
 SHIFT, FLOOR = 2**10, 2**16
 """What is added to covariances before a turn, and the floor of root mean squares, in units of the dtype's rounding.
 Both are far above rounding and far below the values that matter in training: in float32 1.2e-4 of the trace, and 0.8 %
@@ -66,10 +68,7 @@ class SOAP(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step, after an evaluation of `closure` if it is given; returns the closure's result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
