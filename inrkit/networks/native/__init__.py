@@ -30,14 +30,14 @@ _FEWEST = 1024
 """Fewest points that a thread is worth."""
 
 
+MOST_AXES = 8
+"""Most dimensions of a tiling in machine code."""
+
+
 class _Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("dimensions", "channels", "width", "hidden")] + [
         (name, ctypes.c_float) for name in ("first_omega", "hidden_omega")
     ]
-
-
-MOST_AXES = 8
-"""Most dimensions of a tiling in machine code."""
 
 
 class _Tiling(ctypes.Structure):
@@ -62,37 +62,6 @@ class SirenKernel:
 
     library: Any
     shape: _Shape
-
-    def evaluate(self, weights: Tensor, networks: Tensor, counts: Tensor, inputs: Tensor) -> Tensor:
-        """(m, C) values of networks at points of their own.
-
-        Args:
-            weights: (U, P) float32 parameters of all networks.
-            networks: (q,) int64 rows of `weights`.
-            counts: (q,) int64 how many points each has.
-            inputs: (m, D) float32, the points of the first network, then those of the second, ….
-        """
-        inputs, weights = inputs.contiguous(), weights.detach()
-        ends = counts.cumsum(0)
-        starts = torch.cat([ends[:1] * 0, ends])
-        values = torch.empty(len(inputs), self.shape.channels)
-        parts = _parts(starts, torch.get_num_threads())
-
-        def run(first: int, last: int) -> int:
-            return int(
-                self.library.evaluate(
-                    ctypes.byref(self.shape),
-                    last - first,
-                    _at(networks, first),
-                    _at(starts, first),
-                    _at(inputs),
-                    _at(weights),
-                    _at(values),
-                )
-            )
-
-        _together([functools.partial(run, first, last) for first, last in parts])
-        return values
 
     def blend(
         self, tiling: Tiling, coordinates: Tensor, slots: Tensor, means: Tensor, spreads: Tensor, weights: Tensor
@@ -127,8 +96,7 @@ class SirenKernel:
             )
 
         threads = max(1, min(torch.get_num_threads(), len(coordinates) // _FEWEST))
-        bounds = [len(coordinates) * part // threads for part in range(threads + 1)]
-        _together([functools.partial(run, *pair) for pair in itertools.pairwise(bounds)])
+        _together(_shares(run, len(coordinates), threads))
         return values
 
     def train(
@@ -191,9 +159,7 @@ class SirenKernel:
                 )
             )
 
-        count, threads = len(networks), min(len(networks), threads)
-        bounds = [count * part // threads for part in range(threads + 1)]
-        wait = _begun([functools.partial(run, *pair) for pair in itertools.pairwise(bounds)])
+        wait = _begun(_shares(run, len(networks), min(len(networks), threads)))
 
         def finish() -> Tensor:
             wait()
@@ -282,7 +248,6 @@ def _declared(library: Any) -> Any:
         *(pointer, number, pointer, number, pointer, ctypes.c_int, pointer, pointer),
         *(pointer, pointer, pointer, pointer, pointer, real, real, real, pointer),
     ]
-    library.evaluate.argtypes = [pointer, number, *[pointer] * 5]
     library.blend.argtypes = [pointer, pointer, number, *[pointer] * 5, number, pointer]
     return library
 
@@ -292,13 +257,10 @@ def _at(tensor: Tensor, row: int = 0) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def _parts(starts: Tensor, threads: int) -> list[tuple[int, int]]:
-    """Networks, by their first and last, in parts with about as many points each."""
-    total = int(starts[-1])
-    wanted = torch.arange(1, threads) * total // threads
-    cuts = torch.searchsorted(starts, wanted).tolist()
-    bounds = [0, *cuts, len(starts) - 1]
-    return [(first, last) for first, last in itertools.pairwise(bounds) if last > first]
+def _shares(run: Callable[[int, int], int], count: int, threads: int) -> list[Callable[[], int]]:
+    """Jobs that together call `run` on 0 … count, each on the part from a first to a last one."""
+    bounds = [count * part // threads for part in range(threads + 1)]
+    return [functools.partial(run, *pair) for pair in itertools.pairwise(bounds)]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-/* Training and evaluation of many small SIRENs, one a tile. See inrkit/training/native.py. */
+/* Training and evaluation of many small SIRENs, one a tile. See inrkit/networks/native/__init__.py. */
 
 #include <math.h>
 #include <stdint.h>
@@ -234,36 +234,15 @@ int train(const Shape *s, int64_t count, const int64_t *rows, int64_t points, co
     return 0;
 }
 
-/* Passes `here` points of d numbers each, gathered by `pick` or in order where it is NULL, through a network. */
+/* Passes the `here` points that `pick` lists, of d numbers each, through a network. */
 static void pass(const Shape *s, const float *net, const float *points, const int32_t *pick, int64_t here, float *in,
                  float *activations, float *out) {
     int64_t d = s->dimensions, padded = rounded(here);
     for (int64_t i = 0; i < d; i++) {
-        for (int64_t p = 0; p < here; p++) in[i * BLOCK + p] = points[(pick ? pick[p] : p) * d + i];
+        for (int64_t p = 0; p < here; p++) in[i * BLOCK + p] = points[pick[p] * d + i];
         for (int64_t p = here; p < padded; p++) in[i * BLOCK + p] = 0;
     }
     forward(s, net, in, activations, NULL, out, padded);
-}
-
-/* Values of `count` networks, each at points of its own that follow each other: starts has count + 1 entries.
- *   inputs: (starts[count], dimensions); values: (starts[count], channels)
- * Returns 0, or 1 if there is no memory. */
-int evaluate(const Shape *s, int64_t count, const int64_t *rows, const int64_t *starts, const float *inputs,
-             const float *parameters, float *values) {
-    int64_t d = s->dimensions, c = s->channels, w = s->width, layers = s->hidden + 1;
-    int64_t size = weight_at(s, layers) + c * (w + 1);
-    float *in = calloc((size_t)(BLOCK * (d + layers * w + c)), sizeof(float));
-    if (!in) return 1;
-    float *activations = in + d * BLOCK, *out = activations + layers * w * BLOCK;
-    for (int64_t n = 0; n < count; n++)
-        for (int64_t start = starts[n]; start < starts[n + 1]; start += BLOCK) {
-            int64_t here = starts[n + 1] - start < BLOCK ? starts[n + 1] - start : BLOCK;
-            pass(s, parameters + rows[n] * size, inputs + start * d, NULL, here, in, activations, out);
-            for (int64_t i = 0; i < c; i++)
-                for (int64_t p = 0; p < here; p++) values[(start + p) * c + i] = out[i * BLOCK + p];
-        }
-    free(in);
-    return 0;
 }
 
 #define AXES 8      /* most dimensions of a tiling */
