@@ -113,12 +113,14 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
 
 def _for_network(base: str, given: Any) -> str:
     """The preset for the network that the layers ask for. A recipe for tiles suits no single network: where another
-    network or options of one are given, `<base>-single` takes its place."""
+    network is named, or an option given that only the network of `<base>-single` has, that preset takes its place."""
     single = f"{base}-single"
     if single not in presets() or not isinstance(given, dict):
         return base
-    suits = given["name"] == "tiles" if "name" in given else set(given) <= field_names(Tiles.Options)
-    return base if suits else single
+    if "name" in given:
+        return base if given["name"] == "tiles" else single
+    own = _declared("network", read_preset(single)["network"]["name"]) - field_names(Tiles.Options)
+    return single if own & set(given) else base
 
 
 def _unknown_keys(merged: Mapping[str, Any]) -> list[str]:

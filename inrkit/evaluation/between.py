@@ -16,6 +16,7 @@ from inrkit.plugins.options import field_names
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import mirrored
 
 _SHARE, _FEWEST, _MOST = 8, 1 << 12, 1 << 16
 """Corners: one for so many coordinates of an evaluation, but at least and at most so many."""
@@ -119,7 +120,7 @@ class Block:
         for axis, (length, width) in enumerate(zip(self._lattice, widths, strict=True)):
             along = torch.arange(width, device=firsts.device).expand(len(firsts), -1)
             if width < length:
-                along = _mirrored(along + firsts[:, axis, None] - (_REACH - 1), length)
+                along = mirrored(along + firsts[:, axis, None] - (_REACH - 1), length)
             cells = cells * length + self._spread(along, axis)
         self._cells = cells
         self._values = dataset.stored(cells.reshape(-1)).to(torch.float32).view(*cells.shape, dataset.channels)
@@ -186,7 +187,7 @@ class Block:
         if width < length:
             cells = cells[None] + (_REACH - 1)
         else:  # a short axis is there once, and what a mirror shows of it is added up
-            cells = _mirrored(cells + self._firsts[:, axis, None, None], length)
+            cells = mirrored(cells + self._firsts[:, axis, None, None], length)
         matrices = torch.zeros(*cells.shape[:2], width, device=device)
         return matrices.scatter_add_(2, cells, taps.to(device).expand(cells.shape))
 
@@ -280,9 +281,12 @@ def noise_between(
     if linear is None or not between < linear:
         return None
     names = field_names(type(network)) if network is not None else set()
-    found = next((name for name in _FREQUENCIES if name in names), None)
+    each = network.each if "each" in names else {}
+    found = next((name for name in _FREQUENCIES if name in {*names, *each}), None)
     mend = "choose a network of lower frequencies"
-    if found is not None:
+    if found in each:
+        mend = f"lower network.each.{found}, here {each[found]:.4g}, or raise network.between, here {network.between:g}"
+    elif found is not None:
         mend = f"lower network.{found}, here {getattr(network, found):.4g}"
         if "weight_scale" in names and network.weight_scale > 1:
             mend += f", or network.weight_scale, here {network.weight_scale:.4g}"
@@ -292,9 +296,3 @@ def noise_between(
         f"the field is noise between the samples: PSNR {between:.1f} dB there, where linear interpolation has "
         f"{linear:.1f} dB, and {at:.1f} dB at the samples; {mend}"
     )
-
-
-def _mirrored(places: Tensor, length: int) -> Tensor:
-    """Places on an axis of more than one cell, in place of those that lie beyond its ends."""
-    places = places % (2 * length - 2)
-    return torch.where(places < length, places, 2 * length - 2 - places)

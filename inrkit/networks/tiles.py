@@ -61,7 +61,7 @@ class TilesOptions:
     """Share of steps whose points lie between a lattice's samples, on the signal's cubic spline, where tiles are
     selected and all of the signal is known."""
     lattice: list[int] = option([])
-    """The signal's cells along each axis; [] for those of the signal that is fitted."""
+    """The signal's cells along each axis, found when the signal is known."""
     counts: list[int] = option([])
     """Tiles along each axis; [] for as many as the parameters allow."""
     networks: int = option(0, at_least=0)
@@ -142,7 +142,13 @@ class Tiles(Network):
             if dataset.grid_shape is None:
                 most = min(most, max(1, len(signal) // _LEAST_POINTS))
             return _divided(options, signal, most)
-        lattice = options.lattice or list(dataset.grid_shape or [_VIRTUAL * count for count in options.counts])
+        if len(options.counts) != dataset.dimensions:
+            raise ConfigError(
+                f"network.counts is {options.counts}; it must have {dataset.dimensions} numbers, one for each axis"
+            )
+        lattice = list(dataset.grid_shape or [_VIRTUAL * count for count in options.counts])
+        if any(count > length for count, length in zip(options.counts, lattice, strict=True)):
+            raise ConfigError(f"network.counts is {options.counts}; the signal has {'×'.join(map(str, lattice))} cells")
         options = dataclasses.replace(options, lattice=lattice)
         return dataclasses.replace(options, networks=max(1, _varying(options, signal)))
 

@@ -189,6 +189,8 @@ def _kind(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin in (list, tuple):
         return "a list, like [a,b]"
+    if origin is dict:
+        return "a mapping, like {name: value}"
     if origin is not None:
         return " or ".join(_kind(part) for part in typing.get_args(hint) if part is not type(None))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

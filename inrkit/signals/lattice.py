@@ -43,6 +43,14 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dt
     return coordinates
 
 
+def mirrored(places: Tensor, length: int) -> Tensor:
+    """Int64 places along an axis, those outside 0 … length − 1 mirrored about the outermost ones."""
+    if length == 1:
+        return torch.zeros_like(places)
+    folded = places.remainder(2 * length - 2)
+    return (length - 1) - (folded - (length - 1)).abs()
+
+
 def cell_affine(shape: tuple[int, ...]) -> np.ndarray:
     """The affine map from [−1, 1]^D to cell indices: the centre of cell i is mapped to i.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from inrkit.device import available_memory
+from inrkit.signals.lattice import mirrored
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiling import Tiling
@@ -130,8 +131,8 @@ class TiledLattice(TiledSignal):
     def begin(self, points: int, between: float, generator: torch.Generator) -> _Grid:
         stride = max(1, round((math.prod(self._extents) / points) ** (1 / len(self._axes)))) if self._axes else 1
         cells = []
-        for axis, (side, overlap) in enumerate(zip(self.tiling.sides, self._overlaps, strict=True)):
-            step = stride if axis in self._axes else 1
+        for side, overlap, extent in zip(self.tiling.sides, self._overlaps, self._extents, strict=True):
+            step = min(stride, extent)  # an axis of few cells has a point too
             first = int(torch.randint(step, (), generator=generator, device=generator.device))
             cells.append(torch.arange(first - overlap, side + overlap, step, device=self.signal.device))
         shift = [0.0] * len(cells)
@@ -329,14 +330,6 @@ class TileLayout(NoOperator):
 
     def placed(self, cells: Tensor) -> Tensor:
         return cells
-
-
-def mirrored(places: Tensor, length: int) -> Tensor:
-    """Int64 places along an axis, those outside 0 … length − 1 mirrored about the outermost ones."""
-    if length == 1:
-        return torch.zeros_like(places)
-    folded = places.remainder(2 * length - 2)
-    return (length - 1) - (folded - (length - 1)).abs()
 
 
 def _basis(fraction: float) -> tuple[float, float, float, float]:

@@ -14,6 +14,8 @@ from inrkit.batch.identity import identity
 from inrkit.config import resolve
 from inrkit.evaluation.between import LINEAR, SPLINE, Corners, linear_between, noise_between
 from inrkit.evaluation.evaluate import NetworkPredictor, evaluate
+from inrkit.networks import Tiles
+from inrkit.networks.tiles import TilesOptions
 from inrkit.signals.signal import Signal
 
 
@@ -182,6 +184,9 @@ def test_a_field_is_called_noise_where_it_is_worse_than_at_the_samples_and_than_
     assert "\n" not in told
     assert noise_between({"psnr": 60.0, "between": reached + 0.1}, dataset, 40, options) is None
     assert noise_between({"psnr": 23.0, "between": 20.0}, dataset, 40, options) is None
+    tiles = Tiles.fitted(TilesOptions(), Signal(dataset))
+    told = noise_between({"psnr": 60.0, "between": 20.0}, dataset, 40, tiles)
+    assert "lower network.each.first_omega, here 20, or raise network.between, here 0.25" in told
     assert noise_between({"psnr": 60.0}, dataset, 40, options) is None
 
 

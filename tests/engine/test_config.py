@@ -30,6 +30,13 @@ def test_the_recipe_suits_the_network_that_is_asked_for():
     assert resolved("network=siren", base="image").optimizer.name == "soap"
 
 
+def test_a_misspelt_option_leaves_the_recipe_as_it_is():
+    with pytest.raises(ConfigError, match=r"network\.parameter is not an option; did you mean 'parameters'"):
+        resolved("network.parameter=5000")
+    with pytest.raises(ConfigError, match=r"network\.each is 5; it must be a mapping, like \{name: value\}"):
+        resolved("network.each=5")
+
+
 def test_options_of_a_tiles_network_are_merged():
     each = resolved("network.each.hidden_layers=1").network.options.each
     assert each == {"name": "siren", "hidden_features": 24, "hidden_layers": 1}

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -16,8 +17,9 @@ from inrkit.selectors.evos import EvosOptions
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.tiles import EvosOfTiles
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.lattice import mirrored
 from inrkit.signals.signal import Signal
-from inrkit.signals.tiled import TileLayout, mirrored, tiled
+from inrkit.signals.tiled import TileLayout, tiled
 from inrkit.signals.tiling import Tiling
 from inrkit.training.optimizers.rows import RowAdam
 
@@ -105,6 +107,23 @@ def test_a_visits_points_are_the_signals(shape, counts, between) -> None:
     assert bool(between) == bool((np.abs(at - np.rint(at)) > 1e-3).any())
 
 
+@pytest.mark.parametrize("shape", [(2, 900), (900, 3), (1, 2, 800)])
+def test_a_visit_has_points_along_axes_of_few_cells(shape) -> None:
+    view = tiled(signal_of(waves(*shape)), Tiling(shape, [1] * len(shape), 1.0))
+    generator = torch.Generator().manual_seed(0)
+    cells = set()
+    for _ in range(600):
+        plan = view.begin(20, 0.0, generator)
+        assert all(len(along) for along in plan.cells)
+        cells |= set(itertools.product(*[along.tolist() for along in plan.cells]))
+    assert len(cells) == math.prod(shape)
+
+
+def test_the_lattice_of_a_fit_is_that_of_its_signal() -> None:
+    fitted = Tiles.fitted(TilesOptions(lattice=[5, 5], counts=[2, 2]), signal_of(waves(12, 20)))
+    assert fitted.lattice == [12, 20]
+
+
 def test_a_visit_leaves_out_what_is_not_known() -> None:
     known = np.ones((16, 16), dtype=bool)
     known[:4, :4] = False
@@ -162,11 +181,10 @@ def test_machine_code_gives_what_torch_gives() -> None:
     network = network_for(signal_of(waves(40, 40, channels=3)), counts=[3, 3], each={"hidden_features": 13})
     if network.kernel is None:
         pytest.skip("no C compiler here")
-    x = torch.rand(5, 70, 2) * 2 - 1
-    rows = torch.tensor([4, 0, 8, 2, 7])
-    counts = torch.full((5,), 70)
-    given = network.kernel.evaluate(network.weights, rows, counts, x.reshape(-1, 2)).view(5, 70, 3)
-    torch.testing.assert_close(given, network.rows(network.weights[rows], x).detach(), atol=2e-6, rtol=2e-5)
+    x = torch.rand(500, 2) * 2 - 1
+    with torch.inference_mode():
+        given = network(x)
+    torch.testing.assert_close(given, network(x).detach(), atol=2e-6, rtol=2e-5)
 
 
 @pytest.mark.parametrize("each", [{}, {"hidden_layers": 0}, {"hidden_features": 17, "hidden_layers": 1}])
@@ -238,6 +256,10 @@ def test_tiles_within_tiles_and_embeddings_are_refused() -> None:
         network_for(signal_of(waves(8, 8)), each={"name": "tiles"})
     with pytest.raises(ConfigError, match=r"network.each.hiden is not an option"):
         network_for(signal_of(waves(8, 8)), each={"hiden": 1})
+    with pytest.raises(ConfigError, match=r"network\.counts is \[3\]; it must have 2 numbers, one for each axis"):
+        network_for(signal_of(waves(8, 8)), counts=[3])
+    with pytest.raises(ConfigError, match=r"network\.counts is \[2, 9\]; the signal has 8×8 cells"):
+        network_for(signal_of(waves(8, 8)), counts=[2, 9])
     with pytest.raises(ValueError, match="counts has 1 axes and lattice 2"):
         TilesOptions(counts=[1], lattice=[4, 4])
 
