@@ -108,7 +108,7 @@ class Tiles(Network):
         self.tiling = Tiling(options.lattice or counts, counts, options.overlap)
         total = len(self.tiling)
         networks = options.networks or total
-        plugin, each_options = _each(options)
+        plugin, each_options = each_network(options)
         # On the meta device nothing is drawn; only the shapes are wanted.
         most = 1 if torch.get_default_device().type == "meta" else _DRAWS
         draws = [plugin(each_options, dimensions, channels) for _ in range(min(most, networks))]
@@ -128,7 +128,7 @@ class Tiles(Network):
         if signal.embedded:
             raise ConfigError("network=tiles takes coordinates as they are; choose embedding=identity")
         dataset = signal.dataset
-        plugin, each = _each(options)
+        plugin, each = each_network(options)
         values = len(signal) * dataset.channels
         share = options.values_per_parameter or min(5.0, max(1.0, math.sqrt(values / _SMALL)))
         budget = options.parameters or math.ceil(values / share)
@@ -260,7 +260,7 @@ def _name(options: TilesOptions) -> str:
     return str(options.each.get("name", _NARROW["name"]))
 
 
-def _each(options: TilesOptions) -> tuple[type[Network], Any]:
+def each_network(options: TilesOptions) -> tuple[type[Network], Any]:
     """The class and options of a tile's network.
 
     Raises:

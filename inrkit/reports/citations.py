@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from importlib import metadata, resources
 
 from inrkit.config import Config
+from inrkit.networks import NETWORKS
+from inrkit.networks.tiles import TilesOptions, each_network
 
 _METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     "network": {
@@ -22,6 +24,7 @@ _METHODS: dict[str, dict[str, tuple[str, ...]]] = {
         "mfn-gabor": ("fathony2021mfn",),
         "bacon": ("lindell2022bacon",),
         "hash-grid": ("mueller2022instant",),
+        "tiles": ("reiser2021kilonerf", "saragadam2022miner"),
     },
     "selector": {
         "evos": ("zhang2025evos",),
@@ -70,7 +73,12 @@ def cited(config: Config) -> str:
     for slot, plugins in config.choices.items():
         keys += _METHODS.get(slot, {}).get(plugins.name, ())
         more += [text.strip() for text in [getattr(plugins.plugin, "bibtex", "")] if text]
-    if getattr(config.network.options, "weight_scale", 1.0) != 1.0:
+    options = config.network.options
+    if isinstance(options, TilesOptions):  # the network of each tile too
+        network, options = each_network(options)
+        keys += _METHODS["network"].get(NETWORKS.name_of(network), ())
+        more += [text.strip() for text in [getattr(network, "bibtex", "")] if text]
+    if getattr(options, "weight_scale", 1.0) != 1.0:
         keys.append("yeom2025scaling")
     keys += [_METRICS[name] for name in config.general.metrics if name in _METRICS]
     own = f"@software{{inrkit,\n  title = {{inrkit}},\n  version = {{{metadata.version('inrkit')}}}\n}}"

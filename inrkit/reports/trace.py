@@ -92,6 +92,8 @@ class Trace(Listener):
         self._since = 0
         self._moments: list[tuple[int, np.ndarray]] = []
         self._last: Selection | None = None
+        self._of = "coordinate"
+        """What is selected."""
 
     @property
     def traced(self) -> Traced:
@@ -103,11 +105,12 @@ class Trace(Listener):
             None if self._boxes is None else self._boxes.counts,
             self._since,
             self._moments,
-            {"machine": machine(), "since": self._since, "every": self._every},
+            {"machine": machine(), "since": self._since, "every": self._every, "of": self._of},
         )
 
     def on_start(self, member: Member) -> None:
         dataset = member.signal.dataset
+        self._of = "coordinate" if member.view is None else "tile"
         if self._boxes is None and member.view is not None and len(member.view.tiling.counts) <= 3:
             self._boxes = _Boxes(member.view.tiling.counts, None)
             self._since = member.step

@@ -301,13 +301,14 @@ def points_view(run: Run, dataset: CoordinateDataset) -> View | None:
 
 
 def selection_view(traced: Traced, dataset: CoordinateDataset | None) -> View | None:
-    """How often each coordinate was selected, and the selection at several moments."""
+    """How often each coordinate or tile was selected, and the selection at several moments."""
     counts = traced.counts
     if (
         counts is None or not traced.moments or counts.min() == counts.max()
     ):  # where all coordinates train at all steps there is nothing to see
         return None
     view: View = {"kind": "selection", "since": traced.since, "axes": counts.ndim}
+    view["of"] = str(traced.about.get("of", "coordinate"))
     view["least"], view["most"] = float(counts.min()), float(counts.max())
     if counts.ndim == 1:
         starts = np.arange(min(_COLUMNS, len(counts))) * len(counts) // min(_COLUMNS, len(counts))

@@ -11,9 +11,10 @@ from PIL import Image
 
 import inrkit
 from inrkit.cli import inrkit as command
+from inrkit.config import resolve
 from inrkit.modalities.image import sample_picture
 from inrkit.reports import trace
-from inrkit.reports.citations import _METHODS, _METRICS, entries
+from inrkit.reports.citations import _METHODS, _METRICS, cited, entries
 from inrkit.training.member import Listener
 
 SMALL = {"network": {"hidden_features": 16, "hidden_layers": 1}, "every": 4, "quiet": True, "objective": "mse"}
@@ -146,9 +147,30 @@ def test_cite_prints_exactly_the_methods_of_a_run(photo, tmp_path):
     }
 
 
+@pytest.mark.parametrize(("each", "own"), [({}, "sitzmann2020siren"), ({"name": "gauss"}, "ramasinghe2022gauss")])
+def test_cite_names_tiles_and_their_networks(each, own):
+    keys = cited(resolve([{"data": {"path": "a.png"}, "network": {"name": "tiles", "each": each}}]))
+    for key in ("reiser2021kilonerf", "saragadam2022miner", own, "zhang2025evos"):
+        assert f"{{{key}," in keys
+
+
+def test_a_page_shows_which_tiles_trained(photo, tmp_path):
+    run = inrkit.fit(
+        photo, out=tmp_path / "run", steps=6, network={"name": "tiles", "counts": [3, 4]}, selector={"least": 1}
+    )
+    found = trace.read(run.folder / trace.FILE)
+    assert found.counts.shape == (3, 4)
+    assert found.counts.sum() == 6 * 3  # a quarter of the tiles at each step
+    assert "How often each tile trained" in (run.folder / "report.html").read_text()
+
+
+def test_every_network_rests_on_a_paper():
+    assert set(_METHODS["network"]) == set(inrkit.NETWORKS.names())
+
+
 def test_every_method_that_is_cited_has_an_entry():
-    cited = {key for plugins in _METHODS.values() for keys in plugins.values() for key in keys} | set(_METRICS.values())
-    assert cited | {"yeom2025scaling"} == set(entries())
+    named = {key for plugins in _METHODS.values() for keys in plugins.values() for key in keys} | set(_METRICS.values())
+    assert named | {"yeom2025scaling"} == set(entries())
 
 
 def test_a_large_photo_makes_a_page_of_bounded_size(tmp_path):
