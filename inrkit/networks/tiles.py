@@ -189,6 +189,11 @@ class Tiles(Network):
         return len(self.weights)
 
     @property
+    def shapes(self) -> list[torch.Size]:
+        """Of a network's parameters, in their order in a row of `weights`."""
+        return [shape for _, shape in self._layout]
+
+    @property
     def owners(self) -> Tensor:
         """(U,) int64 the tile of each network."""
         tiles = (self.slots >= 0).nonzero()[:, 0]

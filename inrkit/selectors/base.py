@@ -66,6 +66,8 @@ class Residuals:
             It says how far a small step of gradient descent on the surveyed moves the prediction at x_i.
         weights: (k,) the dataset's weights of the coordinates, of mean 1 over the signal; None for 1 each.
         points: how many points each number stands for: 1, or those of a tile.
+        response: (k,) of tiles, for selectors with `needs_response`: mean squared response of the lattice's Laplacian,
+            over a tile's visited points and the channels, to F − y. The visited points count as neighbours.
     """
 
     squared: Tensor
@@ -74,6 +76,7 @@ class Residuals:
     influence: Tensor | None = None
     weights: Tensor | None = None
     points: int = 1
+    response: Tensor | None = None
 
 
 @SELECTORS.base
@@ -105,6 +108,11 @@ class Selector(metaclass=PluginType):
         self.operator = operator
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    @property
+    def needs_response(self) -> bool:
+        """Whether `observe` needs `Residuals.response` of tiles."""
+        return False
 
     @abstractmethod
     def size(self, progress: Progress) -> int:

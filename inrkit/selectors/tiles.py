@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrkit.selectors.base import Residuals, Selection, Selector, rankable
-from inrkit.selectors.crossover import fittest
+from inrkit.selectors.crossover import crossover, fittest
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import mutation, share_of
 from inrkit.signals.operators import FitnessOperator
@@ -20,9 +20,13 @@ _FORGETTING = 0.3
 class EvosOfTiles(Selector):
     """EVOS on U tiles, each with a network of its own.
 
-    A tile's fitness is a running mean of what its own visits found, so no pass is made for fitness alone. Tiles that
-    have not been visited for long come again as mutants; that takes the place of key steps, whose options have no
-    effect. In the first steps every tile is visited once.
+    A tile's fitnesses e_L and e_H are running means of what its own visits found, so no pass is made for fitness alone.
+    Tiles that have not been visited for long come again as mutants; that takes the place of key steps, whose options
+    have no effect. In the first steps every tile is visited once.
+
+    `survival: top` crosses tiles over as coordinates are. `survival: proportional` draws them by e_L + e_H, or by e_L
+    for `crossover: none`: places that are shared between the two fitnesses in proportion to their means, and drawn in
+    proportion to each, are places drawn by the sum. Tiles of free points have no e_H.
 
     The loss of a tile has the same minimum however often the tile is selected, so selection biases nothing.
     """
@@ -30,7 +34,13 @@ class EvosOfTiles(Selector):
     def __init__(self, options: Any, count: int, operator: FitnessOperator, seed: int, device: torch.device) -> None:
         super().__init__(options, count, operator, seed, device)
         self._errors = torch.full((count,), -1.0, device=device)
-        """(U,) running means; −1 for a tile that was not visited yet."""
+        """(U,) running means e_L; −1 for a tile that was not visited yet."""
+        self._responses = torch.zeros(count, device=device)
+        """(U,) running means e_H."""
+
+    @property
+    def needs_response(self) -> bool:
+        return bool(self.options.crossover != "none")
 
     def size(self, progress: Progress) -> int:
         size: int = self.options.scheduled_size(self.count, progress.before)
@@ -49,30 +59,42 @@ class EvosOfTiles(Selector):
         if options.survival == "proportional":
             return Selection(self._proportional(k, rate).sort().values)
         survivors = k - min(k, share_of(k, rate))
-        best = fittest(self._errors, survivors)
+        if options.crossover == "select":
+            best = crossover(self._errors, self._responses, survivors)
+        else:
+            best = fittest(self._errors + self._responses, survivors)
         mutants = self.draw_besides(best, k - survivors)
         return Selection(torch.cat([best, mutants]).sort().values)
 
     def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         rows = selection.indices
-        before, found = self._errors[rows], rankable(errors.squared)
-        self._errors[rows] = torch.where(before < 0, found, before.lerp(found, _FORGETTING))
+        fresh = self._errors[rows] < 0
+        self._errors[rows] = _followed(self._errors[rows], rankable(errors.squared), fresh)
+        if errors.response is not None:
+            found = rankable(self.options.high_frequency_weight * errors.response)
+            self._responses[rows] = _followed(self._responses[rows], found, fresh)
 
     @property
     def numbers_kept(self) -> float:
-        return 1.0
+        return 2.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "errors": self._errors}
+        return {**super().state_dict(), "errors": self._errors, "responses": self._responses}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._errors = state["errors"].to(self.device)
+        self._responses = state["responses"].to(self.device)
 
     def _proportional(self, k: int, rate: float) -> Tensor:
         """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""
-        fitness = self._errors.to(torch.float64)
+        fitness = (self._errors + self._responses).to(torch.float64)
         shares = (1 - rate) * fitness / fitness.mean().clamp(min=1e-30) + rate
         # The k first arrivals of clocks that tick at these rates: a draw without replacement.
         waits = torch.empty_like(fitness).exponential_(generator=self.generator)
         return (waits / shares.clamp(min=1e-30)).topk(k, largest=False).indices
+
+
+def _followed(means: Tensor, found: Tensor, fresh: Tensor) -> Tensor:
+    """(q,) running means after (q,) new values; those of `fresh` tiles begin with them."""
+    return torch.where(fresh, found, means.lerp(found, _FORGETTING))

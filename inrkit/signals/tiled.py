@@ -83,6 +83,16 @@ class TiledSignal(ABC):
     def visit(self, plan: Any, tiles: Tensor) -> Visit:
         """The points of (q,) tiles as `begin` drew them."""
 
+    def response(self, plan: Any, errors: Tensor) -> Tensor:
+        """(q,) mean squared response of the lattice's Laplacian to errors at a plan's points; 0 where these have no
+        neighbours.
+
+        Args:
+            plan: from `begin`.
+            errors: (q, k, C) at its points, 0 where the signal is not known.
+        """
+        return errors.new_zeros(len(errors))
+
     @property
     def keeps_spline(self) -> bool:
         """Whether visits between the samples keep the coefficients of the signal's spline, a number for each value."""
@@ -152,6 +162,19 @@ class TiledLattice(TiledSignal):
         if known is not None:
             weights = known.to(torch.float32) if weights is None else weights * known
         return Visit(inputs, self._values(indices), weights)
+
+    def response(self, plan: _Grid, errors: Tensor) -> Tensor:
+        lengths = [len(cells) for cells in plan.cells]
+        axes = [axis for axis, length in enumerate(lengths) if length > 2]
+        if not axes:
+            return super().response(plan, errors)
+        field = errors.view(len(errors), *lengths, -1)
+        inner = [slice(1, -1) if axis in axes else slice(None) for axis in range(len(lengths))]
+        response = field[(slice(None), *inner)] * (-2.0 * len(axes))
+        for axis in axes:
+            for shifted in (slice(None, -2), slice(2, None)):
+                response += field[(slice(None), *inner[:axis], shifted, *inner[axis + 1 :])]
+        return response.flatten(1).square_().mean(dim=1)
 
     @cached_property
     def _axes(self) -> list[int]:

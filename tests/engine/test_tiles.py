@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import map_coordinates, spline_filter
+from scipy.ndimage import correlate, map_coordinates, spline_filter
 
 import inrkit
 from inrkit.contract import check_selector
@@ -21,7 +21,8 @@ from inrkit.signals.lattice import mirrored
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TileLayout, tiled
 from inrkit.signals.tiling import Tiling
-from inrkit.training.optimizers.rows import RowAdam
+from inrkit.training.optimizers.rows import RowAdam, RowSOAP
+from inrkit.training.optimizers.soap import SOAP
 
 TILINGS = [((37, 50), (3, 4), 2.0), ((100,), (7,), 1.0), ((9, 12, 5), (2, 3, 1), 1.5), ((8, 8), (1, 1), 2.0)]
 
@@ -187,13 +188,17 @@ def test_machine_code_gives_what_torch_gives() -> None:
     torch.testing.assert_close(given, network(x).detach(), atol=2e-6, rtol=2e-5)
 
 
-@pytest.mark.parametrize("each", [{}, {"hidden_layers": 0}, {"hidden_features": 17, "hidden_layers": 1}])
-def test_training_in_machine_code_is_training_in_torch(each: dict) -> None:
+@pytest.mark.parametrize(
+    "each, optimizer",
+    [({}, "adam"), ({"hidden_layers": 0}, "adam"), ({"hidden_features": 17, "hidden_layers": 1}, "adam"), ({}, "soap")],
+)
+def test_training_in_machine_code_is_training_in_torch(each: dict, optimizer: str) -> None:
     values = waves(40, 33, channels=2)
     trained = []
     for native in (True, False):
         network = {"name": "tiles", "counts": [3, 2], "each": each}
-        training = inrkit.trainer(values.astype(np.float32), steps=12, network=network, **TRAINED)
+        options = {**TRAINED, "optimizer": {"name": optimizer, "lr": 3e-3}}
+        training = inrkit.trainer(values.astype(np.float32), steps=12, network=network, **options)
         training.member.network.native = native
         if native and training.member.network.kernel is None:
             pytest.skip("no C compiler here")
@@ -220,13 +225,44 @@ def test_rows_step_as_adam_steps_each_of_them() -> None:
     torch.testing.assert_close(rows.detach(), torch.stack([each.detach() for each in singles]))
 
 
-def test_a_fit_with_tiles_resumes_to_the_bit(tmp_path) -> None:
+def test_rows_step_as_soap_steps_each_of_them() -> None:
+    torch.manual_seed(0)
+    shapes = [torch.Size([4, 3]), torch.Size([4])]
+    start = torch.randn(4, 16)
+    rows = torch.nn.Parameter(start.clone())
+    options = {"lr": 0.01, "weight_decay": 0.1, "precondition_every": 3}
+    ours = RowSOAP([rows], shapes, **options)
+    singles = [
+        [
+            torch.nn.Parameter(part.reshape(shape).clone())
+            for part, shape in zip(row.split([12, 4]), shapes, strict=True)
+        ]
+        for row in start
+    ]
+    theirs = [SOAP(single, **options) for single in singles]
+    for step in range(25):
+        chosen = [n for n in range(4) if (step + n) % (n + 1) == 0]
+        gradients = torch.randn(len(chosen), 16)
+        ours.step_rows(rows, torch.tensor(chosen), gradients)
+        for n, gradient in zip(chosen, gradients, strict=True):
+            for parameter, part in zip(singles[n], gradient.split([12, 4]), strict=True):
+                parameter.grad = part.reshape(parameter.shape)
+            theirs[n].step()
+    expected = torch.stack([torch.cat([part.detach().flatten() for part in single]) for single in singles])
+    torch.testing.assert_close(rows.detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "optimizer, crossover", [("adam", "none"), ("soap", "select")], ids=["adam", "soap and high frequencies"]
+)
+def test_a_fit_with_tiles_resumes_to_the_bit(tmp_path, optimizer: str, crossover: str) -> None:
     values = (waves(48, 40, channels=3) * 100 + 128).astype(np.uint8)
     from PIL import Image
 
     Image.fromarray(values).save(tmp_path / "a.png")
     network = {"name": "tiles", "counts": [3, 3]}
-    options = {**TRAINED, "network": network, "every": 5}
+    options = {**TRAINED, "network": network, "every": 5, "optimizer": {"name": optimizer, "lr": 3e-3}}
+    options["selector"] = {**TRAINED["selector"], "crossover": crossover}
     whole = inrkit.fit(tmp_path / "a.png", out=tmp_path / "whole", steps=20, **options)
 
     def stop(member) -> None:
@@ -346,6 +382,41 @@ def test_proportional_survival_draws_in_proportion_to_the_errors() -> None:
     shares = 0.75 * error / error.mean() + 0.25
     # Small draws without replacement follow the shares a little less than they say.
     assert 0.75 * shares[0] / shares[-1] < visits[:10].mean() / visits[10:].mean() < shares[0] / shares[-1]
+
+
+@pytest.mark.parametrize("shape, points", [((40,), 40), ((24, 30), 200), ((9, 10, 11), 400), ((1, 40, 2), 60)])
+def test_a_tiles_response_is_that_of_its_points_laplacian(shape, points) -> None:
+    view = tiled(signal_of(waves(*shape)), Tiling(shape, [1] * len(shape), 1.0))
+    plan = view.begin(points, 0.0, torch.Generator().manual_seed(0))
+    lengths = [len(cells) for cells in plan.cells]
+    errors = torch.randn(3, math.prod(lengths), 2, dtype=torch.float64)
+    wide = [axis for axis, length in enumerate(lengths) if length > 2]
+    inner = tuple(slice(1, -1) if axis in wide else slice(None) for axis in range(len(lengths)))
+    stencil = np.zeros([3 if axis in wide else 1 for axis in range(len(lengths))])
+    middle = [1 if axis in wide else 0 for axis in range(len(lengths))]
+    for axis in wide:
+        for place in (0, 1, 2):
+            stencil[tuple(place if other == axis else at for other, at in enumerate(middle))] += (1, -2, 1)[place]
+    expected = []
+    for tile in errors.view(3, *lengths, 2).numpy():
+        responses = [correlate(tile[..., c], stencil)[inner] for c in range(2)]
+        expected.append(np.mean(np.square(responses)))
+    np.testing.assert_allclose(view.response(plan, errors).numpy(), expected, rtol=1e-9)
+
+
+def test_tiles_whose_errors_are_rough_survive_the_crossover() -> None:
+    rough = torch.zeros(100)
+    rough[20:24] = 5.0
+    for options in ({}, {"crossover": "add"}, {"survival": "proportional", "mutation_start": 0.01}):
+        selector = tile_selector(high_frequency_weight=1.0, **options)
+        assert selector.needs_response
+        for step in range(1, 30):
+            progress = Progress(step, 30)
+            selection = selector.select(progress)
+            even = torch.full((len(selection.indices),), 1e-3)
+            selector.observe(progress, selection, Residuals(even, even, response=rough[selection.indices]))
+        assert {20, 21, 22, 23} <= set(selector.select(Progress(30, 30)).indices.tolist())
+    assert not tile_selector(crossover="none").needs_response
 
 
 @pytest.mark.parametrize(("shape", "counts"), [((400,), [8]), ((48, 48), [3, 3]), ((20, 20, 20), [2, 2, 2])])

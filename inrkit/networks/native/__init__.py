@@ -113,6 +113,7 @@ class SirenKernel:
         betas: tuple[float, float],
         epsilon: float,
         threads: int,
+        errors: Tensor | None = None,
     ) -> Callable[[], Tensor]:
         """Begin a step of Adam for q networks.
 
@@ -128,10 +129,49 @@ class SirenKernel:
             betas: β₁, β₂.
             epsilon: Adam's ε.
             threads: share the networks.
+            errors: (q, k, C) float32, for the outputs less the targets before the step; None where nobody asks.
 
         Returns:
             A function that waits for the end of the step and gives the (q,) mean squared errors from before it.
         """
+        adam = (weights.detach(), first, second, rates, corrections, *betas, epsilon)
+        return self._begin(networks, inputs, targets, factors, adam, threads, errors, None)
+
+    def gradients(
+        self,
+        weights: Tensor,
+        networks: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        factors: Tensor | None,
+        gradients: Tensor,
+        threads: int,
+        errors: Tensor | None = None,
+    ) -> Callable[[], Tensor]:
+        """Begin the gradients of the mean squared errors of q networks, as in `train`, without a step.
+
+        Args:
+            gradients: (q, P) float32, for the gradients.
+
+        Returns:
+            A function that waits for the end and gives the (q,) mean squared errors.
+        """
+        nothing = torch.zeros(len(networks))
+        adam = (weights.detach(), weights.detach(), weights.detach(), nothing, nothing, 0.0, 0.0, 0.0)
+        return self._begin(networks, inputs, targets, factors, adam, threads, errors, gradients)
+
+    def _begin(
+        self,
+        networks: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        factors: Tensor | None,
+        adam: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float, float, float],
+        threads: int,
+        errors: Tensor | None,
+        gradients: Tensor | None,
+    ) -> Callable[[], Tensor]:
+        weights, first, second, rates, corrections, *decays = adam
         inputs, targets = inputs.contiguous(), targets.contiguous()
         factors = None if factors is None else factors.contiguous()
         losses = torch.empty(len(networks))
@@ -148,14 +188,15 @@ class SirenKernel:
                     int(shared),
                     _at(targets, start),
                     None if factors is None else _at(factors, start),
-                    _at(weights.detach()),
+                    _at(weights),
                     _at(first),
                     _at(second),
                     _at(rates, start),
                     _at(corrections, start),
-                    *betas,
-                    epsilon,
+                    *decays,
                     _at(losses, start),
+                    None if errors is None else _at(errors, start),
+                    None if gradients is None else _at(gradients, start),
                 )
             )
 
@@ -246,7 +287,7 @@ def _declared(library: Any) -> Any:
     pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     library.train.argtypes = [
         *(pointer, number, pointer, number, pointer, ctypes.c_int, pointer, pointer),
-        *(pointer, pointer, pointer, pointer, pointer, real, real, real, pointer),
+        *(pointer, pointer, pointer, pointer, pointer, real, real, real, pointer, pointer, pointer),
     ]
     library.blend.argtypes = [pointer, pointer, number, *[pointer] * 5, number, pointer]
     return library

@@ -168,10 +168,13 @@ static int64_t rounded(int64_t points) { return (points + STEP - 1) / STEP * STE
  *   targets: (count, points, channels); weights: (count, points) factors on the squared errors, or NULL
  *   parameters, first, second: (all, size) weights and Adam's moments; rates: (count) with the bias corrections in them
  *   losses: (count) weighted mean squared errors before the step
+ *   errors: (count, points, channels) outputs less targets before the step, or NULL
+ *   gradients: (count, size) of the losses; then no step is taken, and what belongs to Adam is not read. Or NULL.
  * Returns 0, or 1 if there is no memory. */
 int train(const Shape *s, int64_t count, const int64_t *rows, int64_t points, const float *inputs, int shared,
           const float *targets, const float *weights, float *parameters, float *first, float *second,
-          const float *rates, const float *corrections, float beta1, float beta2, float epsilon, float *losses) {
+          const float *rates, const float *corrections, float beta1, float beta2, float epsilon, float *losses,
+          float *errors, float *gradients) {
     int64_t d = s->dimensions, c = s->channels, w = s->width, layers = s->hidden + 1;
     int64_t size = weight_at(s, layers) + c * (w + 1), wide = w > c ? w : c;
     float *scratch = calloc((size_t)(size + BLOCK * (d + 2 * layers * w + c + 2 * wide)), sizeof(float));
@@ -199,6 +202,7 @@ int train(const Shape *s, int64_t count, const int64_t *rows, int64_t points, co
                     float error = out[i * BLOCK + p] - y[p * c + i];
                     float factor = weights ? weights[n * points + start + p] : 1.0f;
                     sum += factor * error * error;
+                    if (errors) errors[(n * points + start + p) * c + i] = error;
                     out[i * BLOCK + p] = scale * factor * error;
                 }
                 for (int64_t p = here; p < padded; p++) out[i * BLOCK + p] = 0;
@@ -222,6 +226,10 @@ int train(const Shape *s, int64_t count, const int64_t *rows, int64_t points, co
             }
         }
         losses[n] = (float)(loss / (double)(points * c));
+        if (gradients) {
+            memcpy(gradients + n * size, gradient, (size_t)size * sizeof(float));
+            continue;
+        }
         float *m = first + rows[n] * size, *v = second + rows[n] * size, rate = rates[n], correction = corrections[n];
         for (int64_t i = 0; i < size; i++) {
             float g = gradient[i];

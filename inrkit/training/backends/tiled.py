@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +13,11 @@ from torch import Tensor
 from inrkit.networks import Tiles
 from inrkit.networks.native import SirenKernel
 from inrkit.selectors import Residuals
-from inrkit.signals.tiled import Visit
+from inrkit.signals.tiled import TiledSignal, Visit
 from inrkit.training.backends.base import Backend
 from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError
-from inrkit.training.optimizers.rows import RowAdam
+from inrkit.training.optimizers.rows import RowAdam, RowOptimizer
 from inrkit.training.turn import Turn, each
 
 _POINTS = 1 << 15
@@ -53,24 +55,30 @@ def _one_thread() -> Iterator[int]:
 
 
 def _update(turn: Turn) -> None:
-    network, optimizer = turn.member.network, turn.member.optimizer
-    assert isinstance(network, Tiles) and isinstance(optimizer, RowAdam)
-    plain = type(turn.member.objective) is MeanSquaredError and _native(optimizer)
-    kernel = network.kernel if plain else None
+    member = turn.member
+    network, optimizer = member.network, member.optimizer
+    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
+    kernel = network.kernel if type(member.objective) is MeanSquaredError else None
     if kernel is None:
-        _steps(turn, lambda rows, visit: _step(turn.member, network, optimizer, rows, visit))
+        _steps(turn, lambda rows, visit, errors: _step(member, network, optimizer, rows, visit, errors))
         return
+    adam = optimizer if isinstance(optimizer, RowAdam) and optimizer.plain else None
     with _one_thread() as threads:
-        _steps(turn, lambda rows, visit: _begin_native(kernel, network, optimizer, rows, visit, threads))
+        if adam is not None:
+            _steps(turn, lambda rows, visit, errors: _begin_adam(kernel, network, adam, rows, visit, errors, threads))
+        else:
+            _steps(
+                turn, lambda rows, visit, errors: _begin_any(kernel, network, optimizer, rows, visit, errors, threads)
+            )
 
 
-def _steps(turn: Turn, begin: Callable[[Tensor, Visit], Callable[[], Tensor]]) -> None:
+def _steps(turn: Turn, begin: Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]) -> None:
     """Step the selected networks, some at a time.
 
     Args:
         turn: it receives the loss and the errors.
-        begin: begins a step of some networks on the points of a visit; returns what waits for it and gives their (q,)
-            errors.
+        begin: begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None;
+            returns what waits for it and gives their (q,) squared errors.
     """
     member = turn.member
     network, view = member.network, member.view
@@ -81,22 +89,43 @@ def _steps(turn: Turn, begin: Callable[[Tensor, Visit], Callable[[], Tensor]]) -
     most = _POINTS if member.device.type == "cpu" else _POINTS_CUDA
     chunk = max(1, most // network.options.points)
     spreads = network.spreads[tiles]
-    waiting: list[Callable[[], Tensor]] = []
+    waiting: list[Callable[[], tuple[Tensor, Tensor | None]]] = []
     points = 0
     for part, numbers, spread in zip(rows.split(chunk), tiles.split(chunk), spreads.split(chunk), strict=True):
         visit = view.visit(plan, numbers)
         targets = (visit.targets - network.means[numbers, None]).div_(spread[:, None, None])
         points = targets.shape[1]
-        waiting.append(begin(part, Visit(visit.inputs, targets, visit.weights)))
-    squared = torch.cat([finish() for finish in waiting]) * spreads.square()
-    turn.errors = Residuals(squared, torch.zeros_like(squared), points=points)
+        errors = torch.empty_like(targets) if member.selector.needs_response else None
+        finish = begin(part, Visit(visit.inputs, targets, visit.weights), errors)
+        waiting.append(functools.partial(_found, finish, view, plan, errors, visit.weights))
+    found = [each() for each in waiting]
+    squared = torch.cat([losses for losses, _ in found]) * spreads.square()
+    responses = [response for _, response in found if response is not None]
+    response = torch.cat(responses) * spreads.square() if responses else None
+    turn.errors = Residuals(squared, torch.zeros_like(squared), points=points, response=response)
     turn.loss = squared.mean()
 
 
-def _begin_native(
-    kernel: SirenKernel, network: Tiles, optimizer: RowAdam, rows: Tensor, visit: Visit, threads: int
+def _found(
+    finish: Callable[[], Tensor], view: TiledSignal, plan: Any, errors: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The (q,) squared errors of networks whose step has ended, and their (q,) responses unless `errors` is None."""
+    squared = finish()
+    if errors is not None and weights is not None:
+        errors = errors * (weights > 0)[..., None]
+    return squared, None if errors is None else view.response(plan, errors)
+
+
+def _begin_adam(
+    kernel: SirenKernel,
+    network: Tiles,
+    optimizer: RowAdam,
+    rows: Tensor,
+    visit: Visit,
+    errors: Tensor | None,
+    threads: int,
 ) -> Callable[[], Tensor]:
-    """Begin a step of the networks `rows` in machine code; returns what waits for it and gives their (q,) errors."""
+    """Begin a step of the networks `rows` in machine code."""
     group = optimizer.group_of(network.weights)
     rates, corrections = optimizer.advance(network.weights, rows)
     first, second = optimizer.moments(network.weights)
@@ -113,23 +142,46 @@ def _begin_native(
         group["betas"],
         group["eps"],
         threads,
+        errors,
     )
 
 
-def _native(optimizer: RowAdam) -> bool:
-    """Whether machine code steps as this optimizer would."""
-    return all(group["weight_decay"] == 0 for group in optimizer.param_groups)
+def _begin_any(
+    kernel: SirenKernel,
+    network: Tiles,
+    optimizer: RowOptimizer,
+    rows: Tensor,
+    visit: Visit,
+    errors: Tensor | None,
+    threads: int,
+) -> Callable[[], Tensor]:
+    """Begin the gradients of the networks `rows` in machine code; torch steps when they are there."""
+    gradients = network.weights.new_empty(len(rows), network.weights.shape[1])
+    wait = kernel.gradients(
+        network.weights, rows, visit.inputs, visit.targets, visit.weights, gradients, threads, errors
+    )
+
+    def finish() -> Tensor:
+        squared = wait()
+        optimizer.step_rows(network.weights, rows, gradients)
+        return squared
+
+    return finish
 
 
-def _step(member: Member, network: Tiles, optimizer: RowAdam, rows: Tensor, visit: Visit) -> Callable[[], Tensor]:
+def _step(
+    member: Member, network: Tiles, optimizer: RowOptimizer, rows: Tensor, visit: Visit, errors: Tensor | None
+) -> Callable[[], Tensor]:
     """A step of the networks `rows`; returns what gives their (q,) mean squared errors from before it."""
     weights = network.weights.detach()[rows].requires_grad_()
     residual = network.rows(weights, visit.inputs) - visit.targets
+    if errors is not None:
+        errors.copy_(residual.detach())
     pointwise = member.objective.pointwise(residual)
     squared = residual.detach().square().mean(dim=-1)
     if visit.weights is not None:
         pointwise, squared = pointwise * visit.weights, squared * visit.weights
     (gradients,) = torch.autograd.grad(pointwise.mean(dim=1).sum(), weights)
     optimizer.step_rows(network.weights, rows, gradients)
-    errors = squared.mean(dim=1)
-    return lambda: errors
+    found = squared.mean(dim=1)
+    return lambda: found

@@ -15,7 +15,7 @@ from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.training.optimizers.joined import joined
-from inrkit.training.optimizers.rows import RowAdam
+from inrkit.training.optimizers.rows import RowAdam, RowSOAP
 from inrkit.training.optimizers.soap import SOAP
 
 OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer", "inrkit.optimizers")
@@ -37,7 +37,7 @@ class OptimizerFactory(metaclass=PluginType):
     """The option that is its learning rate."""
 
     steps_rows: ClassVar[bool] = False
-    """Whether it makes a `RowAdam` for a network with tiles, whose networks then step by themselves."""
+    """Whether it makes a `RowOptimizer` for a network with tiles, whose networks then step by themselves."""
 
     @classmethod
     @abstractmethod
@@ -112,13 +112,24 @@ class Soap(OptimizerFactory):
 
     The first step only sets up the preconditioner and does not change the network. The weights of `HiddenLinear` layers
     are rotated into their eigenbasis and back in the precision that the layers multiply in. SOAP is not defined for
-    complex parameters; AdamW trains them.
+    complex parameters; AdamW trains them. Where the network has tiles, each of their networks counts its own steps.
     """
 
     Options = SoapOptions
+    steps_rows = True
 
     @classmethod
     def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
+        if isinstance(network, Tiles):
+            return RowSOAP(
+                trained(network),
+                network.shapes,
+                lr=options.lr,
+                betas=(options.beta1, options.beta2),
+                weight_decay=options.weight_decay,
+                precondition_every=options.precondition_every,
+                precondition_up_to=options.precondition_up_to,
+            )
         hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
         groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []

@@ -29,7 +29,7 @@ class SOAP(torch.optim.Optimizer):
     parameter without a gradient counts as one whose gradient is zero.
 
     Steps hardly depend on rounding, so parameters step alike stacked or alone and on any processor. Bases of null
-    spaces are fixed (`_eigenvectors`) and stay (`_turn`), and a value that is zero but for rounding takes no full step
+    spaces are fixed (`_eigenvectors`) and stay (`adopt`), and a value that is zero but for rounding takes no full step
     (`_divisors`). Products in bfloat16 round at about the floor there, so with them steps may differ by more.
 
     Args:
@@ -82,31 +82,43 @@ class SOAP(torch.optim.Optimizer):
         gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
         state = self.state[parameters[0]]
         if not state:
-            state.update(_initial_state(gradients, group))
+            state.update(step=0, **first_state(gradients, group))
             return
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        dtype = getattr(torch, group["precision"])
-        factors = gradients.to(dtype)
-        bases = _each(state["bases"], lambda basis: basis.to(dtype))
-        turned = _rotated(factors, bases).to(gradients.dtype)
-        momentum = state["momentum"].lerp_(turned, 1 - beta1)
-        squares = state["squares"].lerp_(turned.square(), 1 - beta2)
-        change = momentum / _divisors(squares, bases).add_(group["eps"])
-        change = _rotated(change.to(dtype), _each(bases, _inverse)).to(gradients.dtype)
+        change = refined(state, gradients, group)
         rate = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
         for parameter, each in zip(parameters, change, strict=True):
             parameter.add_(each, alpha=-rate)
             if group["weight_decay"] > 0:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for axis, mean in enumerate(state["covariances"], start=1):
-            if mean is not None:
-                mean.lerp_(_covariance(factors, axis).to(mean.dtype), 1 - beta2)
         if state["step"] % group["precondition_every"] == 0:
-            _turn(state)
+            adopt(state)
 
 
-def _initial_state(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+def refined(state: dict[str, Any], gradients: Tensor, group: dict[str, Any]) -> Tensor:
+    """(B, …) changes of B parameters of equal shape for a rate of −1, before Adam's bias corrections.
+
+    Args:
+        state: from `first_state`; it learns the gradients.
+        gradients: (B, …).
+        group: the optimizer's options.
+    """
+    beta1, beta2 = group["betas"]
+    dtype = getattr(torch, group["precision"])
+    factors = gradients.to(dtype)
+    bases = _each(state["bases"], lambda basis: basis.to(dtype))
+    turned = _rotated(factors, bases).to(gradients.dtype)
+    momentum = state["momentum"].lerp_(turned, 1 - beta1)
+    squares = state["squares"].lerp_(turned.square(), 1 - beta2)
+    change = momentum / _divisors(squares, bases).add_(group["eps"])
+    for axis, mean in enumerate(state["covariances"], start=1):
+        if mean is not None:
+            mean.lerp_(_covariance(factors, axis).to(mean.dtype), 1 - beta2)
+    return _rotated(change.to(dtype), _each(bases, _inverse)).to(gradients.dtype)
+
+
+def first_state(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     """The state of B parameters of equal shape after their first (B, …) gradients.
 
     Covariances and bases are (B, n, n), one for each axis but the first; None for an axis that keeps its own basis.
@@ -118,7 +130,6 @@ def _initial_state(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     ]
     dtype = gradients.dtype
     return {
-        "step": 0,
         "momentum": torch.zeros_like(gradients),
         "squares": torch.zeros_like(gradients),
         "covariances": _each(precise, lambda covariance: (covariance * (1 - group["betas"][1])).to(dtype)),
@@ -190,7 +201,7 @@ def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     return roots
 
 
-def _turn(state: dict[str, Any]) -> None:
+def adopt(state: dict[str, Any]) -> None:
     """Turn the bases, and the values kept in them, towards the covariances' eigenvectors by a round of power iteration.
 
     A small multiple of the identity is added to the covariances, which does not change their eigenvectors. Without it
