@@ -26,6 +26,7 @@ from PIL import ImageSequence
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities import apng
 from inrkit.modalities.image import CHANNEL_WEIGHTS, LOGGERS, read_picture
+from inrkit.modalities.image.writing import png_level
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.modalities.volume.arrays import read_array, require_room_in_order
 from inrkit.plugins.options import option
@@ -174,7 +175,9 @@ class Video(Modality):
             # is of no consequence: how an opaque frame is blended with the one before it, or what a transparent one,
             # that replaces all, leaves behind.
             way = {"blend" if values.shape[3] < 4 else "disposal": [number % 2 for number in range(len(values))]}
-            path.write_bytes(_encode_pictures(values, "PNG", duration=_ticks(durations, 0.001), loop=0, **way))
+            level = png_level(values[..., 0].size)
+            times = _ticks(durations, 0.001)
+            path.write_bytes(_encode_pictures(values, "PNG", duration=times, loop=0, compress_level=level, **way))
 
     def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
         return ("s", "pixel", "pixel")

@@ -19,8 +19,8 @@ import inrkit
 
 METHODS = {
     "even draws": ["selector={name: uniform, draw: quasi-random, most: 0}"],
-    "EVOS, proportional": ["selector={name: evos, survival: proportional}"],
-    "EVOS, top": ["selector={name: evos, survival: top, mutation_start: 0.5}"],
+    "EVOS, proportional": ["selector={name: evos, survival: proportional, crossover: none}"],
+    "EVOS, top": ["selector={name: evos, survival: top, crossover: none, mutation_start: 0.5}"],
 }
 
 

@@ -31,6 +31,8 @@ _LEAST_SPREAD = 1e-3
 """Of a tile's values, in the network's range; below it a network would learn rounding."""
 _SMALL = 200_000
 """Values of a signal that gets a parameter for each."""
+_LARGE = 50_000_000
+"""Values from which on there is less time than parameters: each network of more would be visited too seldom."""
 _NARROWEST = 8
 """Width to which a tile's network is reduced where a single one would exceed the budget."""
 _LEAST_POINTS = 16
@@ -52,7 +54,7 @@ class TilesOptions:
     """Most parameters of all networks together; 0 for `values_per_parameter` instead."""
     values_per_parameter: float = option(0.0, at_least=0)
     """Values of the signal for each parameter, if `parameters` is 0. 0 lets it grow with the signal: 1 up to 200,000
-    values, from there on as the square root of their number, 5 at most."""
+    values; from there as the square root of their number, up to 5; above 50 million as its fourth root."""
     overlap: float = option(1.0, at_least=0)
     """Cells by which a tile reaches over its borders, where it is blended with the next one."""
     points: int = option(256, at_least=1)
@@ -130,7 +132,7 @@ class Tiles(Network):
         dataset = signal.dataset
         plugin, each = each_network(options)
         values = len(signal) * dataset.channels
-        share = options.values_per_parameter or min(5.0, max(1.0, math.sqrt(values / _SMALL)))
+        share = options.values_per_parameter or _values_per_parameter(values)
         budget = options.parameters or math.ceil(values / share)
         size = _size(plugin, each, dataset.dimensions, dataset.channels)
         while size > budget and getattr(each, "hidden_features", 0) > _NARROWEST:
@@ -258,6 +260,11 @@ class Tiles(Network):
         )
         values = self.rows(self.weights[owner], padded.view(len(owner), block, self.dimensions))
         return values.reshape(-1, self.channels)[at]
+
+
+def _values_per_parameter(values: int) -> float:
+    """How many of so many values a parameter stands for, unless options say it."""
+    return min(5.0, max(1.0, math.sqrt(values / _SMALL))) * max(1.0, values / _LARGE) ** 0.25
 
 
 def _name(options: TilesOptions) -> str:

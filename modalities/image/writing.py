@@ -68,9 +68,16 @@ def _encode(file: io.BytesIO, values: np.ndarray, profile: bytes | None, suffix:
     if suffix == ".webp" and picture.mode in ("L", "LA"):
         picture = picture.convert({"L": "RGB", "LA": "RGBA"}[picture.mode])
     options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == ".webp" else {"quality": 95}
-    if suffix != ".png" and profile is not None:
+    if suffix == ".png":
+        options = {"compress_level": png_level(picture.width * picture.height)}
+    elif profile is not None:
         options["icc_profile"] = profile
     picture.save(file, Pillow.registered_extensions()[suffix], **options)
+
+
+def png_level(pixels: int) -> int:
+    """zlib's level for a PNG of so many pixels: where there are many, a quarter of the time for a sixth more bytes."""
+    return 2 if pixels > 1 << 22 else 6
 
 
 def eight_bit(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import inrkit
 from inrkit.contract import check_selector
 from inrkit.errors import ConfigError
 from inrkit.networks import Tiles
-from inrkit.networks.tiles import TilesOptions
+from inrkit.networks.tiles import TilesOptions, _values_per_parameter
 from inrkit.selectors import Residuals
 from inrkit.selectors.evos import EvosOptions
 from inrkit.selectors.progress import Progress
@@ -149,6 +149,13 @@ def test_tiles_of_free_points_take_their_own_points() -> None:
 def test_the_parameters_stay_within_their_budget(parameters: int) -> None:
     network = network_for(signal_of(waves(64, 96)), parameters=parameters)
     assert 0.6 * parameters < network.weights.numel() <= parameters
+
+
+@pytest.mark.parametrize(
+    "values, share", [(5_000, 1), (200_000, 1), (1_800_000, 3), (50_000_000, 5), (800_000_000, 10)]
+)
+def test_larger_signals_have_more_values_for_a_parameter(values: int, share: float) -> None:
+    assert _values_per_parameter(values) == pytest.approx(share)
 
 
 def test_constant_tiles_have_no_network() -> None:
