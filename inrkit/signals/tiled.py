@@ -204,9 +204,12 @@ class TiledLattice(TiledSignal):
         return indices
 
     def _values(self, indices: Tensor) -> Tensor:
-        """(q, k, C) float32 values of (q, k) cells, in the network's range."""
+        """(q, k, C) float32 values of (q, k) cells, in the network's range; 0 where they are not known."""
         stored = self.signal.dataset.stored(indices.reshape(-1))
-        return self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
+        values = self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
+        known = self._known(indices)
+        # What stands in their place may be NaN, which a weight of 0 does not take out.
+        return values if known is None else values.masked_fill(~known[..., None], 0)
 
     def _weights(self, indices: Tensor) -> Tensor | None:
         weights = self.signal.dataset.weights_of(indices.reshape(-1))

@@ -134,6 +134,20 @@ def test_a_visit_leaves_out_what_is_not_known() -> None:
     assert visit.weights.sum(dim=1).tolist() == [48, 64, 64, 64]
 
 
+def test_what_stands_in_place_of_unknown_values_reaches_no_tile() -> None:
+    values, known = waves(16, 16), np.ones((16, 16), dtype=bool)
+    known[:4, :12] = False
+    found = []
+    for hole in (0.0, np.nan):
+        values = np.where(known[..., None], values, hole).astype(np.float32)
+        view = tiled(signal_of(values, known=known), Tiling((16, 16), (2, 2), 0.0))
+        survey = view.survey()
+        visit = view.visit(view.begin(64, 0.0, torch.Generator().manual_seed(0)), torch.arange(4))
+        found.append((survey.means, survey.spreads, visit.targets * visit.weights[..., None]))
+    for without, with_nan in zip(*found, strict=True):
+        assert torch.equal(without, with_nan)
+
+
 def test_tiles_of_free_points_take_their_own_points() -> None:
     points = np.random.default_rng(0).uniform(-1, 1, (4000, 2)).astype(np.float32)
     signal = Signal(CoordinateDataset(points[:, :1].copy(), points=points))
