@@ -230,7 +230,7 @@ def from_json(text: str) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
     """Standard JSON: infinities and NaN, which JSON does not know, become null."""
 
     def finite(item: Any) -> Any:
@@ -242,4 +242,4 @@ def to_json(value: Any, indent: int | None = None) -> str:
             return None
         return item
 
-    return json.dumps(finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return json.dumps(finite(value), indent=indent, separators=separators, allow_nan=False, ensure_ascii=False)

@@ -20,6 +20,7 @@ FLOORS = [
     {"selectors", "networks"},
     {"signals"},
     {"plugins"},
+    {"coding"},
     {"device", "files"},
     {"errors"},
 ]
