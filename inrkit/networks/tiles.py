@@ -23,7 +23,7 @@ from inrkit.signals.tiling import Tiling
 
 _NARROW: dict[str, Any] = {"name": "siren", "hidden_features": 24, "hidden_layers": 2, "first_omega": 20.0}
 """A tile's network, unless `each` says otherwise."""
-_DRAWS = 64
+DRAWS = 64
 """Initial networks that are drawn; more tiles begin with the same ones in turn."""
 _VIRTUAL = 32
 """Cells of a tile's side for free points."""
@@ -112,7 +112,7 @@ class Tiles(Network):
         networks = options.networks or total
         plugin, each_options = each_network(options)
         # On the meta device nothing is drawn; only the shapes are wanted.
-        most = 1 if torch.get_default_device().type == "meta" else _DRAWS
+        most = 1 if torch.get_default_device().type == "meta" else DRAWS
         draws = [plugin(each_options, dimensions, channels) for _ in range(min(most, networks))]
         flat = torch.stack([nn.utils.parameters_to_vector(draw.parameters()).detach() for draw in draws])
         self.weights = nn.Parameter(flat[torch.arange(networks) % len(draws)].contiguous())
@@ -196,6 +196,11 @@ class Tiles(Network):
         return [shape for _, shape in self._layout]
 
     @property
+    def widths(self) -> list[int]:
+        """How many columns of `weights` each tensor of a tile's network has, in their order."""
+        return [shape.numel() for _, shape in self._layout]
+
+    @property
     def owners(self) -> Tensor:
         """(U,) int64 the tile of each network."""
         tiles = (self.slots >= 0).nonzero()[:, 0]
@@ -234,8 +239,7 @@ class Tiles(Network):
         return values
 
     def _single(self, weights: Tensor, inputs: Tensor) -> Any:
-        sizes = [shape.numel() for _, shape in self._layout]
-        parts = weights.split(sizes)
+        parts = weights.split(self.widths)
         named = {name: part.view(shape) for (name, shape), part in zip(self._layout, parts, strict=True)}
         return functional_call(self.each, named, (inputs,))
 
