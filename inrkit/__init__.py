@@ -5,6 +5,7 @@ from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.evaluation.metrics import METRICS, FieldMetric, Metric, Predictor
 from inrkit.networks import NETWORKS, HiddenLinear, Network
 from inrkit.plugins.options import option
+from inrkit.runs.compression import Compressed, compress
 from inrkit.runs.field import Field
 from inrkit.runs.request import fit, trainer
 from inrkit.runs.run import Run, load
@@ -32,6 +33,7 @@ __all__ = [
     "SCHEDULES",
     "SELECTORS",
     "TRANSFORMS",
+    "Compressed",
     "ConfigError",
     "CoordinateDataset",
     "DataError",
@@ -61,6 +63,7 @@ __all__ = [
     "Survey",
     "Trainer",
     "ValueTransform",
+    "compress",
     "fit",
     "keep_freed_memory",
     "load",

@@ -11,6 +11,7 @@ import click
 from inrkit.cli.batch import batch
 from inrkit.cli.benchmark import benchmark
 from inrkit.cli.cite import cite
+from inrkit.cli.compress import compress
 from inrkit.cli.configs import copy, show
 from inrkit.cli.evaluate import evaluate
 from inrkit.cli.fit import fit
@@ -32,7 +33,7 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, batch, render, report, evaluate, cite, list_, show, copy, sample, benchmark):
+for command in (fit, batch, render, report, evaluate, compress, cite, list_, show, copy, sample, benchmark):
     inrkit.add_command(command)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from inrkit.config import resolve
 from inrkit.device import choose_device
-from inrkit.errors import DataError, escaped
+from inrkit.errors import ConfigError, DataError, escaped
 from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import default_chunk, left_out
 from inrkit.evaluation.evaluate import evaluate as evaluate_network
@@ -35,17 +36,25 @@ from inrkit.signals.signal import Signal
 def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust: bool) -> None:
     """Measure a fitted signal against the file it was fitted to, or against another one.
 
-    RUN is a run's folder.
+    RUN is a run's folder; or the file of a field, a compressed one for example, with --against.
+
     Another file may have another resolution and another extent: the field is evaluated where the file's values lie,
     in physical units such as seconds, millimetres or metres, and what lies beyond the signal that was fitted does not
     count in PSNR. Axes that merely count pixels or cells are taken to have the same extent in both. Of a signal larger
     than the run's log.evaluated, the same crops are measured as by the fit.
     """
-    config = Run(run).config
+    chosen = choose_device(device)
+    if run.is_file():
+        if against is None:
+            raise ConfigError(f"{run} is a field alone, which does not say what it was fitted to; add --against FILE")
+        field = load(run, device=chosen, trust=trust)
+        modality = {"name": field.names["modality"], **field.modality_options}
+        config = resolve([{"modality": modality, "data": {"path": str(against)}}])
+    else:
+        config = Run(run).config
+        field = load(run, device=chosen, trust=trust)
     if against is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(against), weights=""))
-    chosen = choose_device(device)
-    field = load(run, device=chosen, trust=trust)
     dataset = read_signal(config).dataset
     if (dataset.dimensions, dataset.channels) != (field.dimensions, field.channels):
         raise DataError(

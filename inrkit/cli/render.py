@@ -37,7 +37,8 @@ def render(
 ) -> None:
     """Render a fitted signal, or a region of it, at any resolution, in any format that its modality writes.
 
-    RUN is a run's folder or a field.safetensors. Without --scale, --shape and --step the original resolution is used.
+    RUN is a run's folder, a field.safetensors or a compressed field. Without --scale, --shape and --step the original
+    resolution is used.
 
     --from, --to and --step are in physical units, a number for each axis: seconds of a sound; rows and columns in
     pixels of a picture; (y, x) on the ground of a GeoTIFF; millimetres (x, y, z) of a scan; a mesh's own (x, y, z);

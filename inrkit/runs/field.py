@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from inrkit.coding.file import is_compressed
+from inrkit.coding.file import read as read_compressed
 from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
@@ -335,12 +337,24 @@ class Field:
             ConfigError: `load` could not make the network again by its name.
             RunError: the file cannot be written.
         """
+        weights = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.network.state_dict().items()
+        }
+        with written_whole(Path(path)) as aside:
+            aside.write_bytes(save(weights, metadata={"inrkit": to_json(self.description())}))
+
+    def description(self) -> dict[str, Any]:
+        """All that `load` needs besides the weights, in JSON's containers.
+
+        Raises:
+            ConfigError: `load` could not make the network again by its name.
+        """
         if not self.names["network"] or not isinstance(self.network, Network):
             raise ConfigError(
                 f"a field of {type(self.network).__name__} cannot be saved, because no name leads back to that "
                 "network; derive it from inrkit.Network, and register it or name it as package.module:Name"
             )
-        description = {
+        return {
             "format": _FORMAT,
             "network": {"name": self.names["network"], "options": dataclasses.asdict(self.network.options)},
             "embedding": {"name": self.names["embedding"], "options": dataclasses.asdict(self.embedding.options)},
@@ -355,11 +369,6 @@ class Field:
             "affine": self.affine.tolist(),
             "metadata": self.metadata,
         }
-        weights = {
-            name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.network.state_dict().items()
-        }
-        with written_whole(Path(path)) as aside:
-            aside.write_bytes(save(weights, metadata={"inrkit": to_json(description)}))
 
     @classmethod
     def load(
@@ -373,7 +382,7 @@ class Field:
         """Read a field; runs no code from the file.
 
         Args:
-            path: a field.safetensors, or the folder of a run.
+            path: a field.safetensors, a compressed field, or the folder of a run.
             device: where the network goes.
             trust: whether a network may be named as `package.module:Name` and so imported.
             network: the module, if the field's network was given in Python; it gets the file's weights.
@@ -566,7 +575,7 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a field's file says of itself, and its network's weights by name; makes nothing of them yet.
 
     Args:
-        path: a field.safetensors, or the folder of a run.
+        path: a field.safetensors, a compressed field, or the folder of a run.
 
     Raises:
         DataError: no field there, or a damaged one.
@@ -574,6 +583,9 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = _file_of(path)
     try:
         require_file(path)
+        if is_compressed(path):
+            description, arrays = read_compressed(path)
+            return _checked(path, description), {name: torch.from_numpy(array) for name, array in arrays.items()}
         with safe_open(path, framework="pt") as file:
             description = from_json((file.metadata() or {})["inrkit"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -581,11 +593,16 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
+    return _checked(path, description), weights
+
+
+def _checked(path: Path, description: Any) -> dict[str, Any]:
+    """A field's description, if this version can read it."""
     if not isinstance(description, dict):
         raise DataError(f"{path} is not a field that inrkit saved: its description is {description}")
     if description.get("format") != _FORMAT:
         raise DataError(f"{path} has format {description.get('format')}; this inrkit reads format {_FORMAT}")
-    return description, weights
+    return description
 
 
 def _require_same_shapes(make: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:

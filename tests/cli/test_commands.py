@@ -157,6 +157,37 @@ def test_render_gives_any_resolution_in_any_format(fitted, name, arguments, size
         assert picture.size == size
 
 
+def test_a_compressed_run_renders_and_evaluates_like_any_other(fitted):
+    said = call("compress", "runs/photo", "small.inr", "--size", "3kB", "--steps", "2", cwd=fitted).stdout
+    size = (fitted / "small.inr").stat().st_size
+    assert size <= 3000
+    assert f"{size:,} bytes" in said and "bits a value" in said
+    before, after = (float(number) for number in re.findall(r"PSNR ([\d.]+) dB", said))
+    call("render", "small.inr", "small.png", cwd=fitted)
+    error = np.square(pixels(fitted / "small.png") - pixels(fitted / "photo.png")).mean()
+    assert 10 * np.log10(255**2 / error) == pytest.approx(after, abs=0.1)
+    assert after <= before + 1
+    measured = json.loads(call("evaluate", "small.inr", "--against", "photo.png", "--json", cwd=fitted).stdout)
+    assert measured["psnr"] == pytest.approx(after, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["compress", "runs/photo", "none.inr", "--size", "3 pounds"], "--size is '3 pounds'"),
+        (["compress", "runs/photo", "none.inr", "--db", "99"], "the run itself has"),
+        (["compress", "runs/photo", "none.inr", "--db", "9", "--bits", "4"], "give one of"),
+        (["compress", "runs/photo", "nowhere/none.inr"], "is not a folder"),
+        (["compress", "runs/none", "none.inr"], "runs/none"),
+        (["evaluate", "runs/photo/field.safetensors"], "add --against"),
+    ],
+)
+def test_a_compression_that_cannot_be_is_told_in_a_line(fitted, words, told):
+    stderr = call(*words, cwd=fitted, code=2).stderr
+    assert told in stderr and len(stderr.splitlines()) == 1
+    assert not (fitted / "none.inr").exists()
+
+
 def test_a_run_is_repeated_from_its_own_config(fitted):
     call("fit", "runs/photo/config.yaml", "--out", "again", "--quiet", cwd=fitted)
     for name in ("field.safetensors", "reconstruction.png"):
@@ -202,7 +233,20 @@ def test_list_names_every_kind(fitted):
     assert "\nevos " in call("list", "selectors", cwd=fitted).stdout
 
 
-COMMANDS = ("fit", "batch", "render", "report", "cite", "evaluate", "list", "show", "copy", "sample", "benchmark")
+COMMANDS = (
+    "fit",
+    "batch",
+    "render",
+    "report",
+    "cite",
+    "evaluate",
+    "compress",
+    "list",
+    "show",
+    "copy",
+    "sample",
+    "benchmark",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
