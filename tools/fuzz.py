@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import random
 import resource
@@ -31,6 +32,9 @@ import numpy as np
 import torch
 
 import inrkit
+from inrkit.coding.entropy import inflated
+from inrkit.coding.file import MARK
+from inrkit.coding.file import WORDS as WORDS_OF_FIELDS
 from inrkit.config import parse_overrides, read_yaml, resolve
 from inrkit.errors import InrkitError
 from inrkit.runs.run import Run
@@ -100,6 +104,8 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     quick = {"steps": 2, "network": {"name": "siren", "hidden_features": 8, "hidden_layers": 1}, "compile": "never"}
     run = inrkit.fit(picture, out=folder / "run", **quick)
     found["field field.safetensors"] = (run.folder / "field.safetensors").read_bytes(), _render
+    inrkit.compress(run.folder / "field.safetensors", run.folder / "field.inr", size=20_000)
+    found["field field.inr"] = (run.folder / "field.inr").read_bytes(), _render
     found["checkpoint checkpoint.pt"] = (run.folder / "checkpoint.pt").read_bytes(), _resume(run.folder)
     found["config config.yaml"] = (run.folder / "config.yaml").read_bytes(), lambda path: resolve([read_yaml(path)])
     words = b"selector=evos selector.ratio=0.5 network=wire optimizer.lr=1e-3 metrics=[psnr,ssim] train.steps=5 seed=3"
@@ -181,6 +187,8 @@ def _changed_inside(content: bytes, chance: random.Random) -> bytes:
             return gzip.compress(_changed_once(gzip.decompress(content), chance))
         if content[:4] == b"\x89PNG":
             return _changed_png(content, chance)
+        if content[:8] == MARK:
+            return _changed_compressed(content, chance)
         if content[:4] == b"glTF" or b"inrkit" in content[:4096]:
             return _changed_text(content, chance)
     return _changed_once(content, chance)
@@ -220,6 +228,24 @@ def _changed_png(content: bytes, chance: random.Random) -> bytes:
     return content[:8] + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
+
+
+def _changed_compressed(content: bytes, chance: random.Random) -> bytes:
+    """A change of a compressed field's description, tables or numbers, with the checksum made right."""
+    head, ends = content[:12], np.cumsum([24, *struct.unpack_from("<III", content, 12)])
+    parts = [content[start:stop] for start, stop in itertools.pairwise(ends)]
+    numbers = content[ends[-1] : -4]
+    which = chance.randrange(4)
+    if which == 3:
+        numbers = _changed_once(numbers, chance)
+    else:
+        words = WORDS_OF_FIELDS if which == 0 else b""
+        plain = inflated(parts[which], 1 << 20, words)
+        plain = _changed_text(plain, chance) if which == 0 else _changed_once(plain, chance)
+        machine = zlib.compressobj(9, zdict=words) if words else zlib.compressobj(9)
+        parts[which] = machine.compress(plain) + machine.flush()
+    whole = head + struct.pack("<III", *map(len, parts)) + b"".join(parts) + numbers
+    return whole + struct.pack("<I", zlib.crc32(whole))
 
 
 def _changed_text(content: bytes, chance: random.Random) -> bytes:

@@ -25,7 +25,11 @@ _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "kib": 1 << 10, "m": 10**6, "m
 )
 @click.option("--signal", type=click.Path(path_type=Path), help="Where the file that was fitted is now.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-@click.option("--trust", is_flag=True, help="Import what the run names as package.module:Name.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import what the field names as package.module:Name; what the run's config.yaml names is imported anyway.",
+)
 def compress(
     run: Path,
     out: Path,

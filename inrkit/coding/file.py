@@ -33,7 +33,7 @@ _HEAD = struct.Struct("<8sB3xIII")
 _TAIL = struct.Struct("<I")
 _RATIO = 64
 """Most characters of a description for each byte of it, beside the first 65,536."""
-_NUMBERS_A_BYTE = 64
+_NUMBERS_A_BYTE = 16
 """Most numbers of all tensors for each byte of a file; so what a file of few bytes may take is bounded."""
 WORDS = (
     b'"means","kind":"short","least":"spreads","dtype":"<i8"},"slots","kind":"exact","rows":"weights","shape":['

@@ -28,11 +28,13 @@ from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.evaluation.sensitivity import sensitivities
 from inrkit.files import written_whole
 from inrkit.networks import Network, Tiles
+from inrkit.networks.given import GIVEN
 from inrkit.networks.tiles import DRAWS
 from inrkit.runs.beginning import Beginning
 from inrkit.runs.build import as_signal, begun, build, evaluated_most, read_signal
 from inrkit.runs.field import Field
 from inrkit.runs.given import restricted, signal_of, without_mask
+from inrkit.runs.memory import MemoryRun
 from inrkit.runs.run import Run
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.digest import digest
@@ -131,8 +133,9 @@ def compress(
         steps: of the training through the rounding; a quarter of the fit's if not given, 0 for none.
         signal: that was fitted, if it is not where the run has it from: a file, or an object as for `fit`.
         device: "auto", "cpu", "cuda", "cuda:1".
-        trust: whether a network may be named as `package.module:Name` and so imported.
-        told: is given a line for each trial.
+        trust: whether what a field names as `package.module:Name` may be imported; what a run's config names is
+            imported anyway.
+        told: is given a line for each trial of a search for `db`.
 
     Raises:
         ConfigError: the request is wrong, or no such file can be made.
@@ -145,12 +148,8 @@ def compress(
     chosen = choose_device(device)
     if isinstance(run, str | Path) and (Path(run) / "config.yaml").exists():
         run = Run(run)
-    fit = _fit(run, signal, trust) if isinstance(run, Run) else None
-    original = run.field if isinstance(run, Run) and run._field is not None else None
-    if original is None:
-        original = (
-            run if isinstance(run, Field) else Field.load(run.folder if isinstance(run, Run) else run, trust=trust)
-        )
+    fit = _fit(run, signal) if isinstance(run, Run) else None
+    original = _field_of(run, trust)
     compression = _Compression(original, chosen, fit, steps)
     if db is not None:
         if fit is None:
@@ -159,7 +158,7 @@ def compress(
     else:
         parameters = compression.parameters
         most = asked if size is not None else math.floor(asked * parameters / 8)
-        content = compression.of_size(int(most), f"{size} bytes" if size is not None else f"{asked:g} bits", told)
+        content = compression.of_size(int(most), f"{size} bytes" if size is not None else f"{asked:g} bits a parameter")
     with written_whole(Path(path)) as aside:
         aside.write_bytes(content)
     lattice = original.grid_shape
@@ -189,6 +188,15 @@ def _asked(bits: float | None, db: float | None, size: int | None, steps: int | 
     return value
 
 
+def _field_of(run: Run | Field | str | Path, trust: bool) -> Field:
+    if isinstance(run, Field):
+        return run
+    if isinstance(run, Run):
+        fitted_here = run._field is not None or isinstance(run, MemoryRun)
+        return run.field if fitted_here else Field.load(run.folder, trust=trust)
+    return Field.load(run, trust=trust)
+
+
 @dataclass(frozen=True)
 class _Fit:
     """What a field came from."""
@@ -197,11 +205,8 @@ class _Fit:
     signal: Signal
 
 
-def _fit(run: Run, given: Any, trust: bool) -> _Fit:
+def _fit(run: Run, given: Any) -> _Fit:
     config = run.config
-    names = [choice.name for choice in config.choices.values() if ":" in choice.name]
-    if names and not trust and run._field is None:
-        raise ConfigError(f"the run names {names[0]}, which would be imported; allow that with trust")
     if isinstance(given, str | Path):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(given)))
         given = None
@@ -271,7 +276,7 @@ class _Compression:
         }
         self._initials = self._found_initials(network)
 
-    def of_size(self, most: int, asked: str, told: Callable[[str], object]) -> bytes:
+    def of_size(self, most: int, asked: str) -> bytes:
         """The content of a file of `most` bytes at most, as good as it gets."""
         step = self._step_of_size(round(_OVER * most), asked)
         if self._finishes:
@@ -280,7 +285,6 @@ class _Compression:
         if len(content) > most:
             content = self._content(self._step_of_size(most, asked))
         self._measure(content)
-        told(self._line(content))
         return content
 
     def of_quality(self, db: float, told: Callable[[str], object]) -> bytes:
@@ -326,7 +330,9 @@ class _Compression:
 
     @property
     def _finishes(self) -> bool:
-        return self._fit is not None and self._steps != 0
+        """Whether there is something to train. A network given in Python would be trained in place."""
+        given = self._field.names["network"] == GIVEN
+        return self._fit is not None and self._steps != 0 and bool(self._exact) and not given
 
     def _line(self, content: bytes) -> str:
         measured = f"{self.after['psnr']:.2f} dB, " if "psnr" in self.after else ""

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import inrkit
-from inrkit import NETWORKS, ConfigError, DataError
+from inrkit import MODALITIES, NETWORKS, ConfigError, DataError
 from inrkit.evaluation.sensitivity import sensitivities
 from inrkit.networks.tiles import Tiles, TilesOptions
 from inrkit.signals.embeddings import EMBEDDINGS
@@ -110,6 +110,18 @@ def test_a_run_in_memory_is_given_its_signal_again(tmp_path):
         inrkit.compress(run, tmp_path / "a.inr")
 
 
+def test_a_network_given_in_python_stays_as_it_is(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    run = inrkit.fit(PICTURE, network=network, steps=3)
+    before = [parameter.clone() for parameter in network.parameters()]
+    done = inrkit.compress(run, tmp_path / "a.inr", size=1000, signal=PICTURE)
+    assert done.steps == 0
+    assert all(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
+    other = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    field = inrkit.load(tmp_path / "a.inr", network=other)
+    assert np.abs(field.render().astype(float) - run.field.render()).max() <= 1
+
+
 @pytest.mark.parametrize("name", [name for name in NETWORKS.names() if name != "tiles"])
 def test_every_network_can_be_compressed(name, tmp_path):
     known = {"hidden_features": 8, "hidden_layers": 1, "levels": 2, "table_bits": 6}
@@ -121,12 +133,53 @@ def test_every_network_can_be_compressed(name, tmp_path):
     assert np.abs(inrkit.load(tmp_path / "a.inr")(coordinates) - run.field(coordinates)).max() < 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("single", [False, True], ids=["tiles", "single"])
+@pytest.mark.parametrize("name", ["image", "audio", "volume", "video", "shape"])
+def test_every_kind_of_signal_is_compressed_and_read_back(name, single, tmp_path):
+    ramp = np.random.default_rng(0).random((4, 20, 24, 1)).cumsum(axis=1).astype(np.float32)
+    signals = {"image": ramp[0], "audio": ramp.ravel()[:900], "volume": ramp[..., 0], "video": ramp}
+    signal = signals.get(name, tmp_path / "shape.obj")
+    if name == "shape":
+        plugin = MODALITIES.get("shape")
+        plugin(plugin.Options()).sample(signal)
+    small = {"hidden_features": 8, "hidden_layers": 1}
+    network = {"name": "siren", **small} if single else {"each": {"name": "siren", **small}, "parameters": 2000}
+    run = inrkit.fit(
+        signal,
+        modality={
+            "name": name,
+            **({"count": 3000, "resolution": 12, "export_resolution": 12} if name == "shape" else {}),
+        },
+        base=f"{name}-single" if single else name,
+        network=network,
+        steps=5,
+        out=tmp_path / "run",
+        log={"report": False},
+    )
+    size = 2000 + run.result["parameters"]
+    done = inrkit.compress(run, tmp_path / "a.inr", size=size, steps=3, signal=signal)
+    field = inrkit.load(tmp_path / "a.inr")
+    assert done.size <= size and np.isfinite(done.after["psnr"])
+    coordinates = np.random.default_rng(0).uniform(-1, 1, (40, field.dimensions))
+    assert np.array_equal(inrkit.load(tmp_path / "a.inr")(coordinates), field(coordinates))
+    assert field.units == run.field.units and np.array_equal(field.affine, run.field.affine)
+
+
 def test_what_is_not_known_stays_so(tmp_path):
     picture = PICTURE.astype(np.float32)
     picture[5:20, 10:30] = np.nan
     run = inrkit.fit(picture, steps=2)
     inrkit.compress(run.field, tmp_path / "a.inr", size=4000)
     assert inrkit.load(tmp_path / "a.inr").metadata == run.field.metadata
+
+
+def test_what_reads_and_writes_the_files_is_an_extra(run, tmp_path, monkeypatch):
+    inrkit.compress(run.field, tmp_path / "a.inr", size=4000)
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    for call in (lambda: inrkit.load(tmp_path / "a.inr"), lambda: inrkit.compress(run, tmp_path / "b.inr")):
+        with pytest.raises(ConfigError, match=r"pip install 'inrkit\[compress\]'"):
+            call()
 
 
 class Line(torch.nn.Module):
