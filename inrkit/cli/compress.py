@@ -13,6 +13,9 @@ from inrkit.runs.wording import duration, measured
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
 
+_FEW_BITS = 3.0
+"""A parameter, below which a smaller network is better at equal size."""
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -77,6 +80,9 @@ def compress(
     )
     a_value = f"{done.bits_per_value:.3g} bits a value, " if done.values else ""
     click.echo(escaped(f"{out}: {done.size:,} bytes, {a_value}{done.bits_per_parameter:.2f} bits a parameter"))
+    if done.bits_per_parameter < _FEW_BITS:
+        fitting = 8 * done.size // 5
+        click.echo(f"note: a network of about {fitting:,} parameters would be better at this size", err=True)
     if done.after:
         click.echo(f"before: {measured(done.before)}")
         click.echo(f"after:  {measured(done.after)}  ({done.steps} steps, {duration(done.seconds)})")

@@ -26,6 +26,8 @@ FILE = "report.html"
 
 _ROWS = 400
 """Evaluations in the page's table; of more every n-th."""
+_FILES = 50
+"""Compressed files in the page's table, the last ones."""
 _POINTS = 600
 """Points of a curve."""
 
@@ -93,6 +95,7 @@ def run_page(
         rows=_rows(history),
         times=_times(result),
         total=duration((result.get("seconds") or {}).get("total", 0.0)),
+        compressed=_compressed(run),
         facts=_facts(config, run, result, dataset, traced),
         command=f"inrkit fit {shlex.quote(str(run.folder / 'config.yaml'))} --out {shlex.quote(f'{run.folder}-again')}",
         settings=commented_yaml(config.to_dict()),
@@ -298,6 +301,23 @@ def _rows(history: Sequence[Mapping[str, float]]) -> list[list[str]]:
     return [
         [f"{int(row[name]):,}" if name == "step" else f"{row[name]:.5g}" if name in row else "" for name in names]
         for row in kept
+    ]
+
+
+def _compressed(run: Run) -> list[list[str]]:
+    """A row for each file that the run was compressed to: name, bytes, bits a value, bits a parameter, PSNR."""
+    try:
+        rows = run.compressed
+    except InrkitError:
+        return []
+    return [
+        [
+            row["file"],
+            f"{int(row.get('bytes', 0)):,}",
+            *(f"{row[name]:.3g}" if name in row else "" for name in ("bits_per_value", "bits_per_parameter")),
+            *(f"{row[name]:.2f}" if name in row else "" for name in ("psnr_before", "psnr_after")),
+        ]
+        for row in rows[-_FILES:]
     ]
 
 

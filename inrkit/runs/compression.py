@@ -46,6 +46,8 @@ from inrkit.training.randomness import seeded
 from inrkit.training.straight_through import Grid, StraightThrough, real
 
 DEFAULT_BITS = 6.0
+_BITS_TO_FIT = 5
+"""A parameter; a network of so many parameters is about the best for a size."""
 _FINEST, _START, _COARSEST = 2.0**-30, 2.0**-6, 2.0**4
 """Steps, in the network's range."""
 _SEARCH = 20
@@ -103,6 +105,19 @@ class Compressed:
     def bits_per_value(self) -> float:
         """The file's bits for each value of the signal; NaN if their number is not known."""
         return 8 * self.size / self.values if self.values else math.nan
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a run notes of it: the file's name and numbers."""
+        measured = {name: value for name, value in self.after.items() if name in self.before}
+        return {
+            "file": self.path.name,
+            "bytes": self.size,
+            "bits_per_parameter": self.bits_per_parameter,
+            **({"bits_per_value": self.bits_per_value} if self.values else {}),
+            **{f"{name}_before": self.before[name] for name in measured},
+            **{f"{name}_after": value for name, value in measured.items()},
+        }
 
 
 def compress(
@@ -163,7 +178,7 @@ def compress(
         aside.write_bytes(content)
     lattice = original.grid_shape
     values = len(fit.signal.dataset) if fit is not None else 0 if lattice is None else math.prod(lattice)
-    return Compressed(
+    done = Compressed(
         Path(path),
         len(content),
         compression.parameters,
@@ -173,6 +188,9 @@ def compress(
         compression.steps_done,
         time.perf_counter() - started,
     )
+    if isinstance(run, Run):
+        run.note_compressed(done.row)
+    return done
 
 
 def _asked(bits: float | None, db: float | None, size: int | None, steps: int | None) -> float:
@@ -473,7 +491,7 @@ class _Compression:
         if least > most:
             raise ConfigError(
                 f"a network of {self.parameters:,} parameters takes at least {least:,} bytes, more than {asked} allow; "
-                f"fit a smaller one, such as network.parameters={max(1000, 2 * most)}"
+                f"fit one of about {8 * most // _BITS_TO_FIT:,} (with tiles, network.parameters=…)"
             )
         step, found = _START, coarse
         for _ in range(_SEARCH):

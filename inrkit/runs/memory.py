@@ -21,6 +21,7 @@ class MemoryRun(Run):
         self._config: Config | None = None
         self._rows: list[dict[str, float]] = []
         self._result: dict[str, Any] = {}
+        self._compressed: list[dict[str, Any]] = []
 
     @property
     def exists(self) -> bool:
@@ -38,6 +39,13 @@ class MemoryRun(Run):
     @property
     def history(self) -> list[dict[str, float]]:
         return self._rows
+
+    @property
+    def compressed(self) -> list[dict[str, Any]]:
+        return self._compressed
+
+    def note_compressed(self, row: dict[str, Any]) -> None:
+        self._compressed.append(row)
 
     @property
     def field(self) -> Field:

@@ -132,6 +132,27 @@ class Run:
         return rows
 
     @property
+    def compressed(self) -> list[dict[str, Any]]:
+        """The rows of compressed.jsonl, one for each file that this run was compressed to; see `inrkit.compress`.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.folder / "compressed.jsonl"
+        if not path.exists():
+            return []
+        try:
+            require_file(path)
+            rows = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [{**_numbers({**row, "file": 0}), "file": str(row["file"])} for row in rows]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path} is damaged; remove it and compress again") from error
+
+    def note_compressed(self, row: dict[str, Any]) -> None:
+        """Add a row to compressed.jsonl: the file's name and numbers."""
+        append_text(self.folder / "compressed.jsonl", to_json(row) + "\n")
+
+    @property
     def field(self) -> Field:
         """The trained field.
 

@@ -15,6 +15,7 @@ from inrkit.config import resolve
 from inrkit.modalities.image import sample_picture
 from inrkit.reports import trace
 from inrkit.reports.citations import _METHODS, _METRICS, cited, entries
+from inrkit.reports.run_page import run_page
 from inrkit.training.member import Listener
 
 SMALL = {"network": {"hidden_features": 16, "hidden_layers": 1}, "every": 4, "quiet": True, "objective": "mse"}
@@ -120,6 +121,18 @@ def test_a_page_is_written_again_even_if_the_signal_is_gone(photo, tmp_path):
     done = CliRunner().invoke(command, ["report", str(run.folder)])
     assert done.exit_code == 0, done.output
     assert "cannot be read again, so the fit stands alone" in page.read_text()
+
+
+def test_a_page_lists_the_small_files_of_a_run(photo, tmp_path):
+    run = inrkit.fit(photo, out=tmp_path / "run", steps=4, **SMALL)
+    assert "In a small file" not in run_page(run)
+    done = inrkit.compress(run, tmp_path / "a<b.inr", size=2000, steps=1)
+    page = run_page(run)
+    for words in ("In a small file", "a&lt;b.inr", f"{done.size:,}", f"{done.bits_per_value:.3g}"):
+        assert words in page
+    assert f"{done.after['psnr']:.2f}" in page
+    (run.folder / "compressed.jsonl").write_text("{}\n")
+    assert "In a small file" not in run_page(run)
 
 
 def test_the_names_of_files_are_text(tmp_path):
