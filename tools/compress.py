@@ -188,7 +188,9 @@ def scan(path: Path) -> tuple[str, dict[str, Iterator[Coded]], Callable[[inrkit.
         back = decoded.reshape(rows, height, columns, width).swapaxes(1, 2).reshape(-1, height, width)[: len(values)]
         return quality(back / 255 * (high - low) + low)
 
-    title = f"{'×'.join(map(str, values.shape))} values, PSNR in dB; codecs of pictures see the slices side by side"
+    title = (
+        f"{'×'.join(map(str, values.shape))} values, PSNR in dB of their range; other codecs see slices side by side"
+    )
     codecs = pictures(grays, of_slices)
     return f"lossless: {path.stat().st_size:,} bytes as it comes", codecs, lambda field: quality(field.render()), title
 

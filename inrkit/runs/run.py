@@ -328,5 +328,5 @@ def load(
     trust: bool = False,
     network: nn.Module | None = None,
 ) -> Field:
-    """A trained field, from a run's folder or a field.safetensors; see `Field.load`."""
+    """A trained field, from a run's folder, a field.safetensors or a compressed field; see `Field.load`."""
     return Field.load(path, device=device, trust=trust, network=network)
