@@ -352,6 +352,13 @@ class _Compression:
         given = self._field.names["network"] == GIVEN
         return self._fit is not None and self._steps != 0 and bool(self._exact) and not given
 
+    @property
+    def _metrics(self) -> list[str]:
+        """Names of what is measured: PSNR, or where there is none everything."""
+        assert self._fit is not None
+        names = self._fit.config.general.metrics
+        return ["psnr"] if "psnr" in names else names
+
     def _line(self, content: bytes) -> str:
         measured = f"{self.after['psnr']:.2f} dB, " if "psnr" in self.after else ""
         return f"{measured}{len(content):,} bytes, {8 * len(content) / self.parameters:.2f} bits a parameter"
@@ -360,9 +367,8 @@ class _Compression:
         """Metrics of a network; none without a signal."""
         if self._fit is None:
             return {}
-        config, signal = self._fit.config, self._fit.signal
-        names = ["psnr"] if "psnr" in config.general.metrics else config.general.metrics
-        return evaluate(network, signal, names, default_chunk(self._device, network), evaluated_most(config))
+        chunk, most = default_chunk(self._device, network), evaluated_most(self._fit.config)
+        return evaluate(network, self._fit.signal, self._metrics, chunk, most)
 
     def _measure(self, content: bytes) -> float:
         """Measure what a file of that content would give back; returns its PSNR, or NaN."""
@@ -385,13 +391,16 @@ class _Compression:
 
     def _found_initials(self, network: nn.Module) -> dict[str, Initial]:
         """Where the parameters' initial values are in torch's stream, for those that stayed near them."""
-        if self._fit is None or self._fit.config.general.init or not isinstance(network, Network):
+        given = self._field.names["network"] == GIVEN
+        if self._fit is None or self._fit.config.general.init or given or not isinstance(network, Network):
             return {}
         seed = self._fit.config.general.seed
         with seeded(seed):
             fresh = type(network)(network.options, network.dimensions, network.channels)
         found = {}
         for name, parameter in fresh.named_parameters():
+            if name not in self._exact:
+                continue
             widths = [width for width, _ in self._groups[name]]
             drawn, trained = (
                 each.reshape(-1, sum(widths)).cpu().numpy() for each in (real(parameter), self._exact[name])
@@ -525,8 +534,9 @@ class _Compression:
         config = dataclasses.replace(
             config,
             choices=choices,
-            train=dataclasses.replace(config.train, steps=steps, seconds=0.0, compile="never"),
+            train=dataclasses.replace(config.train, steps=steps, seconds=0.0, compile="never", on_divergence="stop"),
             log=dataclasses.replace(config.log, every=steps),
+            general=dataclasses.replace(config.general, init="", init_skip=[], metrics=self._metrics),
         )
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         for name, exact in self._exact.items():
@@ -546,3 +556,6 @@ class _Compression:
         Trainer([member]).run()
         self.steps_done += steps
         self._exact = rounding.exact
+        dataset = self._fit.signal.dataset
+        if dataset.resample_every:
+            dataset.advance(0)  # so that all measurements are at the same points

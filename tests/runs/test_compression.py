@@ -78,6 +78,13 @@ def test_a_quality_is_kept_by_few_bytes(run, tmp_path):
     assert not (tmp_path / "none.inr").exists()
 
 
+def test_what_a_fit_began_with_has_no_part_in_it(run, tmp_path):
+    path = run.config.data.path
+    later = inrkit.fit(path, out=tmp_path / "later", steps=60, init=run.folder, init_skip=["weights"])
+    done = inrkit.compress(later, tmp_path / "a.inr", bits=12, steps=1)
+    assert done.after["psnr"] > done.before["psnr"] - 3
+
+
 def test_requests_that_cannot_be_met_are_told(run, tmp_path):
     for wrong, words in (
         ({"bits": 4, "size": 100}, "one of"),
