@@ -26,7 +26,7 @@ from inrkit.runs.given import restricted, signal_of, without_mask
 from inrkit.runs.listeners import AfterStep
 from inrkit.runs.memory import MemoryRun
 from inrkit.runs.objects import slot_of, with_objects
-from inrkit.runs.run import Run, next_folder
+from inrkit.runs.run import Run, name_of, next_folder
 from inrkit.runs.steps import Training
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
@@ -271,7 +271,7 @@ def prepare(
     continued = resume and Run(given).exists
     layer = read_yaml(given / "config.yaml") if continued else _target_layer(target)
     if resume and not continued and layer.keys() == {"data"} and not any("base" in each for each in layers):
-        had = (Path("runs") / given.stem if out is None else expanded(out)) / "config.yaml"
+        had = (Path("runs") / name_of(given) if out is None else expanded(out)) / "config.yaml"
         layer = {**(read_yaml(had) if had.exists() else {}), **layer}  # the signal that the run is to go on with
     config = resolve([layer, *layers])
     config.general.init = _absolute(config.general.init)
@@ -288,7 +288,7 @@ def prepare(
     elif continued:
         run = Run(given)
     elif resume:
-        run = Run(Path("runs") / Path(config.data.path).stem)
+        run = Run(Path("runs") / name_of(config.data.path))
     else:
         run = Run(next_folder(config.data.path), movable=True) if default else MemoryRun()
     if continued and config.data.path and not Path(config.data.path).exists():

@@ -303,13 +303,21 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 def next_folder(path: str) -> Path:
-    """`runs/<stem>`, or `runs/<stem>-2`, … if that is taken."""
-    stem = Path(path).stem or "run"
-    folder, number = Path("runs") / stem, 1
+    """`runs/<name>`, or `runs/<name>-2`, … if that is taken."""
+    name = name_of(path)
+    folder, number = Path("runs") / name, 1
     while os.path.lexists(folder):
         number += 1
-        folder = Path("runs") / f"{stem}-{number}"
+        folder = Path("runs") / f"{name}-{number}"
     return folder
+
+
+def name_of(path: str | Path) -> str:
+    """What a run is called after its signal: the file's name without its suffix, all of it where that is `.nii.gz`."""
+    named = Path(path)
+    if named.suffix.lower() == ".gz":
+        named = named.with_suffix("")
+    return named.stem or "run"
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from inrkit import Run
+from inrkit.runs.run import name_of
 
 RESULT = {
     "status": "done",
@@ -119,3 +120,19 @@ def test_names_are_text_and_no_markup(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;" in html
     assert "<b>done" not in html
     assert "<i>" not in html
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("photos/cat.png", "cat"),
+        ("scan.nii.gz", "scan"),
+        ("Scan.NII.GZ", "Scan"),
+        ("a.b.flac", "a.b"),
+        ("frames", "frames"),
+        ("table.gz", "table"),
+        ("", "run"),
+    ],
+)
+def test_a_run_is_called_after_its_signal(path, name):
+    assert name_of(path) == name
