@@ -7,11 +7,13 @@ nearest name for a mistyped key, and the comments of `inrkit show`.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
 import inspect
 import itertools
+import linecache
 import math
 import re
 import textwrap
@@ -208,12 +210,7 @@ def docstrings(options: type) -> dict[str, str]:
     for base in reversed(options.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):
-            continue
-        body = typing.cast(ast.ClassDef, tree.body[0]).body
-        for statement, following in itertools.pairwise(body):
+        for statement, following in itertools.pairwise(_body_of(base)):
             if (
                 isinstance(statement, ast.AnnAssign)
                 and isinstance(statement.target, ast.Name)
@@ -223,3 +220,19 @@ def docstrings(options: type) -> dict[str, str]:
                 found[statement.target.id] = " ".join(str(following.value.value).split())
     names = field_names(options)
     return {name: text for name, text in found.items() if name in names}
+
+
+def _body_of(made: type) -> list[ast.stmt]:
+    """The statements of a class; none if its source is not to be had."""
+    try:
+        return typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(made))).body[0]).body
+    except (OSError, TypeError):
+        pass
+    # A class of a notebook's cell has no file; the cell's source is where tracebacks find it, under a name of its own.
+    cells = [name for name in linecache.cache if "ipykernel" in name or "ipython-input" in name]
+    for name in reversed(cells if made.__module__ == "__main__" else []):
+        with contextlib.suppress(SyntaxError):  # of a cell that has magics
+            for statement in ast.parse("".join(linecache.getlines(name))).body:
+                if isinstance(statement, ast.ClassDef) and statement.name == made.__name__:
+                    return statement.body
+    return []

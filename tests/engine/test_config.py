@@ -1,4 +1,5 @@
 import dataclasses
+import linecache
 
 import pytest
 import yaml
@@ -275,3 +276,14 @@ def test_what_was_read_once_is_not_changed_by_who_got_it_first():
     for name in presets():
         read_preset(name)["network"]["name"] = "other"
         assert read_preset(name)["network"]["name"] != "other"
+
+
+def test_options_of_a_notebooks_cell_have_their_docstrings(monkeypatch):
+    source = (
+        'from dataclasses import dataclass\n\n\n@dataclass\nclass Cell:\n    share: float = 0.5\n    """A share."""\n'
+    )
+    name = "/tmp/ipykernel_1/2.py"  # as ipykernel calls cells; no such file exists
+    monkeypatch.setitem(linecache.cache, name, (len(source), None, source.splitlines(True), name))
+    names = {"__name__": "__main__"}
+    exec(compile(source, name, "exec"), names)
+    assert docstrings(names["Cell"]) == {"share": "A share."}
