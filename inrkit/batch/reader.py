@@ -34,8 +34,8 @@ from inrkit.errors import ConfigError
 from inrkit.files import expanded
 from inrkit.plugins.options import nearest, parse
 
-_SECTIONS: dict[str, type] = {"tune": TuneOptions, "table": TableOptions, "job": JobOptions, "batch": BatchOptions}
-_KEYS = ("extends", "base", "set", "matrix", "variants", "exclude", "include", "overrides", *_SECTIONS, "launcher")
+SECTIONS: dict[str, type] = {"tune": TuneOptions, "table": TableOptions, "job": JobOptions, "batch": BatchOptions}
+_KEYS = ("extends", "base", "set", "matrix", "variants", "exclude", "include", "overrides", *SECTIONS, "launcher")
 
 
 def read_study(target: str, words: Sequence[str] = (), out: Path | None = None) -> Study:
@@ -143,7 +143,7 @@ class _Reader:
             path: its file; None for a shipped study.
         """
         self.errors += [f"{key} is not a key of a study{nearest(key, _KEYS)}" for key in self.given if key not in _KEYS]
-        for key in ("set", "matrix", "variants", "overrides", *_SECTIONS):
+        for key in ("set", "matrix", "variants", "overrides", *SECTIONS):
             self._require_mapping(key)
         for word in self.words:
             self._apply_word(word)
@@ -157,7 +157,7 @@ class _Reader:
             included = {key: self._values_of_axis(key, value, axes, "include") for key, value in entry.items()}
             self._require_few(included, "include")
             points += product(included)
-        sections = {key: self._section(key) for key in _SECTIONS}
+        sections = {key: self._section(key) for key in SECTIONS}
         tuned_on = self._tuned_on(sections["tune"], axes)
         self._check_table(sections["table"], axes, points)
         launcher = self._launcher()
@@ -215,7 +215,7 @@ class _Reader:
                 value = value[part]
         head, _, rest = key.partition(".")
         matrix = self.given.setdefault("matrix", {})
-        if head in _SECTIONS and rest:
+        if head in SECTIONS and rest:
             self.given.setdefault(head, {})[rest] = value
         elif head == "launcher":
             chosen = self.given.get("launcher")
@@ -368,7 +368,7 @@ class _Reader:
             return None
         texts = {"on", "published"}
         given = {name: _with_text_keys(value) if name in texts else value for name, value in (given or {}).items()}
-        section, wrong = parse(_SECTIONS[key], given, key)
+        section, wrong = parse(SECTIONS[key], given, key)
         self.errors += wrong
         return section
 

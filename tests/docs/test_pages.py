@@ -1,0 +1,53 @@
+"""What the pages tell a newcomer to type works, and the pictures show what the presets do today."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrkit.cli import inrkit as command_line
+from inrkit.config import read_preset
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_first_fit_works_as_its_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks("first-fit.md", "sh") for line in block.splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        _, *words = shlex.split(line)
+        if words[0] == "fit" and "train.steps" not in line:
+            words.append("train.steps=20")
+        assert command_line.main(words, standalone_mode=False) in (0, None)
+    assert Path("runs/photo/report.html").is_file() and Path("large.png").is_file() and Path("detail.png").is_file()
+    (code,) = blocks("first-fit.md", "python")
+    exec(code, {})
+
+
+@pytest.mark.slow
+def test_the_python_of_the_page_on_masks_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    masked, scattered = ({}, {})
+    for code, names in zip(blocks("masks.md", "python"), (masked, scattered), strict=True):
+        exec(re.sub(r"steps=\d+", "steps=3", code), names)
+    assert masked["whole"].shape == (64, 64, 3) and np.isfinite(masked["whole"]).all()
+    assert scattered["run"].result["status"] == "done"
+
+
+def test_the_pictures_were_made_with_the_presets_that_ship():
+    made = json.loads((DOCS / "pictures" / "made.json").read_text(encoding="utf-8"))
+    changed = [name for name, preset in made.items() if json.loads(json.dumps(read_preset(name))) != preset]
+    assert not changed, f"{changed} changed since docs/pictures were made: run tools/picture.py, and look at them"
+
+
+def test_the_docs_stay_small():
+    assert sum(path.stat().st_size for path in DOCS.rglob("*") if path.is_file()) < 3_000_000
