@@ -34,3 +34,4 @@ html_title = "inrkit"
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # summaries are fetched, which a browser refuses of pages opened from disk
