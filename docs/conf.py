@@ -16,6 +16,7 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 
 # Notebooks are stored with their outputs (tools/notebooks.py); building the site runs none of them.
 nb_execution_mode = "off"
+nb_render_image_options = {"alt": "the figure that the cell above draws"}
 myst_heading_anchors = 4  # a link may name any heading, as on a forge
 myst_enable_extensions = ["deflist"]
 
