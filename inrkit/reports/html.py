@@ -10,7 +10,7 @@ from importlib import metadata, resources
 from typing import Any
 
 from inrkit.files import to_json
-from inrkit.reports.drawing import scale_css
+from inrkit.runs.drawing import scale_css
 
 
 def page(template: str, data: dict[str, Any], libraries: Sequence[str] = (), **values: Any) -> str:

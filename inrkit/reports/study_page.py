@@ -13,9 +13,9 @@ import numpy as np
 
 from inrkit.errors import DataError, InrkitError
 from inrkit.files import write_text
-from inrkit.reports import drawing
 from inrkit.reports.html import page
 from inrkit.reports.run_page import FILE
+from inrkit.runs import drawing
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, metric_in_words
 

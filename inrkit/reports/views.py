@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import torch
 
 from inrkit.config import Config
 from inrkit.errors import InrkitError
-from inrkit.reports import drawing
 from inrkit.reports.trace import Traced
+from inrkit.runs import drawing
 from inrkit.runs.run import Run
 from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.modality import Surface
 
 _READ = 1 << 26
 """Values of a signal that are read for a view; of a larger one every n-th along each axis."""
@@ -122,7 +123,7 @@ def signal_view(config: Config, run: Run, dataset: CoordinateDataset | None) -> 
     """The signal beside its fit, as people look at its kind."""
     if dataset is not None and dataset.grid_shape is None:
         return points_view(run, dataset)
-    compared = _compared(config, run, dataset)
+    compared = compare(config, run, dataset)
     if compared is None:
         return None
     axes = len(compared.lengths)
@@ -250,13 +251,24 @@ def slices_view(compared: Compared) -> View:
     return view
 
 
-def surface_view(config: Config, run: Run) -> View | None:
-    """Two meshes to turn around, coloured by their distance from each other."""
+def surfaces_of(config: Config, run: Run) -> list[Surface]:
+    """The meshes of the signal and of its fit, small enough to be turned around; none if there are none to look at."""
     reconstruction = run.reconstruction
     path = Path(config.data.path) if config.data.path else None
     if reconstruction is None or path is None or not path.exists():
-        return None
-    surfaces = config.modality.make().surfaces(path, reconstruction)
+        return []
+    return config.modality.make().surfaces(path, reconstruction)
+
+
+def top_of(surfaces: Sequence[Surface]) -> float:
+    """The distance between surfaces that is drawn lightest."""
+    known = [surface.distances for surface in surfaces if surface.distances is not None]
+    return _top(np.concatenate(known)) if known else 0.0
+
+
+def surface_view(config: Config, run: Run) -> View | None:
+    """Two meshes to turn around, coloured by their distance from each other."""
+    surfaces = surfaces_of(config, run)
     if not surfaces:
         return None
     every = np.concatenate([surface.vertices for surface in surfaces])
@@ -264,8 +276,7 @@ def surface_view(config: Config, run: Run) -> View | None:
         return None
     low, high = every.min(axis=0), every.max(axis=0)
     scale = 2 / (float((high - low).max()) or 1.0)
-    known = [surface.distances for surface in surfaces if surface.distances is not None]
-    top = _top(np.concatenate(known)) if known else 0.0
+    top = top_of(surfaces)
     diagonal = float(np.linalg.norm(high - low)) or 1.0
     view: View = {"kind": "surface", "top": top, "share": top / diagonal}
     for name, surface in zip(("original", "fit"), surfaces, strict=True):
@@ -333,7 +344,7 @@ def selection_view(traced: Traced, dataset: CoordinateDataset | None) -> View | 
     return view
 
 
-def _compared(config: Config, run: Run, dataset: CoordinateDataset | None) -> Compared | None:
+def compare(config: Config, run: Run, dataset: CoordinateDataset | None) -> Compared | None:
     """The signal and its fit as arrays."""
     fitted = _reconstruction(config, run)
     if dataset is not None and fitted is not None and fitted.grid_shape != dataset.grid_shape:
@@ -439,12 +450,7 @@ def _worst(compared: Compared, errors: np.ndarray) -> View:
 
 def _spectrogram(samples: np.ndarray, rate: int) -> View:
     """A picture of the spectrum over time, from −80 dB of its own peak."""
-    from scipy import signal
-
-    window = int(np.clip(2 ** round(math.log2(max(64, rate * 0.032))), 64, len(samples)))
-    hop = max(1, max(window // 4, len(samples) // 1000))
-    _, _, power = signal.spectrogram(samples, rate, nperseg=window, noverlap=max(0, window - hop))
-    level = 10 * np.log10(np.maximum(power, 1e-20))
+    level = drawing.spectrum(samples, rate)
     shown = drawing.colours((level - level.max() + 80)[::-1], 80)
     image = drawing.reduced(drawing.as_image(shown), 1000)
     return {"picture": drawing.picture_uri(image), "top": rate / 2000}

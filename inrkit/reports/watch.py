@@ -12,21 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from inrkit.config import Config
-from inrkit.evaluation.evaluate import decoded
 from inrkit.files import to_json
-from inrkit.reports import drawing
 from inrkit.reports.html import page
+from inrkit.runs.preview import Pace, Preview
 from inrkit.runs.run import Run
 from inrkit.runs.wording import metric_in_words
 from inrkit.runs.writers import Writer
-from inrkit.signals.lattice import lattice_coordinates
 from inrkit.training.member import Member
 
-_LONGEST = 160
+_LONGEST = 480
 """Pixels of the longer side of the picture that grows."""
 _SHARE = 0.01
 """Of the time, that is spent at most on what the page shows."""
@@ -55,7 +50,8 @@ class Watch(Writer):
         self.address = f"http://127.0.0.1:{self._server.server_port}/{self._token}/"
         self._rows: list[dict[str, float]] = []
         self._state: dict[str, Any] = {"status": "training", "step": 0}
-        self._due = 0.0
+        self._pace = Pace(_SHARE, _SPACING)
+        self._preview: Preview | None = None
         self._fetched_at = -1e9
         self._fetched_last = threading.Event()
 
@@ -74,11 +70,9 @@ class Watch(Writer):
         self._rows.append(row)
 
     def on_step(self, member: Member, selected: int) -> None:
-        began = time.monotonic()
-        if began >= self._due:
-            self._update(member)
-            took = time.monotonic() - began
-            self._due = began + max(_SPACING, took / _SHARE)
+        if self._pace.due:
+            with self._pace.spent():
+                self._update(member)
 
     def on_end(self, member: Member) -> None:
         self._update(member)
@@ -101,8 +95,12 @@ class Watch(Writer):
             "seconds": member.seconds["train"],
             "words": [word for word in words if word[0] not in ("step", "seconds")],
             "rows": rows,
-            **_picture(member),
+            **self._drawn(member),
         }
+
+    def _drawn(self, member: Member) -> dict[str, Any]:
+        self._preview = self._preview or Preview(member, self.config.modality.plugin.looks, _LONGEST)
+        return {"picture": self._preview.uri()}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         watch = self
@@ -153,33 +151,3 @@ class Watch(Writer):
             modality=self.config.modality.name,
             connects="'self' data: blob:",
         )
-
-
-def _picture(member: Member) -> dict[str, Any]:
-    """What a network makes of its signal at this moment, small; of three axes the middle of the first."""
-    dataset = member.signal.dataset
-    lattice = dataset.grid_shape
-    if lattice is None or len(lattice) not in (1, 2, 3):
-        return {}
-    plane = lattice[-2:] if len(lattice) > 1 else lattice
-    longest = _LONGEST if len(lattice) > 1 else 4 * _LONGEST
-    scale = min(1.0, longest / max(plane))
-    shape = tuple(max(1, round(length * scale)) for length in plane)
-    whole = (1, *shape) if len(lattice) == 3 else shape
-    count = int(np.prod(whole))
-    values = decoded(
-        member.network,
-        member.signal.transform,
-        lambda part: member.signal.embedding(
-            lattice_coordinates(torch.arange(part.start, part.stop, device=member.device), whole)
-        ),
-        slice(0, count),
-        member.chunk,
-        dataset.value_range,
-    )
-    numbers = values.cpu().numpy().reshape(*shape, dataset.channels)
-    if len(shape) == 1:
-        return {"line": [float(f"{value:.5g}") for value in numbers[:, 0].tolist()]}
-    low, high = (dataset.value_range if dataset.full_scale else None) or dataset.extent
-    pixels = np.clip((numbers - low) * (255 / ((high - low) or 1.0)), 0, 255).astype(np.uint8)
-    return {"picture": drawing.picture_uri(drawing.as_image(pixels), True)}

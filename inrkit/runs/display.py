@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import shlex
 import sys
-import time
 from typing import Any
 
 import torch
@@ -17,10 +16,18 @@ from inrkit.config import Config
 from inrkit.device import describe
 from inrkit.errors import escaped
 from inrkit.evaluation.evaluate import left_out
+from inrkit.runs.preview import Pace, Preview
 from inrkit.runs.run import Run
 from inrkit.runs.wording import duration, measured
 from inrkit.training.estimate import estimate
 from inrkit.training.member import Listener, Member
+
+_LONGEST = 320
+"""Pixels of the longer side of the picture in a notebook's cell."""
+_SHARE = 0.008
+"""Of the time, that the picture takes at most; the bar takes no more."""
+_SPACING = 0.5
+"""Seconds between two pictures, at least."""
 
 
 def in_notebook() -> bool:
@@ -31,30 +38,48 @@ def in_notebook() -> bool:
 
 
 class Cell:
-    """A line of text with a bar in a notebook's cell, which replaces itself."""
+    """A bar with a line of text in a notebook's cell, and below it a picture of the fit, which replace themselves.
 
-    def __init__(self) -> None:
-        self._handle: Any = None
-        self._next = 0.0
+    Args:
+        config: of the fit.
+    """
 
-    def show(self, share: float, text: str, last: bool = False) -> None:
-        """Show how far a training is, at most five times a second.
+    def __init__(self, config: Config) -> None:
+        self._looks = config.modality.plugin.looks
+        self._preview: Preview | None = None
+        self._shown: dict[str, Any] = {}
+        self._paces = {"bar": Pace(_SHARE, 0.2), "picture": Pace(_SHARE, _SPACING)}
 
-        Args:
-            share: share of training done, in [0, 1].
-            text: shown beside the bar.
-            last: whether this is the last call, which is always shown.
-        """
+    def show(self, member: Member, text: str) -> None:
+        """Show how far a training is and what its network has learnt; what is not due is not drawn."""
+        for part, draw in (("bar", lambda: _bar(member, text)), ("picture", lambda: self._picture(member))):
+            pace = self._paces[part]
+            if member.ended or pace.due:
+                with pace.spent():
+                    self._put(part, draw())
+
+    def _put(self, part: str, content: str) -> None:
         from IPython.display import HTML, display  # every notebook has IPython
 
-        if time.monotonic() < self._next and not last:
-            return
-        self._next = time.monotonic() + 0.2
-        bar = f'<progress value="{share:.4f}" max="1" style="width:20em"></progress> {html.escape(text)}'
-        if self._handle is None:
-            self._handle = display(HTML(bar), display_id=True)
+        if part in self._shown:
+            self._shown[part].update(HTML(content))
         else:
-            self._handle.update(HTML(bar))
+            self._shown[part] = display(HTML(content), display_id=True)
+
+    def _picture(self, member: Member) -> str:
+        try:
+            self._preview = self._preview or Preview(member, self._looks, _LONGEST)
+            uri = self._preview.uri()
+        except Exception as error:  # a fit goes on without its picture
+            return html.escape(f"no picture of it: {type(error).__name__}: {error}")
+        return f'<img src="{uri}" alt="The fit at step {member.step:,}"/>'
+
+
+def _bar(member: Member, text: str) -> str:
+    total = member.budget or member.steps
+    done = member.seconds["train"] if member.budget else member.step
+    bar = f'<progress value="{min(1.0, done / total):.4f}" max="1" style="width:20em"></progress>'
+    return f"{bar} {html.escape(text)}"
 
 
 class Display(Listener):
@@ -85,7 +110,7 @@ class Display(Listener):
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._cell = Cell() if in_notebook() and not quiet else None
+        self._cell = Cell(config) if in_notebook() and not quiet else None
         self._quality = ""
         self._task = self._bar.add_task("", total=None, step="0", quality="", share=1.0, speed="")
 
@@ -128,9 +153,7 @@ class Display(Listener):
 
     def on_step(self, member: Member, selected: int) -> None:
         if self._cell is not None:
-            total, completed = member.budget or member.steps, member.seconds["train"] if member.budget else member.step
-            text = f"step {member.step:,}  {self._quality}  {duration(member.seconds['train'])}"
-            self._cell.show(min(1.0, completed / total), text, last=member.ended)
+            self._cell.show(member, f"step {member.step:,}  {self._quality}  {duration(member.seconds['train'])}")
         if self._bar.disable:
             return
         train = member.seconds["train"]

@@ -93,7 +93,8 @@ class Modality(metaclass=PluginType):
     sample_suffix: ClassVar[str]
     """Suffix, with its dot, of a format for `sample`."""
     looks: ClassVar[str] = ""
-    """How people look at the signal: as a "picture", a "sound", "frames" or "slices"; "" leaves it to its axes."""
+    """How people look at the signal: as a "picture", a "sound", "frames", "slices" or the "surface" where distances are
+    zero; "" leaves it to its axes."""
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -87,6 +87,7 @@ class Shape(Modality):
     Options = ShapeOptions
     metrics = ("psnr", "sign_iou")
     sample_suffix = ".ply"
+    looks = "surface"
 
     @property
     def operator(self) -> str:  # type: ignore[override]

@@ -459,11 +459,6 @@ async function watch() {
     status.textContent = state.status;
     status.className = `badge ${state.status}`;
     if (state.picture) { image.hidden = false; image.style.width = "min(100%, 60vh)"; image.src = state.picture; }
-    if (state.line) {
-      const place = $("[data-plot=watch-line]");
-      place.hidden = false;
-      Plotly.react(place, [line(state.line.map((_, i) => i), state.line, "fit", 2)], layout({ xaxis: { showticklabels: false } }), config);
-    }
     draw();
   };
   const ask = async () => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import math
 import wave
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _ANCHORS = (
     (252, 253, 200),
 )
 """From dark to light, so that more is always lighter."""
+SHORTEST = 64
+"""Samples of the shortest sound whose spectrum can be drawn."""
 _LOSSLESS = 300_000
 """Pixels up to which a picture is a PNG; a JPEG above."""
 
@@ -39,6 +42,17 @@ def colours(values: np.ndarray, most: float) -> np.ndarray:
 def scale_css() -> str:
     """The colours of `colours`, as a CSS gradient."""
     return f"linear-gradient(90deg,{','.join('rgb({},{},{})'.format(*anchor) for anchor in _ANCHORS)})"
+
+
+def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(frequencies, times) decibels of (T,) samples, low frequencies first; of long ones about a thousand times."""
+    from scipy import signal
+
+    window = int(np.clip(2 ** round(math.log2(max(SHORTEST, rate * 0.032))), SHORTEST, len(samples)))
+    hop = max(1, max(window // 4, len(samples) // 1000))
+    _, _, power = signal.spectrogram(samples, rate, nperseg=window, noverlap=max(0, window - hop))
+    level: np.ndarray = 10 * np.log10(np.maximum(power, 1e-20))
+    return level
 
 
 def as_image(pixels: np.ndarray) -> Image.Image:
