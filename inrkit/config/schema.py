@@ -67,9 +67,18 @@ class LogOptions:
     ones."""
     report: bool = option(True)
     """Write report.html at the end, a page to look at; `inrkit report` writes it again."""
+    film: str = option("none", choices=("none", "gif", "webp", "mp4"))
+    """Write a film of the fit as it grows, `film.gif` or another kind; mp4 needs the extra `video`. Its frames take up
+    to a third of the time."""
+    tensorboard: bool = option(False)
+    """Write an event file for TensorBoard into the run's folder; needs the extra `tensorboard`."""
+    wandb: bool = option(False)
+    """Make a run of Weights & Biases; needs the extra `wandb`."""
+    trackio: bool = option(False)
+    """Make a run of trackio on this machine; needs the extra `trackio`."""
 
 
-WRITER_KEYS = ("report",)
+WRITER_KEYS = ("report", "film", "tensorboard", "wandb", "trackio")
 """Keys of `log` that say what is made to look at, and change no result."""
 
 

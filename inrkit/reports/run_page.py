@@ -15,6 +15,7 @@ from inrkit.errors import InrkitError
 from inrkit.files import write_text
 from inrkit.reports import trace
 from inrkit.reports.citations import cited
+from inrkit.reports.film import film_uri
 from inrkit.reports.html import page
 from inrkit.reports.trace import Traced
 from inrkit.reports.views import View, views
@@ -89,6 +90,7 @@ def run_page(
         stats=_stats(result),
         notes=notes,
         views=shown,
+        film=film_uri(run),
         curves=curves,
         key_steps=0 if traced is None else len(traced.key_steps),
         columns=_columns(history),

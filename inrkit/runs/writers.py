@@ -20,7 +20,8 @@ WRITERS: Registry[Writer] = Registry("writer", "inrkit.writers")
 
 @WRITERS.base
 class Writer(Listener):
-    """Listens to a training, and writes something to look at when the run is over. `log.NAME=true` switches one on.
+    """Listens to a training, and writes something to look at when the run is over. `log.NAME=true` switches one on,
+    or another value that its option has.
 
     Args:
         config: of the fit.
@@ -50,7 +51,7 @@ def writers_of(config: Config, run: Run) -> list[Writer]:
     """
     if isinstance(run, MemoryRun):
         return []
-    wanted = [name for name in WRITERS.names() if getattr(config.log, name, False)]
+    wanted = [name for name in WRITERS.names() if getattr(config.log, name, False) not in (False, "none")]
     return [Harmless(f"log.{name}", WRITERS.get(name)(config, run)) for name in wanted]
 
 
