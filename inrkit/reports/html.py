@@ -10,7 +10,7 @@ from importlib import metadata, resources
 from typing import Any
 
 from inrkit.files import to_json
-from inrkit.runs.drawing import scale_css
+from inrkit.runs.drawing import CLAY, scale_css
 
 
 def page(template: str, data: dict[str, Any], libraries: Sequence[str] = (), **values: Any) -> str:
@@ -34,6 +34,7 @@ def page(template: str, data: dict[str, Any], libraries: Sequence[str] = (), **v
             libraries=[(name, _library(name)) for name in libraries],
             licenses=_read("assets/LICENSES.txt") if libraries else "",
             colours=scale_css(),
+            clay=scale_css(CLAY),
             version=metadata.version("inrkit"),
             written=time.strftime("%Y-%m-%d %H:%M"),
             **values,

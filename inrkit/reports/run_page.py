@@ -25,6 +25,8 @@ from inrkit.signals.dataset import CoordinateDataset
 
 FILE = "report.html"
 
+_CLEARER = {"between": "between samples", "iou": "IoU", "chamfer": "Chamfer", "f_score": "F-score"}
+"""Titles of metrics, where a page has room for others."""
 _ROWS = 400
 """Evaluations in the page's table; of more every n-th."""
 _FILES = 50
@@ -73,6 +75,7 @@ def run_page(
         notes += dataset.metadata.get("notes", [])
     curves = _curves(history, traced)
     name = Path(config.data.path).name if config.data.path else run.folder.name
+    folder = run.folder.absolute()
     return page(
         "run.html",
         {
@@ -99,7 +102,9 @@ def run_page(
         total=duration((result.get("seconds") or {}).get("total", 0.0)),
         compressed=_compressed(run),
         facts=_facts(config, run, result, dataset, traced),
-        command=f"inrkit fit {shlex.quote(str(run.folder / 'config.yaml'))} --out {shlex.quote(f'{run.folder}-again')}",
+        command=" --out ".join(
+            [f"inrkit fit {shlex.quote(str(folder / 'config.yaml'))}", shlex.quote(f"{folder}-again")]
+        ),
         settings=commented_yaml(config.to_dict()),
         bibtex=cited(config),
     )
@@ -141,13 +146,10 @@ def _lead(name: str, config: Config, result: Mapping[str, Any], dataset: Coordin
     seconds = (result.get("seconds") or {}).get("train")
     if not metrics or seconds is None:
         return what + Markup(", by a {} network.").format(network)
-    at = Markup(" and ").join(Markup("<strong>{} {}</strong>").format(title, value) for title, value in metrics[:1])
-    between = [
-        (title, value) for name, (title, value) in zip(result["metrics"], metrics, strict=True) if "between" in name
-    ]
-    told = Markup(", fitted by a {} network to {} at the samples").format(network, at)
+    told = Markup(", fitted by a {} network to <strong>{} {}</strong> at the samples").format(network, *metrics[0])
+    between = [value for name, (_, value) in zip(result["metrics"], metrics, strict=True) if name == "between"]
     if between:
-        told += Markup(" and <strong>{} {}</strong> between them").format(*between[0])
+        told += Markup(" and <strong>{}</strong> between them").format(between[0])
     return what + told + Markup(" in <strong>{}</strong> of training.").format(duration(seconds))
 
 
@@ -165,10 +167,16 @@ def _words(metrics: Any) -> list[tuple[str, str]]:
     for name, value in (metrics or {}).items() if isinstance(metrics, dict) else ():
         number = math.inf if value is None else float(value)
         try:
-            words.append(metric_in_words(name, number))
+            words.append(_in_words(name, number))
         except InrkitError:  # the plug-in that knows its title is broken
             words.append((name, f"{number:.4f}"))
-    return words
+    return [(_CLEARER.get(title, title.replace("_", " ")), value) for title, value in words]
+
+
+def _in_words(name: str, number: float) -> tuple[str, str]:
+    """As `metric_in_words`; small numbers keep two digits."""
+    title, text = metric_in_words(name, number)
+    return title, f"{number:.2g}" if 0 < number < 0.001 and " " not in text else text
 
 
 def _stats(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -334,7 +342,7 @@ def _times(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         "network: forward, backward, step": train - selection,
         "choosing coordinates": selection,
         "evaluations": evaluation,
-        "reading, writing, starting": max(0.0, total - train - evaluation),
+        "reading, writing and the rest": max(0.0, total - train - evaluation),
     }
     whole = sum(parts.values())
     return [{"name": name, "text": duration(part), "share": part / whole} for name, part in parts.items() if part > 0]

@@ -150,25 +150,37 @@ def _name(row: Row, axes: Sequence[str]) -> str:
     return ", ".join(str(row.get(axis)) for axis in axes) or "all runs"
 
 
-def _summary(rows: Sequence[Row], axes: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
-    """A row for each group: its name, how many runs, and of each metric the median and the range of its middle half."""
+def _summary(rows: Sequence[Row], axes: Sequence[str], metrics: Sequence[str]) -> list[list[Any]]:
+    """A row for each group: its name; then pairs of texts, how many runs, and of each metric the median and the range
+    of its middle half."""
     members: dict[str, list[Row]] = {}
     for row in rows:
         if row["status"] == "done" and row.get("phase", "main") == "main":
             members.setdefault(_name(row, axes), []).append(row)
     told = []
     for name, group in members.items():
-        cells = [name, str(len(group))]
+        cells: list[Any] = [name, (str(len(group)), "")]
         for metric in [*metrics, "seconds"]:
             values = [math.inf if row[metric] is None else float(row[metric]) for row in group if metric in row]
             finite = [value for value in values if math.isfinite(value)]
             if not finite:
-                cells.append("∞" if values else "")
+                cells.append(("∞" if values else "", ""))
                 continue
             low, median, high = np.quantile(finite, [0.25, 0.5, 0.75])
-            cells.append(f"{median:.4g}" + (f" ({low:.4g} to {high:.4g})" if len(finite) > 1 else ""))
+            median, low, high = (_short(metric, value) for value in (median, low, high))
+            cells.append((median, f"{low} to {high}" if len(finite) > 1 else ""))
         told.append(cells)
     return told
+
+
+def _short(metric: str, value: float) -> str:
+    """A metric's value without its unit, or seconds."""
+    if metric == "seconds":
+        return f"{value:.3g}"
+    try:
+        return metric_in_words(metric, value)[1].partition(" ")[0]
+    except InrkitError:  # the plug-in that knows its unit is broken
+        return f"{value:.4f}"
 
 
 def _shown(
@@ -188,7 +200,7 @@ def _shown(
         elif name == "steps":
             cells.append({"text": f"{int(value):,}", "value": value})
         else:
-            text = duration(value) if name == "seconds" else f"{value:.4g}"
+            text = duration(value) if name == "seconds" else _short(name, value)
             cells.append({"text": text, "value": value})
     link = None
     if run is not None and run.exists:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ _SOUND = 1 << 21
 """Samples of a sound that are played, of all channels."""
 _FRAMES, _FRAME = 48, 360
 """Frames of a video, and pixels of a frame's longer side."""
-_VOLUME = 96
-"""Cells of a volume's axis."""
+_VOLUME = 128
+"""Cells of a volume's longest axis."""
+_PLANE = 200
+"""Cells along each axis of what a field makes of the places between free points."""
 _POINTS = 3000
 """Free points that are drawn."""
 
@@ -237,8 +239,8 @@ def slices_view(compared: Compared) -> View:
             continue
         volume = values if name == "errors" else values[..., 0]
         volume = volume.reshape(*volume.shape[:3], -1)[..., 0]
-        strides = tuple(slice(None, None, math.ceil(length / _VOLUME)) for length in volume.shape)
-        volume = volume[strides]
+        every = math.ceil(max(volume.shape) / _VOLUME)
+        volume = volume[tuple(slice(None, None, min(every, length)) for length in volume.shape)]
         if name == "errors":
             top = _top(volume)
             view["top"], view["range"] = top, compared.high - compared.low
@@ -284,7 +286,7 @@ def surface_view(config: Config, run: Run) -> View | None:
         view[name] = {
             "vertices": drawing.packed(((surface.vertices - (low + high) / 2) * scale).astype(np.float32)),
             "faces": drawing.packed(surface.faces.astype(np.uint32)),
-            "colours": drawing.packed(drawing.colours(distances, top)),
+            "colours": drawing.packed(drawing.colours(distances, top, drawing.CLAY)),
             "counts": [len(surface.vertices), len(surface.faces)],
         }
     return view
@@ -302,13 +304,37 @@ def points_view(run: Run, dataset: CoordinateDataset) -> View | None:
     fit = run.field(points.numpy())[:, 0]
     places = points.numpy() @ dataset.affine[:, :-1].T + dataset.affine[:, -1]
     order = np.argsort(places[:, 0]) if dataset.dimensions == 1 else np.arange(len(places))
+    columns = dataset.metadata.get("columns", {})
     return {
         "kind": "points",
+        "names": [_named(column) for column in columns.get("coordinates", [])],
+        "value": _named((columns.get("values") or [{}])[0]),
+        **(_between_points(run, dataset) if dataset.dimensions == 2 else {}),
         "places": [_rounded(axis[order]) for axis in places.T[:3]],
         "original": _rounded(original[order]),
         "fit": _rounded(fit[order]),
         "count": len(dataset),
     }
+
+
+def _named(column: Mapping[str, str]) -> str:
+    """A column's name with its unit."""
+    name, unit = column.get("name", ""), column.get("unit", "")
+    return f"{name} ({unit})" if name and unit else name
+
+
+def _between_points(run: Run, dataset: CoordinateDataset) -> View:
+    """What the field makes of the rectangle around points of two axes, where these are not turned."""
+    affine = dataset.affine
+    if affine[0, 1] or affine[1, 0]:
+        return {}
+    along = (2 * np.arange(_PLANE) + 1 - _PLANE) / _PLANE
+    lattice = np.stack(np.meshgrid(along, along[::-1], indexing="xy"), axis=-1).astype(np.float32)
+    values = np.asarray(run.field(lattice.reshape(-1, 2)))[:, 0].reshape(_PLANE, _PLANE)
+    low, high = (float(np.quantile(values, share)) for share in (0.002, 0.998))
+    picture = drawing.as_image(drawing.colours(values - low, high - low))
+    ends = [[float(affine[axis, -1] + end * affine[axis, axis]) for end in (-1, 1)] for axis in range(2)]
+    return {"plane": drawing.picture_uri(picture, True), "ends": ends, "low": low, "high": high}
 
 
 def selection_view(traced: Traced, dataset: CoordinateDataset | None) -> View | None:
@@ -338,8 +364,8 @@ def selection_view(traced: Traced, dataset: CoordinateDataset | None) -> View | 
     view["moments"] = []
     for step, shares in traced.moments:
         share = _flat(shares)
-        grey = np.rint(255 * np.sqrt(share / (share.max() or 1.0))).astype(np.uint8)
-        view["moments"].append({"step": step, "picture": drawing.picture_uri(drawing.as_image(grey[..., None]), True)})
+        drawn = drawing.colours(np.sqrt(share / (share.max() or 1.0)), 1.15)
+        view["moments"].append({"step": step, "picture": drawing.picture_uri(drawing.as_image(drawn), True)})
     view["shape"] = list(plane.shape)
     return view
 
@@ -361,7 +387,8 @@ def compare(config: Config, run: Run, dataset: CoordinateDataset | None) -> Comp
         low, high = field.value_range or (float(fit.min()), float(fit.max()))
         return Compared(None, fit, low, high, None, lengths, affine, ())
     low, high = (about.value_range if about.full_scale else None) or about.extent
-    if about.value_range is None and original is not None and len(about.grid_shape) > 1:
+    slices = config.modality.plugin.looks == "slices"
+    if (about.value_range is None or slices) and original is not None and len(about.grid_shape) > 1:
         few = original.reshape(-1)[:: max(1, original.size >> 20)]
         low, high = (float(np.nanquantile(few, share)) for share in (0.002, 0.998))
     known = None

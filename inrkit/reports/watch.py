@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from inrkit.config import Config
 from inrkit.files import to_json
 from inrkit.reports.html import page
@@ -19,16 +21,19 @@ from inrkit.runs.preview import Pace, Preview
 from inrkit.runs.run import Run
 from inrkit.runs.wording import metric_in_words
 from inrkit.runs.writers import Writer
+from inrkit.selectors import Selection
 from inrkit.training.member import Member
 
-_LONGEST = 480
+_LONGEST = 320
 """Pixels of the longer side of the picture that grows."""
-_SHARE = 0.01
+_SHARES = {"numbers": 0.003, "picture": 0.01}
 """Of the time, that is spent at most on what the page shows."""
-_SPACING = 1.0
+_SPACINGS = {"numbers": 0.5, "picture": 1.0}
 """Seconds between two states of the page, at least."""
 _ROWS = 500
 """Evaluations that the page has, at most."""
+_LOSSES = 400
+"""Losses that the page has, at most."""
 _FAREWELL = 2.0
 """Seconds that a page which is open gets, at most, to fetch the last state."""
 
@@ -50,7 +55,10 @@ class Watch(Writer):
         self.address = f"http://127.0.0.1:{self._server.server_port}/{self._token}/"
         self._rows: list[dict[str, float]] = []
         self._state: dict[str, Any] = {"status": "training", "step": 0}
-        self._pace = Pace(_SHARE, _SPACING)
+        self._paces = {part: Pace(_SHARES[part], _SPACINGS[part]) for part in _SHARES}
+        self._losses: list[tuple[int, float]] = []
+        self._loss: Tensor | None = None
+        self._picture = ""
         self._preview: Preview | None = None
         self._fetched_at = -1e9
         self._fetched_last = threading.Event()
@@ -66,15 +74,20 @@ class Watch(Writer):
             self._server.shutdown()
             self._server.server_close()
 
+    def on_selection(self, member: Member, selection: Selection, loss: Tensor) -> None:
+        self._loss = loss.detach()
+
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         self._rows.append(row)
 
     def on_step(self, member: Member, selected: int) -> None:
-        if self._pace.due:
-            with self._pace.spent():
-                self._update(member)
+        for part, update in (("picture", self._draw), ("numbers", self._update)):
+            if self._paces[part].due:
+                with self._paces[part].spent():
+                    update(member)
 
     def on_end(self, member: Member) -> None:
+        self._draw(member)
         self._update(member)
 
     def conclude(self, result: dict[str, Any]) -> None:
@@ -84,6 +97,9 @@ class Watch(Writer):
 
     def _update(self, member: Member) -> None:
         """Make the state that is told from now on; a request never waits for it."""
+        if self._loss is not None:
+            kept = self._losses if len(self._losses) < _LOSSES else self._losses[::2]
+            self._losses = [*kept, (member.step, float(self._loss))]
         share = member.seconds["train"] / member.budget if member.budget else member.step / member.steps
         every = -(-len(self._rows) // _ROWS) or 1
         rows = [*self._rows[::every], *self._rows[-1:]]
@@ -95,12 +111,13 @@ class Watch(Writer):
             "seconds": member.seconds["train"],
             "words": [word for word in words if word[0] not in ("step", "seconds")],
             "rows": rows,
-            **self._drawn(member),
+            "losses": self._losses,
+            "picture": self._picture,
         }
 
-    def _drawn(self, member: Member) -> dict[str, Any]:
+    def _draw(self, member: Member) -> None:
         self._preview = self._preview or Preview(member, self.config.modality.plugin.looks, _LONGEST)
-        return {"picture": self._preview.uri()}
+        self._picture = self._preview.uri()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         watch = self
@@ -142,11 +159,13 @@ class Watch(Writer):
 
     def _page(self) -> str:
         name = Path(self.config.data.path).name if self.config.data.path else self.run.folder.name
+        metric = (self.config.general.metrics or ["psnr"])[0]
         return page(
             "watch.html",
-            {"watch": True, "metric": (self.config.general.metrics or ["psnr"])[0]},
+            {"watch": True, "metric": metric},
             ["plotly"],
             title=name,
+            quality=metric_in_words(metric, 0.0)[0],
             folder=str(self.run.folder),
             modality=self.config.modality.name,
             connects="'self' data: blob:",

@@ -24,10 +24,10 @@ from inrkit.training.member import Listener, Member
 
 _LONGEST = 320
 """Pixels of the longer side of the picture in a notebook's cell."""
-_SHARE = 0.008
-"""Of the time, that the picture takes at most; the bar takes no more."""
-_SPACING = 0.5
-"""Seconds between two pictures, at least."""
+_SHARES = {"bar": 0.003, "picture": 0.01}
+"""Of the time, that is spent at most on what a notebook's cell shows."""
+_SPACINGS = {"bar": 0.2, "picture": 0.5}
+"""Seconds between two states of the cell, at least."""
 
 
 def in_notebook() -> bool:
@@ -48,7 +48,7 @@ class Cell:
         self._looks = config.modality.plugin.looks
         self._preview: Preview | None = None
         self._shown: dict[str, Any] = {}
-        self._paces = {"bar": Pace(_SHARE, 0.2), "picture": Pace(_SHARE, _SPACING)}
+        self._paces = {part: Pace(_SHARES[part], _SPACINGS[part]) for part in _SHARES}
 
     def show(self, member: Member, text: str) -> None:
         """Show how far a training is and what its network has learnt; what is not due is not drawn."""

@@ -14,7 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-_ANCHORS = (
+Anchors = tuple[tuple[int, int, int], ...]
+
+NIGHT: Anchors = (
     (12, 8, 38),
     (58, 15, 110),
     (118, 30, 110),
@@ -27,32 +29,41 @@ _ANCHORS = (
 """From dark to light, so that more is always lighter."""
 SHORTEST = 64
 """Samples of the shortest sound whose spectrum can be drawn."""
+CLAY: Anchors = (
+    (222, 226, 232),
+    (236, 214, 178),
+    (240, 176, 106),
+    (226, 116, 62),
+    (186, 52, 48),
+    (112, 16, 52),
+)
+"""From pale to strong, for what is lit: its shades stay visible where there is little."""
 _LOSSLESS = 300_000
 """Pixels up to which a picture is a PNG; a JPEG above."""
 
 
-def colours(values: np.ndarray, most: float) -> np.ndarray:
-    """(*shape, 3) uint8 colours of (*shape,) values from 0, dark, to `most`, light; NaN is grey."""
-    at = np.clip(np.nan_to_num(values) / (most or 1.0), 0, 1) * (len(_ANCHORS) - 1)
-    anchors = np.array(_ANCHORS, dtype=np.float64).T
-    drawn = np.stack([np.interp(at, np.arange(len(_ANCHORS)), channel) for channel in anchors], axis=-1)
+def colours(values: np.ndarray, most: float, scale: Anchors = NIGHT) -> np.ndarray:
+    """(*shape, 3) uint8 colours of (*shape,) values, from 0 to `most` along a scale; NaN is grey."""
+    at = np.clip(np.nan_to_num(values) / (most or 1.0), 0, 1) * (len(scale) - 1)
+    anchors = np.array(scale, dtype=np.float64).T
+    drawn = np.stack([np.interp(at, np.arange(len(scale)), channel) for channel in anchors], axis=-1)
     return np.where(np.isnan(values)[..., None], 128, np.rint(drawn)).astype(np.uint8)
 
 
-def scale_css() -> str:
-    """The colours of `colours`, as a CSS gradient."""
-    return f"linear-gradient(90deg,{','.join('rgb({},{},{})'.format(*anchor) for anchor in _ANCHORS)})"
+def scale_css(scale: Anchors = NIGHT) -> str:
+    """The colours of a scale, as a CSS gradient."""
+    return f"linear-gradient(90deg,{','.join('rgb({},{},{})'.format(*anchor) for anchor in scale)})"
 
 
 def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
     """(frequencies, times) decibels of (T,) samples, low frequencies first; of long ones about a thousand times."""
-    from scipy import signal
-
     window = int(np.clip(2 ** round(math.log2(max(SHORTEST, rate * 0.032))), SHORTEST, len(samples)))
-    hop = max(1, max(window // 4, len(samples) // 1000))
-    _, _, power = signal.spectrogram(samples, rate, nperseg=window, noverlap=max(0, window - hop))
+    hop = max(1, window // 4, len(samples) // 1000)
+    parts = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), window)[::hop]
+    parts = (parts - parts.mean(axis=1, keepdims=True)) * np.hanning(window)
+    power = np.abs(np.fft.rfft(parts, axis=1)) ** 2
     level: np.ndarray = 10 * np.log10(np.maximum(power, 1e-20))
-    return level
+    return level.T
 
 
 def as_image(pixels: np.ndarray) -> Image.Image:

@@ -23,9 +23,9 @@ _PIXELS = 160
 """Pixels of the longer side of a picture whose pixels are seen one by one."""
 _FEW = 1 << 16
 """Values that tell from where to where a signal without a range of its own is drawn."""
-_ROUGH, _SMOOTH = (40, 160), (56, 280)
+_ROUGH, _SMOOTH = (40, 180), (56, 280)
 """Cells along each axis of the lattice that a surface is drawn from, and pixels of each side of its picture."""
-_EYE, _ANGLE = (2.3, 1.7, 3.0), 32.0
+_EYE, _ANGLE = (2.9, 2.1, 3.75), 32.0
 """From where a surface is looked at, and how many degrees are seen; the second axis points up."""
 _PAPER, _INK = (236, 239, 243), (124, 156, 204)
 _NIGHT, _WAVE = (12, 8, 38), (140, 188, 255)
@@ -54,7 +54,7 @@ class Preview:
         few = few[np.isfinite(few).all(axis=1)]
         few = few if len(few) else np.zeros((1, 1), dtype=np.float32)
         self._positive = bool(few.min() >= 0)
-        if dataset.value_range is not None and dataset.full_scale:
+        if dataset.value_range is not None and dataset.full_scale and looks != "slices":
             self._low, self._high = dataset.value_range
         elif self._axes > 1:
             self._low, self._high = (float(np.quantile(few, share)) for share in (0.002, 0.998))
@@ -228,6 +228,8 @@ def _lit(volume: Tensor, side: int) -> np.ndarray:
 class Pace:
     """Tells when something may be done again, so that it takes a small share of the time.
 
+    The first time does not count: it imports what it needs, and tells nothing of the times to come.
+
     Args:
         share: of the time, at most.
         spacing: seconds between two times, at least.
@@ -236,6 +238,7 @@ class Pace:
     def __init__(self, share: float, spacing: float) -> None:
         self._share, self._spacing = share, spacing
         self._next = 0.0
+        self._first = True
 
     @property
     def due(self) -> bool:
@@ -249,4 +252,5 @@ class Pace:
             yield
         finally:
             ended = time.monotonic()
-            self._next = ended + max(self._spacing, (ended - began) / self._share)
+            took, self._first = 0.0 if self._first else ended - began, False
+            self._next = ended + max(self._spacing, took / self._share)

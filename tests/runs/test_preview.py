@@ -10,7 +10,7 @@ from PIL import Image
 import inrkit
 from inrkit.modalities.image import sample_picture
 from inrkit.runs import drawing
-from inrkit.runs.preview import _PAPER, Pace, Preview, _lit
+from inrkit.runs.preview import _EYE, _PAPER, Pace, Preview, _lit
 from inrkit.training.member import Listener
 
 SMALL = {"network": {"name": "siren", "hidden_features": 16, "hidden_layers": 1}, "quiet": True, "objective": "mse"}
@@ -71,7 +71,7 @@ def test_a_surface_covers_what_a_ball_covers():
     pixels = _lit(ball[None, None], side)
     covered = (pixels != np.array(_PAPER)).any(axis=-1)
     # From a distance d, a ball of radius r is seen under asin(r / d); the picture's half side under 16°.
-    disc = math.tan(math.asin(radius / math.hypot(2.3, 1.7, 3.0))) / math.tan(math.radians(16)) * side / 2
+    disc = math.tan(math.asin(radius / math.hypot(*_EYE))) / math.tan(math.radians(16)) * side / 2
     assert covered.sum() == pytest.approx(math.pi * disc**2, rel=0.02)
     rows, columns = covered.nonzero()
     assert (rows.mean(), columns.mean()) == pytest.approx((side / 2, side / 2), abs=1)
@@ -108,6 +108,10 @@ def test_a_pace_keeps_to_its_share(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     pace = Pace(0.01, 0.5)
     assert pace.due
+    with pace.spent():
+        now[0] += 3
+    now[0] += 0.51
+    assert pace.due  # the first time does not count
     with pace.spent():
         now[0] += 0.02
     now[0] += 1.99

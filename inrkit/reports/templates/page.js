@@ -207,7 +207,7 @@ async function showSlices() {
       const place = viewer.scene.crosshairPos;
       sliders.forEach((slider, axis) => {
         slider.value = Math.round(place[axis] * shown.shape[axis] - 0.5);
-        $(`[data-axis-value="${axis}"]`, box).textContent = slider.value;
+        $(`[data-axis-value="${axis}"]`, box).textContent = `${+slider.value + 1} of ${shown.shape[axis]}`;
       });
     };
     const put_place = () => {
@@ -238,7 +238,7 @@ async function showSlices() {
     put_place();
     box.dataset.ready = "";
     window.viewers = viewers;
-  } catch (error) { failed($(".two", box), error); }
+  } catch (error) { failed($(".stack", box), error); }
 }
 
 // Meshes: three.js draws both, and one camera looks at both.
@@ -249,15 +249,16 @@ async function showSurfaces() {
   try {
     await library("three");
     const camera = new three.PerspectiveCamera(32, 4 / 3, 0.05, 50);
-    camera.position.set(2.3, 1.7, 3.0);
+    let reach = 1;  // of the farthest place from the middle
     const stages = [];
     for (const name of ["original", "fit"]) {
       const mesh = shown[name], canvas = $(`#surface-${name}`);
       const renderer = new three.WebGLRenderer({ canvas, antialias: true, alpha: true, preserveDrawingBuffer: true });
       renderer.setPixelRatio(Math.min(2, devicePixelRatio));
       const scene = new three.Scene();
-      const geometry = new three.BufferGeometry();
-      geometry.setAttribute("position", new three.BufferAttribute(new Float32Array(await unpacked(mesh.vertices)), 3));
+      const geometry = new three.BufferGeometry(), places = new Float32Array(await unpacked(mesh.vertices));
+      for (let i = 0; i < places.length; i += 3) reach = Math.max(reach, Math.hypot(places[i], places[i + 1], places[i + 2]));
+      geometry.setAttribute("position", new three.BufferAttribute(places, 3));
       const bytes = new Uint8Array(await unpacked(mesh.colours)), paint = new Float32Array(bytes.length), one = new three.Color();
       for (let i = 0; i < bytes.length; i += 3) {
         one.setRGB(bytes[i] / 255, bytes[i + 1] / 255, bytes[i + 2] / 255, "srgb");
@@ -305,6 +306,7 @@ async function showSurfaces() {
         draw();
       });
     }
+    camera.position.set(2.3, 1.7, 3.0).setLength(1.02 * reach / Math.sin(camera.fov * Math.PI / 360));
     camera.lookAt(0, 0, 0);
     new ResizeObserver(draw).observe(stages[0].canvas.parentElement);
     draw();
@@ -324,6 +326,7 @@ function layout(more = {}) {
     legend: { orientation: "h", y: 1.12, x: 0 },
     xaxis: { ...axis, ...xaxis, title: { ...axis.title, ...(xaxis.title || {}) } },
     yaxis: { ...axis, ...yaxis, title: { ...axis.title, ...(yaxis.title || {}) } }, ...rest,
+    ...(rest.yaxis2 ? { yaxis2: { ...axis, ...rest.yaxis2 } } : {}),
   };
 }
 const config = { responsive: true, displayModeBar: false, displaylogo: false };
@@ -337,6 +340,18 @@ function plot(place, make) {
 const line = (x, y, name, series, more = {}) => ({ type: "scatter", mode: "lines", x, y, name, line: { color: colour(`series-${series}`), width: 2 }, ...more });
 const dim = (name, share) => { const [r, g, b] = colour(name).match(/\w\w/g).map((digits) => parseInt(digits, 16)); return `rgba(${r},${g},${b},${share})`; };
 
+// Ticks of a logarithmic axis, in words: 1, 2 and 5 of each decade, or every few decades alone.
+function ticks(curve) {
+  const values = curve.lines[0].y.filter((value) => value > 0), low = Math.log10(Math.min(...values)), high = Math.log10(Math.max(...values));
+  const digits = high - low > 2.5 ? [1] : high - low > 1.2 ? [1, 3] : [1, 2, 5], every = Math.max(1, Math.ceil((high - low) / 6));
+  const tickvals = [];
+  for (let decade = Math.floor(low) - 1; decade <= Math.ceil(high); decade += 1) {
+    for (const digit of digits) if (decade % every === 0) tickvals.push(digit * 10 ** decade);
+  }
+  const told = (value) => (value >= 0.001 && value < 10000 ? String(+value.toPrecision(2)) : value.toExponential(0));
+  return { tickmode: "array", tickvals, ticktext: tickvals.map(told) };
+}
+
 let over = "steps";
 function drawCurves() {
   const curves = data.curves || [];
@@ -346,7 +361,7 @@ function drawCurves() {
     if (curve.marks && key && key.length) {
       traces.push({ type: "scatter", mode: "markers", x: key, y: key.map(() => curve.floor), name: "key step", hoverinfo: "x", marker: { symbol: "line-ns-open", size: 9, color: colour("soft"), line: { width: 1 } } });
     }
-    return { traces, more: { showlegend: curve.lines.length > 1, xaxis: { title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { type: curve.log ? "log" : "linear", exponentformat: "e", ...(curve.share ? { range: [0, 1.08 * Math.max(...curve.lines[0].y)], tickformat: ".3~%" } : {}), title: { text: curve.unit }, ...(curve.log ? { dtick: curve.decades > 1.5 ? Math.ceil(curve.decades / 5) : "D2" } : {}) } } };
+    return { traces, more: { showlegend: curve.lines.length > 1, xaxis: { rangemode: "tozero", title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { type: curve.log ? "log" : "linear", exponentformat: "e", ...(curve.share ? { range: [0, 1.08 * Math.max(...curve.lines[0].y)], tickformat: ".3~%" } : {}), title: { text: curve.unit }, ...(curve.log ? ticks(curve) : {}) } } };
   }));
   choice($$("[data-over]"), (button) => { over = button.dataset.over; for (const draw of draws) draw(); });
 }
@@ -359,22 +374,36 @@ function drawLines() {
   const shown = view("sound") || view("line");
   if (!shown) return;
   const unit = { title: { text: shown.unit === "s" ? "seconds" : shown.unit } };
-  plot($("[data-plot=line]"), () => ({
-    traces: [...(shown.original ? band(shown.original, "original", 1) : []), ...(shown.fit ? band(shown.fit, "fit", 2) : [])],
-    more: { showlegend: true, hovermode: "closest", xaxis: unit },
-  }));
+  const apart = shown.kind === "sound" && shown.original && shown.fit;  // many waves over each other would be a blot
+  plot($("[data-plot=line]"), () => {
+    const traces = [...(shown.original ? band(shown.original, "original", 1) : []), ...(shown.fit ? band(shown.fit, "fit", 2) : [])];
+    if (!apart) return { traces, more: { showlegend: true, hovermode: "closest", xaxis: unit } };
+    traces[1].yaxis = "y2";
+    return { traces, more: { hovermode: "closest", xaxis: { ...unit, anchor: "y2" }, yaxis: { domain: [0.53, 1], title: { text: "original" } }, yaxis2: { domain: [0, 0.47], matches: "y", title: { text: "fit", font: { size: 12 }, standoff: 8 } } } };
+  });
   if (shown.errors) plot($("[data-plot=line-errors]"), () => ({ traces: [line(shown.errors.x, shown.errors.high, "largest error", 5, { line: { color: colour("series-5"), width: 1.2 } })], more: { xaxis: unit } }));
 }
 function drawPoints() {
   const shown = view("points");
   if (!shown) return;
+  const axes = shown.names.length > 1 ? shown.names : ["first axis", "second axis"];
   const errors = shown.fit.map((value, i) => Math.abs(value - shown.original[i]));
   const dots = (x, y, more = {}) => ({ type: "scatter", mode: "markers", x, y, marker: { size: 5, opacity: 0.8, color: colour("series-1") }, ...more });
   plot($("[data-plot=places]"), () => shown.places.length === 1
     ? { traces: [dots(shown.places[0], shown.original, { name: "given" }), line(shown.places[0], shown.fit, "fit", 2)], more: { showlegend: true } }
-    : { traces: [dots(shown.places[0], shown.places[1], { name: "error", text: errors.map((each) => each.toPrecision(3)), hoverinfo: "x+y+text", marker: { size: 5, color: errors, colorscale: "Inferno", showscale: true, colorbar: { thickness: 10, outlinewidth: 0, title: { text: "error" } } } })], more: { hovermode: "closest", xaxis: { title: { text: "first axis" } }, yaxis: { title: { text: "second axis" } } } });
+    : { traces: [dots(shown.places[0], shown.places[1], { name: "error", text: errors.map((each) => each.toPrecision(3)), hoverinfo: "x+y+text", marker: { size: 5, color: errors, colorscale: [[0, colour("line")], [0.35, "rgb(240,176,106)"], [0.7, "rgb(226,116,62)"], [1, "rgb(186,52,48)"]], showscale: true, colorbar: { thickness: 10, outlinewidth: 0, title: { text: "error", font: { size: 12 } }, tickfont: { size: 12 } } } })], more: { hovermode: "closest", xaxis: { title: { text: axes[0] } }, yaxis: { title: { text: axes[1] } } } });
+  if (shown.plane) {
+    const [[left, right], [foot, head]] = shown.ends;
+    plot($("[data-plot=plane]"), () => ({
+      traces: [dots(shown.places[0], shown.places[1], { name: "point", text: shown.original.map((each) => each.toPrecision(4)), hoverinfo: "x+y+text", marker: { size: 4, opacity: 0.28, color: "#ffffff" } })],
+      more: {
+        hovermode: "closest", images: [{ source: shown.plane, xref: "x", yref: "y", x: left, y: head, sizex: right - left, sizey: head - foot, sizing: "stretch", layer: "below" }],
+        xaxis: { title: { text: axes[0] }, range: [left, right], showgrid: false, zeroline: false }, yaxis: { title: { text: axes[1] }, range: [foot, head], showgrid: false, zeroline: false },
+      },
+    }));
+  }
   const all = [...shown.original, ...shown.fit], ends = [Math.min(...all), Math.max(...all)];
-  plot($("[data-plot=parity]"), () => ({ traces: [line(ends, ends, "equal", 2, { line: { color: colour("soft"), width: 1, dash: "dot" } }), dots(shown.original, shown.fit, { name: "point" })], more: { hovermode: "closest", xaxis: { title: { text: "value" } }, yaxis: { title: { text: "fit" } } } }));
+  plot($("[data-plot=parity]"), () => ({ traces: [line(ends, ends, "equal", 2, { line: { color: colour("soft"), width: 1, dash: "dot" } }), dots(shown.original, shown.fit, { name: "point" })], more: { hovermode: "closest", xaxis: { title: { text: shown.value || "value" } }, yaxis: { title: { text: "fit" } } } }));
 }
 function drawSelection() {
   const shown = view("selection");
@@ -395,9 +424,9 @@ function drawGroups() {
       const series = (number % 5) + 1, x = group[over].x, each = group[over];
       const dash = ["solid", "dash", "dot", "dashdot"][Math.floor(number / 5) % 4];
       const spread = { type: "scatter", mode: "lines", x: [...x, ...[...x].reverse()], y: [...each.high, ...[...each.low].reverse()], fill: "toself", fillcolor: dim(`series-${series}`, 0.14), line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: group.name };
-      return [...(group.count > 1 ? [spread] : []), line(x, each.median, group.name, series, { legendgroup: group.name, line: { color: colour(`series-${series}`), width: 2, dash } })];
+      return [...(group.count > 1 ? [spread] : []), line(x, each.median, group.name, series, { ...(x.length === 1 ? { mode: "markers", marker: { size: 9 } } : {}), legendgroup: group.name, line: { color: colour(`series-${series}`), width: 2, dash } })];
     });
-    return { traces, more: { showlegend: groups.length > 1, legend: { orientation: "h", y: -0.2, x: 0, yanchor: "top" }, xaxis: { title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { title: { text: data.metric } } } };
+    return { traces, more: { showlegend: groups.length > 1, legend: { orientation: "h", y: -0.2, x: 0, yanchor: "top" }, xaxis: { rangemode: "tozero", title: { text: over === "steps" ? "step" : "seconds of training" } }, yaxis: { title: { text: data.metric } } } };
   });
   choice($$("[data-over]"), (button) => { over = button.dataset.over; draw(); });
 }
@@ -445,22 +474,34 @@ async function watch() {
   let state = null;
   const draw = plot($("[data-plot=watch]"), () => {
     const rows = state?.rows || [];
-    return { traces: [line(rows.map((row) => row.step), rows.map((row) => row[data.metric]), data.metric, 1, { mode: "lines+markers" })], more: { xaxis: { title: { text: "step" } } } };
+    return { traces: [line(rows.map((row) => row.step), rows.map((row) => row[data.metric]), data.metric, 1, { mode: "lines+markers" })], more: { xaxis: { rangemode: "tozero", title: { text: "step" } } } };
+  });
+  const drawLoss = plot($("[data-plot=watch-loss]"), () => {
+    const losses = state?.losses || [], curve = { lines: [{ y: losses.map((each) => each[1]) }] };
+    return { traces: [line(losses.map((each) => each[0]), curve.lines[0].y, "loss", 2)], more: { xaxis: { rangemode: "tozero", title: { text: "step" } }, yaxis: { type: "log", ...(losses.length ? ticks(curve) : {}) } } };
   });
   const show = () => {
     const facts = [...(state.words || []), ["step", state.step.toLocaleString("en")], ["training", `${(state.seconds || 0).toFixed(1)} s`]];
     told.replaceChildren(...facts.map(([name, value]) => {
       const box = document.createElement("div"), title = document.createElement("dt"), text = document.createElement("dd");
-      title.textContent = name; text.textContent = value;
+      const [number, unit] = value.split(" ");
+      title.textContent = name === "between" ? "between samples" : name; text.textContent = number;
+      if (unit) { const small = document.createElement("small"); small.textContent = ` ${unit}`; text.append(small); }
       box.append(title, text);
       return box;
     }));
     $("[data-watch-share]").value = state.share || 0;
     status.textContent = state.status;
     status.className = `badge ${state.status}`;
-    if (state.picture) { image.hidden = false; image.style.width = "min(100%, 60vh)"; image.src = state.picture; }
+    if (state.picture && image.src !== state.picture) { image.hidden = false; image.src = state.picture; }
+    const evaluated = (state.rows || []).length > 0;
+    const place = $("[data-plot=watch]"), appears = evaluated && place.hidden;
+    $("[data-watch-none]").hidden = evaluated; place.hidden = !evaluated;
     draw();
+    if (appears) Plotly.Plots.resize(place);
+    drawLoss();
   };
+  image.addEventListener("load", () => image.classList.toggle("pixels", image.naturalWidth <= 160));
   const ask = async () => {
     try {
       state = await (await fetch("state.json", { cache: "no-store" })).json();

@@ -134,7 +134,7 @@ class Tracker(Writer):
             for name, surface in zip(("original", "fit"), surfaces, strict=True):
                 distances = np.zeros(len(surface.vertices)) if surface.distances is None else surface.distances
                 vertices = surface.vertices.astype(np.float32)
-                self.surface(name, vertices, surface.faces, drawing.colours(distances, top), step)
+                self.surface(name, vertices, surface.faces, drawing.colours(distances, top, drawing.CLAY), step)
             return
         if self._dataset is None or self._dataset.grid_shape is None:
             return
