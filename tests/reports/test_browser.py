@@ -40,6 +40,9 @@ def runs(tmp_path_factory):
     import soundfile
 
     soundfile.write(folder / "sound.wav", sample_melody()[:4000], 8000)
+    places = np.random.default_rng(0).uniform(0, 1, (60, 2))
+    table = np.column_stack([10 * places, places.sum(axis=1)])
+    np.savetxt(folder / "points.csv", table, delimiter=",", header="east,north,height", comments="")
     from inrkit.modalities.shape import Shape, ShapeOptions
 
     Shape(ShapeOptions()).sample(folder / "shape.ply")
@@ -48,7 +51,8 @@ def runs(tmp_path_factory):
         "audio": (folder / "sound.wav", {"selector": {"name": "uniform", "ratio": 0.3, "least": 1}}),
         "shape": (folder / "shape.ply", {"modality": {"resolution": 16, "export_resolution": 24}}),
         "volume": (folder / "volume.npy", {}),
-        "video": (folder / "video.gif", {}),
+        "video": (folder / "video.gif", {"film": "webp"}),
+        "array": (folder / "points.csv", {}),
     }
     return {name: inrkit.fit(path, out=folder / name, **SMALL, **more) for name, (path, more) in targets.items()}
 
@@ -86,7 +90,7 @@ def unmoved(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["image", "audio", "shape", "volume", "video", "study"])
+@pytest.mark.parametrize("kind", ["image", "audio", "shape", "volume", "video", "array", "study"])
 def test_a_page_asks_for_nothing_and_complains_of_nothing(runs, study, kind, width, dark):
     path = study if kind == "study" else runs[kind].folder / "report.html"
     with browser.opened(path, width, dark=dark) as page:
@@ -159,6 +163,19 @@ def test_frames_play(runs):
         first = page.run("document.querySelector('[data-frame=fit]').src")
         page.find("[data-play]").click()
         page.wait(f"document.querySelector('[data-frame=fit]').src != {json.dumps(first)}")
+        unmoved(page)
+
+
+@pytest.mark.slow
+def test_the_field_between_points_lies_where_the_points_do(runs):
+    with browser.opened(runs["array"].folder / "report.html") as page:
+        plane = page.run("document.querySelector('[data-plot=plane]').layout.images[0]")
+        low, high = (runs["array"].field.affine[:, :2].diagonal() * side for side in (-1, 1))
+        middle = runs["array"].field.affine[:, 2]
+        assert (plane["x"], plane["y"]) == pytest.approx((middle[0] + low[0], middle[1] + high[1]))
+        assert (plane["sizex"], plane["sizey"]) == pytest.approx(tuple(high - low))
+        axes = "document.querySelector('[data-plot=plane]').layout"
+        assert [page.run(f"{axes}.{axis}.title.text") for axis in ("xaxis", "yaxis")] == ["east", "north"]
         unmoved(page)
 
 

@@ -57,7 +57,7 @@ def test_an_mp4_needs_av_and_says_so_before_anything_is_made(photo, tmp_path, mo
 
 
 def test_frames_become_smaller_until_the_film_fits():
-    noise = np.random.default_rng(0).integers(0, 256, (3, 480, 360, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 480, 360, 3), dtype=np.uint8)
     frames = [(pixels, "step 1   PSNR 30 dB   SSIM 0.9") for pixels in noise]
     whole = film(frames, "gif")
     part = film(frames, "gif", most=len(whole) // 2)

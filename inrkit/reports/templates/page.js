@@ -348,6 +348,9 @@ function ticks(curve) {
   for (let decade = Math.floor(low) - 1; decade <= Math.ceil(high); decade += 1) {
     for (const digit of digits) if (decade % every === 0) tickvals.push(digit * 10 ** decade);
   }
+  if (tickvals.filter((value) => value >= 10 ** low && value <= 10 ** high).length < 2) {
+    tickvals.splice(0, tickvals.length, ...[low, (low + high) / 2, high].map((power) => +(10 ** power).toPrecision(2)));
+  }
   const told = (value) => (value >= 0.001 && value < 10000 ? String(+value.toPrecision(2)) : value.toExponential(0));
   return { tickmode: "array", tickvals, ticktext: tickvals.map(told) };
 }
