@@ -36,7 +36,7 @@ _SHARE = 1 / 3
 """Of the time, that frames take at most."""
 _SECONDS, _LAST = 0.08, 1.6
 """For which a frame is shown, and the last one."""
-_BYTES = 6 << 20
+_BYTES = 4 << 20
 """Of the file; a larger one is made again with smaller frames."""
 _STRIP = 22
 """Height of the strip below the picture, in pixels."""

@@ -518,6 +518,12 @@ async function watch() {
   await ask();
 }
 
+// Films play by themselves, but not for those who want things to stay still.
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+  for (const film of $$("details.plain")) film.open = false;
+  for (const film of $$("video.film")) { film.autoplay = false; film.pause(); }
+}
+
 comparePictures();
 playOne();
 playFrames();

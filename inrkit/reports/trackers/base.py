@@ -65,7 +65,7 @@ class Tracker(Writer):
 
         Args:
             name: of the run.
-            hyperparameters: all settings, by their full keys.
+            hyperparameters: all settings but those of checkpoints and logs, by their full keys.
             step: that is done; 0 for a new run.
         """
 
@@ -91,7 +91,8 @@ class Tracker(Writer):
 
     def on_start(self, member: Member) -> None:
         self._dataset, self._step = member.signal.dataset, member.step
-        self.open(self.run.folder.name, flat(self.config.to_dict()), member.step)
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in ("checkpoint", "log")}
+        self.open(self.run.folder.name, flat(settings), member.step)
         self._opened = True
 
     def on_selection(self, member: Member, selection: Selection, loss: Tensor) -> None:
