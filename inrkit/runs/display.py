@@ -72,7 +72,7 @@ class Cell:
             uri = self._preview.uri()
         except Exception as error:  # a fit goes on without its picture
             return html.escape(f"no picture of it: {type(error).__name__}: {error}")
-        return f'<img src="{uri}" alt="The fit at step {member.step:,}"/>'
+        return f'<img src="{uri}" alt="The fit at step {member.step:,}" style="display:block"/>'
 
 
 def _bar(member: Member, text: str) -> str:
