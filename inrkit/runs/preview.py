@@ -35,7 +35,8 @@ class Preview:
     """Draws what the network of a member in training makes of its signal.
 
     A picture is drawn as it is, a sound as its waveform and its spectrogram, a video by its middle frame, distances to
-    a surface by that surface, another volume by its three middle planes; of more axes the last two.
+    a surface by that surface, another volume by its three middle planes; of more axes the last two. Of free points
+    with two axes the first goes to the right and the second upwards.
 
     Args:
         member: in training. Drawing changes nothing of it.
@@ -48,6 +49,7 @@ class Preview:
         dataset = member.signal.dataset
         self._member, self._looks, self._longest, self._smooth = member, looks, longest, smooth
         self._axes, self._channels = dataset.dimensions, dataset.channels
+        self._free = dataset.grid_shape is None
         self._lattice = dataset.grid_shape or (longest,) * self._axes
         self._sizes = [2 * float(np.linalg.norm(dataset.affine[:, axis])) or 1.0 for axis in range(self._axes)]
         few = dataset.stored(slice(0, len(dataset), max(1, len(dataset) // _FEW))).to(torch.float32).cpu().numpy()
@@ -74,6 +76,11 @@ class Preview:
             return self._surface()
         if self._axes == 3 and self._looks != "frames":
             return self._planes()
+        if self._axes == 2 and self._free:
+            values = self._plane(1, 0, self._longest)[::-1]  # as plots have it: the first axis to the right
+            if self._channels == 1:
+                return drawing.colours(values[..., 0] - self._low, self._high - self._low)
+            return self._as_bytes(values)
         return self._as_bytes(self._plane(self._axes - 2, self._axes - 1, self._longest))
 
     def uri(self) -> str:

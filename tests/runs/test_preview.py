@@ -103,6 +103,18 @@ def test_free_points_and_many_axes_are_drawn_too(dimensions):
     assert draws.pixels.dtype == np.uint8 and max(draws.pixels.shape) == 40
 
 
+def test_free_points_of_a_plane_are_drawn_as_plots_have_them():
+    points = np.random.default_rng(0).uniform(-1, 1, (400, 2)).astype(np.float32)
+    draws = Draws("", 20)
+    run = inrkit.fit(points=points, values=points[:, :1] + 3 * points[:, 1:], steps=60, callbacks=[draws], **SMALL)
+    light = draws.pixels.astype(float).sum(axis=-1)
+    corners = np.array([[-0.95, 0.95], [0.95, 0.95], [-0.95, -0.95], [0.95, -0.95]], dtype=np.float32)
+    values = run.field(corners)[:, 0]
+    drawn = np.array([light[0, 0], light[0, -1], light[-1, 0], light[-1, -1]])
+    assert np.array_equal(np.argsort(values), np.argsort(drawn))
+    assert np.argmax(values) == 1
+
+
 def test_a_pace_keeps_to_its_share(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
