@@ -45,9 +45,9 @@ def evaluate(run: Path, against: Path | None, device: str, as_json: bool, trust:
     """
     chosen = choose_device(device)
     if run.is_file():
+        field = load(run, device=chosen, trust=trust)
         if against is None:
             raise ConfigError(f"{run} is a field alone, which does not say what it was fitted to; add --against FILE")
-        field = load(run, device=chosen, trust=trust)
         modality = {"name": field.names["modality"], **field.modality_options}
         config = resolve([{"modality": modality, "data": {"path": str(against)}}])
     else:

@@ -742,7 +742,8 @@ def test_rendering_what_is_no_run_is_a_one_line_error():
     refused("render", "empty", "out.png", said=("empty/field.safetensors does not exist", "a run's folder"))
     refused("render", "none", "out.png", said=("none does not exist",))
     refused("render", "photo.png", "out.png", said=("photo.png is not a field",))
-    for target in ("empty", "none", "photo.png"):
+    refused("evaluate", "photo.png", said=("photo.png is not a field",))
+    for target in ("empty", "none"):
         refused("evaluate", target, said=(f"{target} is not a run", "give the folder of a fit"))
 
 
