@@ -29,6 +29,9 @@ _VISITS = 0x7469_6C65
 _EVALUATED_SHARE = 0.05
 """Of a budget of time, what evaluations before the last one may take besides."""
 
+_DRAWS_LEFT = 4
+"""Of a budget of time, how often drawing new points must fit into what is left, to be worth its time."""
+
 
 class Listener:
     """Is called at the events of a training: history, checkpoints, display. Methods may raise to end the training."""
@@ -129,6 +132,8 @@ class Member:
         self.forward: Callable[[Tensor], Tensor] = network
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
+        self._draw = 0.0
+        """Seconds that drawing points anew took, the last time."""
         self.random = seeded_states(selector.generator.initial_seed(), signal.device)
         self.failure: Exception | None = None
         self.unscheduled: int | None = None
@@ -280,10 +285,13 @@ class Member:
         if not dataset.resample_every:
             return
         number = self.step // dataset.resample_every
-        if number != dataset.round:
+        late = self.budget is not None and self.budget - self.seconds["train"] < _DRAWS_LEFT * self._draw
+        if number != dataset.round and not late:
+            start = self.now()
             dataset.advance(number)
             self._redrawn()
             self.selector.restart()
+            self._draw = self.now() - start
 
     def _redrawn(self) -> None:
         """Points were drawn anew: rebuild what depends on where they lie."""

@@ -322,6 +322,15 @@ def test_a_new_round_of_points_is_visited_as_a_whole():
     assert [step for step, size in enumerate(sizes) if size == 60] == [0, 7, 14, 21, 28]
 
 
+def test_no_points_are_drawn_when_the_budget_leaves_little_time_for_them():
+    member = points_member(budget=10.0)
+    for clock, step, expected in ((0.0, 7, 1), (5.0, 14, 2), (6.1, 21, 2), (9.0, 28, 2)):
+        member.seconds["train"], member.step = clock, step
+        member._advance()
+        member._draw = 1.0
+        assert member.signal.dataset.round == expected
+
+
 @pytest.mark.parametrize("at", [6, 7, 8, 20])
 def test_resumed_run_on_resampled_points_equals_uninterrupted_run(at):
     class StopAt(Listener):
