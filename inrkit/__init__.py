@@ -3,6 +3,7 @@
 from inrkit.device import keep_freed_memory
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.evaluation.metrics import METRICS, FieldMetric, Metric, Predictor
+from inrkit.exports import export
 from inrkit.networks import NETWORKS, HiddenLinear, Network
 from inrkit.plugins.options import option
 from inrkit.runs.compression import Compressed, compress
@@ -64,6 +65,7 @@ __all__ = [
     "Trainer",
     "ValueTransform",
     "compress",
+    "export",
     "fit",
     "keep_freed_memory",
     "load",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"__init__", "__main__", "contract"},
     {"cli"},
-    {"batch", "reports"},
+    {"batch", "exports", "reports"},
     {"runs"},
     {"config"},
     {"training"},

@@ -14,6 +14,7 @@ from inrkit.cli.cite import cite
 from inrkit.cli.compress import compress
 from inrkit.cli.configs import copy, show
 from inrkit.cli.evaluate import evaluate
+from inrkit.cli.export import export
 from inrkit.cli.fit import fit
 from inrkit.cli.listing import list_
 from inrkit.cli.render import render
@@ -33,7 +34,7 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, batch, render, report, evaluate, compress, cite, list_, show, copy, sample, benchmark):
+for command in (fit, batch, render, export, compress, report, evaluate, cite, list_, show, copy, sample, benchmark):
     inrkit.add_command(command)
 
 

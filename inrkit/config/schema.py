@@ -115,6 +115,10 @@ SECTIONS: dict[str, type] = {
 LAUNCHERS: Registry[Any] = Registry("launcher", "inrkit.launchers")
 """Launchers run the jobs of a study. They are in `inrkit.batch`, which is above this room."""
 
+EXPORTS: Registry[Any] = Registry("export", "inrkit.exports")
+"""Exports write a field for other programs; the name of one is the suffix of its files. They are in `inrkit.exports`,
+which is above this room."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -150,6 +154,7 @@ KINDS = (
     Kind("schedules", SCHEDULES, default="constant"),
     Kind("metrics", METRICS, slot=False),
     Kind("launchers", LAUNCHERS, slot=False),
+    Kind("exports", EXPORTS, slot=False),
 )
 """All kinds of plug-in. Configs, listings and the contract's tests follow from this table."""
 

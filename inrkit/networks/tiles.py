@@ -93,6 +93,7 @@ class Tiles(Network):
         means: (T, C) mean of each tile's values.
         spreads: (T,) factor of each tile's network.
         slots: (T,) int64 row of each tile's network in `weights`; −1 for none.
+        layout: names and shapes of the parameters of one network, in the order of the columns of `weights`.
         native: whether machine code may take the place of torch, where there is some.
     """
 
@@ -117,7 +118,7 @@ class Tiles(Network):
         flat = torch.stack([nn.utils.parameters_to_vector(draw.parameters()).detach() for draw in draws])
         self.weights = nn.Parameter(flat[torch.arange(networks) % len(draws)].contiguous())
         self.each = draws[0]
-        self._layout = [(name, parameter.shape) for name, parameter in self.each.named_parameters()]
+        self.layout = [(name, parameter.shape) for name, parameter in self.each.named_parameters()]
         _strip(self.each)
         self.register_buffer("means", torch.zeros(total, channels))
         self.register_buffer("spreads", torch.ones(total))
@@ -193,12 +194,12 @@ class Tiles(Network):
     @property
     def shapes(self) -> list[torch.Size]:
         """Of a network's parameters, in their order in a row of `weights`."""
-        return [shape for _, shape in self._layout]
+        return [shape for _, shape in self.layout]
 
     @property
     def widths(self) -> list[int]:
         """How many columns of `weights` each tensor of a tile's network has, in their order."""
-        return [shape.numel() for _, shape in self._layout]
+        return [shape.numel() for _, shape in self.layout]
 
     @property
     def owners(self) -> Tensor:
@@ -240,7 +241,7 @@ class Tiles(Network):
 
     def _single(self, weights: Tensor, inputs: Tensor) -> Any:
         parts = weights.split(self.widths)
-        named = {name: part.view(shape) for (name, shape), part in zip(self._layout, parts, strict=True)}
+        named = {name: part.view(shape) for (name, shape), part in zip(self.layout, parts, strict=True)}
         return functional_call(self.each, named, (inputs,))
 
     def _grouped(self, slots: Tensor, local: Tensor) -> Tensor:

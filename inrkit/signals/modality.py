@@ -153,6 +153,16 @@ class Modality(metaclass=PluginType):
         """
         return ()
 
+    def level(self, metadata: dict[str, Any], affine: np.ndarray, lattice: tuple[int, ...]) -> float:
+        """The value on the surface, if people look at the signal as one.
+
+        Args:
+            metadata: of the dataset that was read.
+            affine: (D, D + 1), likewise.
+            lattice: lengths of the axes that it is drawn from.
+        """
+        return 0.0
+
     def cropped(self, metadata: dict[str, Any], region: Region) -> dict[str, Any]:
         """The metadata that `read` would give of a file which holds only a region, at the resolution of the original.
 

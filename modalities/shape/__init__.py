@@ -105,7 +105,7 @@ class Shape(Modality):
         distances = values[..., 0].astype(np.float32)
         steps = (float(np.abs(np.diff(distances, axis=axis)).max(initial=0)) for axis in range(3))
         affine = np.array(metadata["affine"]) if "affine" in metadata else cell_affine(distances.shape)
-        level = self._level(metadata, affine, distances.shape)
+        level = self.level(metadata, affine, distances.shape)
         surface = extract_surface([distances - np.float32(level)], distances.shape, max(steps))
         write_mesh(path, *placed(surface, distances.shape, affine))
 
@@ -137,7 +137,7 @@ class Shape(Modality):
         if checked_suffix(path) == ".npy":
             _save(path, field.render(lattice if region is None else None, region=region)[..., 0])
             return f"{'×'.join(map(str, lattice))} distances"
-        level = self._level(field.metadata, field.affine, lattice)
+        level = self.level(field.metadata, field.affine, lattice)
         box = Region.whole(lattice) if region is None else _between(region)
         surface = surface_of(field, lattice, level=level, region=box)
         write_mesh(path, *placed(surface, lattice, box.affine(field.affine)))
@@ -252,7 +252,7 @@ class Shape(Modality):
             values[start : start + _QUERIES, 0] = self._values(solid, lattice_coordinates(indices, shape).numpy())
         return values
 
-    def _level(self, metadata: dict[str, Any], affine: np.ndarray, lattice: tuple[int, ...]) -> float:
+    def level(self, metadata: dict[str, Any], affine: np.ndarray, lattice: tuple[int, ...]) -> float:
         """The distance that is drawn: zero, or, where none is negative, that at which a shell around the points holds
         together and a lattice shows it."""
         if metadata.get("kind") != "unsigned":

@@ -1,0 +1,39 @@
+"""What exports say of themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inrkit.runs.field import Field
+
+
+def size_of(count: int) -> str:
+    """Bytes, for people."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"
+
+
+def difference(field: Field, values: np.ndarray, expected: np.ndarray, where: str) -> str:
+    """The largest difference from Python's field, as a share of the range of its values.
+
+    Args:
+        values: (n, C), as another program computes them.
+        expected: (n, C), as Python does.
+        where: that program.
+    """
+    most = float(np.abs(np.asarray(values, np.float64) - expected).max())
+    return (
+        f"at {len(expected):,} coordinates {where} differs by {most / span(field, expected):.1g} of the range at most"
+    )
+
+
+def span(field: Field, values: np.ndarray) -> float:
+    """The range of a field's values, by which differences are told.
+
+    Args:
+        values: (n, C), some of them.
+    """
+    low, high = field.value_range or (float(values.min()), float(values.max()))
+    return (high - low) or 1.0
