@@ -22,7 +22,7 @@ from inrkit.runs.field import Field
 from inrkit.signals.packing import unpacked
 from inrkit.signals.transforms import MinMax
 
-_SAMPLED = 1 << 14
+_SAMPLED = 1 << 15
 """Coordinates from which the range of what is drawn is found."""
 _CELLS = 256
 """Cells along an axis of a signal without a lattice, which only measure lengths."""
@@ -110,13 +110,13 @@ def _extent(field: Field, kind: str) -> tuple[float, float, float]:
     """The values that are drawn darkest and lightest, or lowest and highest; and the largest that a sound may have."""
     if kind in ("sound", "line") and isinstance(field.transform, MinMax):
         low, high = field.transform.low, field.transform.high
-    elif field.dtype == np.uint8:
+    elif field.dtype == np.uint8 and kind in ("picture", "frames"):
         low, high = 0.0, 255.0
     else:
         count = max(2, round(_SAMPLED ** (1 / field.dimensions)))
         lattice = tuple(min(count, n) for n in field.grid_shape or (count,) * field.dimensions)
         values = field.render(lattice, dtype=np.float32)
-        low, high = (float(np.quantile(values, share)) for share in (0.002, 0.998))
+        low, high = (float(np.quantile(values, share)) for share in (0.001, 0.9995))
     most = max(abs(low), abs(high)) or 1.0
     if kind == "sound":
         full = field.value_range

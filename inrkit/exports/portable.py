@@ -108,18 +108,20 @@ class _Traceable(nn.Module):
         self.scale = tiling.scale
         for name in ("weights", "means", "spreads", "slots"):
             self.register_buffer(name, getattr(network, name).detach())
-        self.register_buffer("lattice", torch.tensor(tiling.lattice))
-        self.register_buffer("counts", torch.tensor(tiling.counts))
+        # Whole numbers as float64, which hold their products; ONNX would divide integers in float32.
+        self.register_buffer("lattice", torch.tensor(tiling.lattice, dtype=torch.float64))
+        self.register_buffer("counts", torch.tensor(tiling.counts, dtype=torch.float64))
         self.register_buffer("overlaps", torch.tensor(tiling.overlaps, dtype=torch.float64))
         self.register_buffer("middles", torch.tensor(tiling.sides, dtype=torch.float64) / 2)
         axes = tiling.dimensions
+        strides = [math.prod(tiling.counts[axis + 1 :]) for axis in range(axes)]
         self.register_buffer("corners", torch.tensor(list(itertools.product((False, True), repeat=axes)))[:, None])
-        self.register_buffer("strides", torch.tensor([math.prod(tiling.counts[axis + 1 :]) for axis in range(axes)]))
+        self.register_buffer("strides", torch.tensor(strides, dtype=torch.float64))
 
     def forward(self, points: Tensor) -> Tensor:
         positions = (points + 1) * (self.lattice / 2)
         place, at, share = self.cover(positions)
-        tile = (at * self.strides).sum(dim=1)
+        tile = (at * self.strides).sum(dim=1).to(torch.int64)
         slot = self.slots[tile]
         local = ((positions[place] - self.starts(at) - self.middles) / self.scale).to(torch.float32)
         rows = self.weights[slot.clamp(min=0)]
@@ -143,10 +145,10 @@ class _Traceable(nn.Module):
             positions: (n, D) in cells.
 
         Returns:
-            (m,) numbers of the places, (m, D) places of the tiles along the axes, (m,) weights.
+            (m,) numbers of the places, (m, D) float64 places of the tiles along the axes, (m,) weights.
         """
-        cell = torch.minimum(positions.floor().clamp(min=0).to(torch.int64), self.lattice - 1)
-        near = torch.div((cell + 1) * self.counts - 1, self.lattice, rounding_mode="trunc")
+        cell = torch.minimum(positions.floor().clamp(min=0), self.lattice - 1)
+        near = (((cell + 1) * self.counts - 1) / self.lattice).floor()
         before, after = positions - self.starts(near), self.starts(near + 1) - positions
         other = torch.where(before < after, near - 1, near + 1)
         inside = (other >= 0) & (other < self.counts) & (self.overlaps > 0)
@@ -164,7 +166,7 @@ class _Traceable(nn.Module):
 
     def starts(self, at: Tensor) -> Tensor:
         """First cells of tiles at (…, D) places along the axes."""
-        return torch.div(at * self.lattice, self.counts, rounding_mode="trunc")
+        return (at * self.lattice / self.counts).floor()
 
 
 def inverse_of(field: Field) -> np.ndarray:

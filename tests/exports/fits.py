@@ -1,15 +1,18 @@
 """Tiny fits of each kind of signal, with one network and with tiles."""
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import inrkit
 from inrkit.modalities.audio import sample_melody
 from inrkit.modalities.image import sample_picture
 from inrkit.modalities.volume import sample_volume
+from inrkit.networks.tiles import Tiles, TilesOptions
 
 KINDS = ("image", "audio", "volume", "shape", "video")
 NETWORKS = {
@@ -58,3 +61,19 @@ def fit(kind: str, network: dict) -> inrkit.Field:
             target = path / "volume.npy"
             np.save(target, sample_volume(12))
         return inrkit.fit(target, out=path / "run", **options).field
+
+
+def long_sound() -> inrkit.Field:
+    """A sound so long that products of its cells and its tiles are no float32; its networks are not trained."""
+    options = TilesOptions(lattice=[400_000], counts=[900], each={"hidden_features": 4, "hidden_layers": 0})
+    field = fitted("audio")
+    torch.manual_seed(0)
+    network = Tiles(options, 1, 1)
+    network.means.uniform_(-1, 1)
+    return dataclasses.replace(field, network=network, grid_shape=(400_000,), affine=np.array([[25.0, 25.0]]))
+
+
+def places_of(field: inrkit.Field, count: int = 1000, beyond: float = 1.0) -> np.ndarray:
+    """Random physical coordinates in a field's extent, or a little beyond."""
+    even = np.random.default_rng(7).uniform(-beyond, beyond, (count, field.dimensions))
+    return even @ field.affine[:, :-1].T + field.affine[:, -1]

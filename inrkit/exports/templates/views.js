@@ -68,7 +68,7 @@ class Painter {
     // All at once, if that takes no time that anybody sees.
     if (this.level === 1) waiting.delete(this);
     else this.level = this.canvas.width * this.canvas.height * this.cost < 0.2 ? 1 : this.level / 2;
-    if (!waiting.has(this) && this.scene.drawn) this.scene.drawn();
+    if (!waiting.has(this)) tellSpeed(1 / this.cost, about.kind === "surface" ? "pixels of the surface" : "coordinates");
   }
 
   strip(width, height, top, bottom) {
@@ -103,6 +103,10 @@ class Painter {
 }
 
 const painters = [];
+
+function tellSpeed(rate, what) {
+  find("#speed").textContent = `On this device it computes about ${thousands(Number(rate.toPrecision(2)))} ${what} a second.`;
+}
 
 function fallBack(reason) {
   gpu = null;
@@ -446,10 +450,12 @@ function sliceText(axis, even) {
   return `${place.toFixed(1)} ${plainUnit}`;
 }
 
+const FAR = 2.7;
+
 /* A surface, sphere-traced: distances in the field are steps that cannot leap over it. */
 class Surface {
   constructor(canvas) {
-    Object.assign(this, { canvas, name: "surface", turn: 0.6, tilt: 0.35, far: 3.4, shift: [0, 0] });
+    Object.assign(this, { canvas, name: "surface", turn: 0.6, tilt: 0.35, far: FAR, shift: [0, 0] });
     this.scale = about.scale;
     this.into = field.plain.matrix.map((row) => row.map((value) => value * this.scale));
     this.painter = new Painter(canvas, this);
@@ -470,12 +476,12 @@ class Surface {
     });
   }
   reset() {
-    Object.assign(this, { turn: 0.6, tilt: 0.35, far: 3.4, shift: [0, 0] });
+    Object.assign(this, { turn: 0.6, tilt: 0.35, far: FAR, shift: [0, 0] });
     this.painter.refresh();
   }
   zoomAt(factor) {
     this.far = clamp(this.far / factor, 0.05, 12);
-    find("#zoom").textContent = `${(3.4 / this.far).toFixed(2)}×`;
+    find("#zoom").textContent = `${(FAR / this.far).toFixed(2)}×`;
     this.painter.refresh();
   }
 
@@ -489,7 +495,7 @@ class Surface {
     const away = Math.max(this.far, 2.2), focal = 1.9 * away / this.far;
     return {
       eye: back.map((value) => value * away), right, up, ahead: back.map((value) => -value), focal,
-      light: light.map((value) => value / length), detail: clamp(0.0012 * this.far / 3.4, 1e-4, 2e-3),
+      light: light.map((value) => value / length), detail: clamp(0.0012 * this.far / FAR, 1e-4, 2e-3),
     };
   }
   uniforms() {
@@ -546,10 +552,10 @@ class Surface {
       const length = Math.hypot(...half);
       half = half.map((value) => value / length);
       const shine = Math.max(dot(normal, half), 0) ** 40, rim = (1 - Math.max(-dot(normal, ray), 0)) ** 3;
-      const clay = [0.86, 0.82, 0.77], sun = [0.78, 0.75, 0.70], ground = [0.16, 0.15, 0.17], above = [0.36, 0.40, 0.48];
+      const clay = [0.80, 0.75, 0.69], sun = [0.62, 0.59, 0.54], ground = [0.05, 0.05, 0.06], above = [0.17, 0.20, 0.25];
       for (const c of axes) {
         const shade = clay[c] * (lit * sun[c] + open * (ground[c] + (above[c] - ground[c]) * sky));
-        pixel[c] = clamp((shade + 0.16 * shine + 0.12 * rim * open) ** 0.4545, 0, 1);
+        pixel[c] = clamp((shade + 0.10 * shine + 0.06 * rim * open) ** 0.4545, 0, 1);
       }
       pixel[3] = 1;
     };
@@ -567,7 +573,8 @@ function surfaceView() {
 /* One axis: a sound, or any signal along a line. */
 class Line {
   constructor(canvas) {
-    Object.assign(this, { canvas, context: canvas.getContext("2d"), from: 0, to: 1, cursor: 0, samples: null, done: 0 });
+    Object.assign(this, { canvas, context: canvas.getContext("2d"), from: 0, to: 1, cursor: 0, samples: null, done: 0, spent: 0 });
+    this.whole = document.createElement("canvas");
     this.count = about.shape[0];
     this.channels = field.plain.channels;
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -614,8 +621,10 @@ class Line {
         samples.set((gpu && gpu.values(places)) || field.values(places), this.done * this.channels);
         this.done = last;
       }
+      this.spent += (performance.now() - start) / 1000;
       this.draw();
       if (this.done < this.count) return setTimeout(part);
+      tellSpeed(this.count / Math.max(this.spent, 1e-3), "samples");
       if (find("#play")) find("#play").disabled = false;
     };
     part();
@@ -661,10 +670,24 @@ class Line {
   }
 
   draw() {
-    const { canvas, context, channels } = this, box = canvas.getBoundingClientRect();
-    canvas.width = Math.max(1, Math.round(box.width * ratio()));
-    canvas.height = Math.max(1, Math.round(box.height * ratio()));
-    const { width, height } = canvas, [low, high] = about.extent, lane = height / channels;
+    const { canvas } = this, box = canvas.getBoundingClientRect(), whole = this.whole;
+    const width = Math.max(1, Math.round(box.width * ratio())), height = Math.max(1, Math.round(box.height * ratio()));
+    const drawn = [width, height, this.from, this.to, this.done].join();
+    if (this.drawn !== drawn) {
+      whole.width = width;
+      whole.height = height;
+      this.curve(whole.getContext("2d"), width, height);
+      this.drawn = drawn;
+    }
+    canvas.width = width;
+    canvas.height = height;
+    this.context.drawImage(whole, 0, 0);
+    this.context.fillStyle = getComputedStyle(document.body).getPropertyValue("--ink");
+    this.context.fillRect((this.cursor - this.from) / (this.to - this.from) * width, 0, ratio(), height);
+  }
+
+  curve(context, width, height) {
+    const channels = this.channels, [low, high] = about.extent, lane = height / channels;
     const shown = (this.to - this.from) * this.count, fine = shown < 2 * width;
     if (find("#zoom")) find("#zoom").textContent = `${(1 / (this.to - this.from)).toFixed(1)}×`;
     const values = fine ? this.between(width) : null;
@@ -700,8 +723,6 @@ class Line {
         context.fill();
       }
     }
-    context.fillStyle = getComputedStyle(document.body).getPropertyValue("--ink");
-    context.fillRect((this.cursor - this.from) / (this.to - this.from) * width, 0, ratio(), height);
   }
 
   /* The network asked at each column of the screen, between the samples too. */
