@@ -7,6 +7,7 @@ torch; and of the page in Chromium, on the processor and by WebGL2, if selenium 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
 import time
@@ -85,16 +86,19 @@ def drawn(page: Path, places: np.ndarray) -> list[float]:
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
     """A driver of Chromium; None without one."""
+    program = shutil.which("chromedriver")
     try:
         from selenium import webdriver
     except ImportError:
+        program = None
+    if program is None:
         yield None
         return
     options = webdriver.ChromeOptions()
     for flag in ("headless=new", "no-sandbox", "use-angle=swiftshader", "enable-unsafe-swiftshader"):
         options.add_argument(f"--{flag}")
     options.add_argument("--window-size={},{}".format(*PIXELS))
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program))
     try:
         yield driver
     finally:

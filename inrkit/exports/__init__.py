@@ -33,7 +33,10 @@ def export(run: Field | Run | str | Path, path: str | Path, *, trust: bool = Fal
     plugin = EXPORTS.find(path.suffix.lower().removeprefix("."))
     if plugin is None:
         able = ", ".join(f".{name}" for name in EXPORTS.names())
-        raise ConfigError(f"{path} does not say what to export; its name must end in one of {able}")
+        raise ConfigError(
+            f"{path} does not say what to export; its name must end in one of {able} (inrkit render writes pictures, "
+            "sounds, meshes and others)"
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
     if path.is_dir():

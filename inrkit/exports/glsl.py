@@ -11,7 +11,7 @@ from inrkit.errors import ConfigError
 from inrkit.exports.base import Export
 from inrkit.exports.plain import WIDTH, Encoding, Layer, Plain, plain
 from inrkit.exports.portable import in_float32
-from inrkit.exports.telling import size_of
+from inrkit.exports.telling import kept, size_of, units_of
 from inrkit.files import written_whole
 from inrkit.runs.field import Field
 
@@ -37,7 +37,7 @@ class Glsl(Export):
         inline = len(numbers.texels) <= _INLINE
         text = _header(field, numbers, None if inline else weights.name) + source(numbers, inline) + _physical(numbers)
         aside.write_text(text, encoding="utf-8", newline="\n")
-        told = f"{path}: {size_of(len(text.encode()))}, {signature(numbers)} of physical coordinates"
+        told = f"{path}: {size_of(len(text.encode()))}, {signature(numbers)}; {kept(field)}"
         if inline:
             return told
         with written_whole(weights) as beside:
@@ -67,7 +67,7 @@ def _numbers(values: list[float] | np.ndarray | tuple[float, ...]) -> str:
 
 
 def _header(field: Field, plain: Plain, weights: str | None) -> str:
-    units = ", ".join(field.units) or "of the signal's own units"
+    units = units_of(field) or "of the signal's own units"
     lines = [
         "A field that inrkit fitted, as a function for shaders: GLSL ES 3.00 (WebGL2), GLSL 3.30 and later.",
         "",

@@ -15,7 +15,7 @@ from inrkit.exports.base import Export
 from inrkit.exports.glsl import source
 from inrkit.exports.plain import WIDTH, Plain, described, plain
 from inrkit.exports.portable import CHECKED, in_float32, sampled
-from inrkit.exports.telling import size_of, span
+from inrkit.exports.telling import kept, size_of, span, units_of
 from inrkit.files import to_json
 from inrkit.networks import precision_of
 from inrkit.runs.field import Field
@@ -58,9 +58,8 @@ class Html(Export):
             shown = _shown(field, numbers, expected)
         text = _page(path.stem, field, numbers, shown, places, expected, rough)
         aside.write_text(text, encoding="utf-8", newline="\n")
-        return (
-            f"{path}: {size_of(len(text.encode()))}; open it in a browser, where it compares itself with Python's field"
-        )
+        told = "open it in a browser, where it compares itself with Python's field"
+        return f"{path}: {size_of(len(text.encode()))}; {kept(field, mask=True)}; {told}"
 
 
 def _shown(field: Field, numbers: Plain, expected: np.ndarray) -> dict[str, Any]:
@@ -195,13 +194,13 @@ def _networks(numbers: Plain) -> str:
 
 def _facts(field: Field, numbers: Plain, rough: bool) -> list[tuple[str, str]]:
     """What the page keeps of the field."""
-    units = field.units
+    units = units_of(field)
     tiles = f", of {math.prod(numbers.grid.counts):,} tiles, blended where they overlap" if numbers.grid else ""
     clipped = f", clipped to {field.value_range[0]:g} … {field.value_range[1]:g}" if field.value_range else ""
     channels = "1 channel" if field.channels == 1 else f"{field.channels} channels"
     facts = [
         ("network", f"{numbers.name}, {_networks(numbers)}{tiles}"),
-        ("coordinates", f"physical: {', '.join(units)}" if units else "physical"),
+        ("coordinates", f"physical: {units}" if units else "physical"),
         ("values", f"{channels} in the units of the stored {field.dtype}{clipped}"),
     ]
     if "known" in field.metadata:

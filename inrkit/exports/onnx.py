@@ -14,7 +14,7 @@ import torch
 from inrkit.errors import ConfigError
 from inrkit.exports.base import Export
 from inrkit.exports.portable import CHECKED, Portable, in_float32, sampled
-from inrkit.exports.telling import difference, size_of
+from inrkit.exports.telling import difference, kept, size_of
 from inrkit.runs.field import Field
 
 _OPSET = 18
@@ -58,7 +58,7 @@ class Onnx(Export):
             program.model.metadata_props.update(about(field))
             program.save(aside, external_data=False)
             expected = field(points, physical=True)
-        told = f"{path}: {size_of(aside.stat().st_size)}, opset {_OPSET}, {_rows(field)}"
+        told = f"{path}: {size_of(aside.stat().st_size)}, opset {_OPSET}, {rows(field)}; {kept(field)}"
         try:
             import onnxruntime
         except ImportError:
@@ -68,7 +68,8 @@ class Onnx(Export):
         return f"{told}; {difference(field, np.asarray(values), expected, 'onnxruntime')}"
 
 
-def _rows(field: Field) -> str:
+def rows(field: Field) -> str:
+    """The shapes of what goes in and comes out."""
     return f"coordinates (rows, {field.dimensions}) float64 to values (rows, {field.channels}) float32"
 
 

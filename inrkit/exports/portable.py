@@ -90,7 +90,6 @@ class _Traceable(nn.Module):
     trace several times shorter than one of `Tiling.cover`, and are the same.
     """
 
-    weights: Tensor
     means: Tensor
     spreads: Tensor
     slots: Tensor
@@ -104,9 +103,15 @@ class _Traceable(nn.Module):
     def __init__(self, network: Tiles) -> None:
         super().__init__()
         tiling = network.tiling
-        self.each, self.layout, self.channels = network.each, network.layout, network.channels
+        self.each, self.channels = network.each, network.channels
+        self.names = [name for name, _ in network.layout]
+        sizes = [shape.numel() for _, shape in network.layout]
+        parts = network.weights.detach().split(sizes, dim=1)
+        # Each parameter of all networks by itself, so that only what a product needs is copied.
+        for number, (part, (_, shape)) in enumerate(zip(parts, network.layout, strict=True)):
+            self.register_buffer(f"parameter_{number}", part.unflatten(1, shape).contiguous())
         self.scale = tiling.scale
-        for name in ("weights", "means", "spreads", "slots"):
+        for name in ("means", "spreads", "slots"):
             self.register_buffer(name, getattr(network, name).detach())
         # Whole numbers as float64, which hold their products; ONNX would divide integers in float32.
         self.register_buffer("lattice", torch.tensor(tiling.lattice, dtype=torch.float64))
@@ -124,12 +129,8 @@ class _Traceable(nn.Module):
         tile = (at * self.strides).sum(dim=1).to(torch.int64)
         slot = self.slots[tile]
         local = ((positions[place] - self.starts(at) - self.middles) / self.scale).to(torch.float32)
-        rows = self.weights[slot.clamp(min=0)]
-        sizes = [shape.numel() for _, shape in self.layout]
-        named = {
-            name: part.unflatten(1, shape)
-            for (name, shape), part in zip(self.layout, rows.split(sizes, dim=1), strict=True)
-        }
+        row = slot.clamp(min=0)
+        named = {name: self.get_buffer(f"parameter_{number}")[row] for number, name in enumerate(self.names)}
         predicted = torch.func.vmap(lambda weights, at: torch.func.functional_call(self.each, weights, (at,)))(
             named, local[:, None]
         )[:, 0]

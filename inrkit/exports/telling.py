@@ -37,3 +37,26 @@ def span(field: Field, values: np.ndarray) -> float:
     """
     low, high = field.value_range or (float(values.min()), float(values.max()))
     return (high - low) or 1.0
+
+
+def kept(field: Field, mask: bool = False) -> str:
+    """What an export keeps of a field, and what not.
+
+    Args:
+        mask: whether it knows where the signal is not known.
+    """
+    units = units_of(field)
+    parts = [f"physical coordinates{f' ({units})' if units else ''}"]
+    if getattr(field.network, "tiled", False):
+        parts.append("tiles and their blending")
+    parts.append(f"the transform {field.names['transform']}" if field.names["transform"] else "the transform")
+    if field.value_range is not None:
+        parts.append("the range of values")
+    if "known" not in field.metadata:
+        return f"keeps {', '.join(parts)}"
+    return f"keeps {', '.join([*parts, 'the mask'])}" if mask else f"keeps {', '.join(parts)}, not the mask"
+
+
+def units_of(field: Field) -> str:
+    """The units of a field's axes, each once; "" if they are not known."""
+    return ", ".join(dict.fromkeys("its own" if unit == "own" else unit for unit in field.units))

@@ -9,9 +9,9 @@ import torch
 
 from inrkit.errors import ConfigError
 from inrkit.exports.base import Export
-from inrkit.exports.onnx import untraceable
+from inrkit.exports.onnx import rows, untraceable
 from inrkit.exports.portable import CHECKED, Portable, in_float32, sampled
-from inrkit.exports.telling import difference, size_of
+from inrkit.exports.telling import difference, kept, size_of
 from inrkit.runs.field import Field
 
 
@@ -34,5 +34,5 @@ class TorchProgram(Export):
             expected = field(points, physical=True)
             with torch.inference_mode():
                 values = torch.export.load(aside).module()(torch.from_numpy(points))
-        told = f"{path}: {size_of(aside.stat().st_size)}, coordinates (rows, {field.dimensions}) float64 to values "
-        return f"{told}(rows, {field.channels}) float32; {difference(field, values.numpy(), expected, 'it')}"
+        told = f"{path}: {size_of(aside.stat().st_size)}, {rows(field)}; {kept(field)}"
+        return f"{told}; {difference(field, values.numpy(), expected, 'it')}"

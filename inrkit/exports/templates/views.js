@@ -43,7 +43,7 @@ class Painter {
     const pixels = this.canvas.width * this.canvas.height;
     this.level = 1;
     while (this.level < 16 && pixels * this.cost > 30e-3 * this.level ** 2) this.level *= 2;
-    this.row = 0;
+    this.row = this.passes = 0;
     waiting.add(this);
     awake();
   }
@@ -51,8 +51,13 @@ class Painter {
   step() {
     const width = Math.ceil(this.canvas.width / this.level), height = Math.ceil(this.canvas.height / this.level);
     const rows = clamp(Math.floor(12e-3 / (this.cost * width)), 1, height - this.row);
-    const start = performance.now(), bottom = this.row + rows;
+    const bottom = this.row + rows;
+    let start = performance.now();
     try {
+      if (gpu && !this.timed) {  // a first pixel, so that compiling is not taken for drawing
+        gpu.strip(this.scene.name, this.scene.uniforms(this.level, width, height), 1, 1, 0, 1);
+        start = performance.now();
+      }
       this.strip(width, height, this.row, bottom);
     } catch (error) {
       if (!gpu) throw error;
@@ -65,6 +70,7 @@ class Painter {
     this.row = bottom;
     if (this.row < height) return;
     this.row = 0;
+    this.passes++;
     // All at once, if that takes no time that anybody sees.
     if (this.level === 1) waiting.delete(this);
     else this.level = this.canvas.width * this.canvas.height * this.cost < 0.2 ? 1 : this.level / 2;
@@ -351,11 +357,17 @@ function zoomText(zoom) {
   return times < 10 ? `${times.toFixed(2)}×` : `${Math.round(times)}×`;
 }
 
+/* Add a control before the last one, which tells about the page. */
+function control(text) {
+  find("#about-this").insertAdjacentHTML("beforebegin", text);
+}
+
 function zoomButtons(view) {
   const middle = () => [view.canvas.clientWidth / 2, view.canvas.clientHeight / 2];
-  find("#controls").insertAdjacentHTML("beforeend", `
+  control(`<span class="group">
     <button type="button" data-zoom="out" aria-label="Zoom out">−</button><output id="zoom">1×</output>
-    <button type="button" data-zoom="in" aria-label="Zoom in">+</button><button type="button" data-zoom="reset">Whole</button>`);
+    <button type="button" data-zoom="in" aria-label="Zoom in">+</button><button type="button" data-zoom="reset">Whole</button>
+    </span>`);
   find("[data-zoom=in]").onclick = () => view.zoomAt(1.6, ...middle());
   find("[data-zoom=out]").onclick = () => view.zoomAt(1 / 1.6, ...middle());
   find("[data-zoom=reset]").onclick = () => view.reset();
@@ -368,7 +380,7 @@ function slider(name, label, value) {
 
 function framesView() {
   find("#stage").innerHTML = `<canvas class="full" tabindex="0" role="img" aria-label="The video; drag to move, wheel or pinch to zoom"></canvas>`;
-  find("#controls").innerHTML = `<button type="button" id="play" aria-label="Play">▶</button>${slider("time", "time", 0)}`;
+  control(`<button type="button" id="play" aria-label="Play">▶</button>${slider("time", "time", 0)}`);
   const plane = new Plane(find("canvas.full"), {
     horizontal: 2, vertical: 1, fixed: [-1, 0, 0],
     changed: (zoom) => { find("#zoom").textContent = zoomText(zoom); },
@@ -386,10 +398,8 @@ function framesView() {
   let playing = false, before = 0;
   const turn = (now) => {
     if (!playing) return;
-    // The next moment is shown when this one is drawn at last once, however coarsely.
-    if (!waiting.has(plane.painter) || plane.painter.level <= plane.started / 2) {
+    if (plane.painter.passes > 0) {  // this moment has been seen, however coarsely
       at((Number(input.value) + (now - before) / 1000 / seconds) % 1);
-      plane.started = plane.painter.level;
       before = now;
     }
     requestAnimationFrame(turn);
@@ -415,7 +425,7 @@ function slicesView() {
     return { axis, horizontal, vertical, flipped: up ? [about.turned[horizontal], !about.turned[vertical]] : [false, false] };
   }).reverse();
   find("#stage").innerHTML = `<div class="slices">${planes.map(({ axis }) => `
-    <figure><canvas tabindex="0" role="img" aria-label="A slice across ${about.axes[axis]}"></canvas>
+    <figure><div><canvas tabindex="0" role="img" aria-label="A slice across ${about.axes[axis]}"></canvas></div>
     ${slider(`axis="${axis}"`, about.axes[axis], 0.5)}</figure>`).join("")}</div>`;
   document.body.classList.add("scrolls");
   const canvases = document.querySelectorAll(".slices canvas");
@@ -738,7 +748,7 @@ class Line {
 function lineView() {
   find("#stage").innerHTML = `<canvas class="full line" tabindex="0" role="img" aria-label="The signal along its axis; wheel or pinch to zoom, tap to go there"></canvas>`;
   if (about.kind === "sound") {
-    find("#controls").innerHTML = `<button type="button" id="play" class="large" aria-label="Play" disabled>▶</button>`;
+    control(`<button type="button" id="play" class="large" aria-label="Play" disabled>▶</button>`);
   }
   const line = new Line(find("canvas.line"));
   zoomButtons(line);
