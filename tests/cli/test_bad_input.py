@@ -734,7 +734,15 @@ def test_a_damaged_config_of_a_run_is_a_one_line_error(run, text):
         refused(*words, said=())
 
 
-# Rendering and evaluating
+# Exporting, rendering and evaluating
+
+
+def test_exporting_what_is_no_run_or_to_what_is_no_export_is_a_one_line_error():
+    refused("export", "none", "field.html", said=("none does not exist",))
+    refused("export", "photo.png", "field.glsl", said=("photo.png is not a field",))
+    refused("export", "photo.png", "field.obj", said=("field.obj does not say what to export", ".glsl, .html, .onnx"))
+    refused("export", "photo.png", "field", said=("field does not say what to export",))
+    refused("export", "photo.png", "nowhere/field.html", said=("nowhere is not a folder", "make it first"))
 
 
 def test_rendering_what_is_no_run_is_a_one_line_error():

@@ -233,10 +233,18 @@ def test_list_names_every_kind(fitted):
     assert "\nevos " in call("list", "selectors", cwd=fitted).stdout
 
 
+def test_a_field_is_exported_and_the_command_says_how(fitted):
+    done = call("export", ".", "field.glsl", cwd=fitted / "runs" / "photo")
+    assert done.stdout.startswith("field.glsl: ")
+    assert "keeps physical coordinates (pixel)" in done.stdout
+    assert "vec3 field(vec2 x)" in (fitted / "runs" / "photo" / "field.glsl").read_text(encoding="utf-8")
+
+
 COMMANDS = (
     "fit",
     "batch",
     "render",
+    "export",
     "report",
     "cite",
     "evaluate",

@@ -777,7 +777,8 @@ function tell() {
   const where = gpu ? "on the graphics card (WebGL2)" : "on the processor (JavaScript)";
   find("#where").textContent = `The network runs ${where}${gpu ? "" : `, because ${lacking}`}.`;
   find("#equal").textContent = `At ${thousands(places.length / field.plain.dimensions)} random coordinates it differs from `
-    + `Python's field by ${shared(most)} of the range of values at most${card === null ? "" : `; on the processor by ${shared(direct)}`}.`;
+    + `Python's field by ${shared(most)} of the range of values at most${card === null ? "" : `; on the processor by ${shared(direct)}`}.`
+    + (gpu && card === null ? " That was on the processor, because this graphics card does not give its numbers back." : "");
   find("#badge").textContent = most < 1e-3 ? `equal to Python within ${shared(most)}` : `differs from Python by ${shared(most)}`;
   find("#badge").classList.toggle("wrong", !(most < 1e-3));
   return { direct, card };
