@@ -75,7 +75,7 @@ def _plugins(kind: Kind) -> list[str]:
         plugin = kind.registry.get(name)
         about = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
         parts += [f"### {name} ({kind.name})", _escaped(" ".join(about.split()))]
-        if kind.registry.kind != "metric":
+        if hasattr(plugin, "Options"):
             parts += _entries(f"{kind.name}.", plugin.Options)
     return parts
 

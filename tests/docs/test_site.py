@@ -43,7 +43,7 @@ def expected():
         yield f"{name}, in the file of a study", f"{name}.", section
     for kind in KINDS:
         for name in kind.registry.names():
-            if kind.name != "metric":
+            if kind.name not in ("metric", "export"):
                 yield f"{name} ({kind.name})", f"{kind.name}.", kind.registry.get(name).Options
 
 
