@@ -4,6 +4,9 @@ Writes an image of 32768×32768 pixels and every 64th of its pixels along each a
 preset's network on both with as many coordinates a step. Each has a process of its own, for an honest peak of memory;
 they take turns step by step, so that what else the machine does slows both alike. Evaluation is not part of it. Linux
 only, which tells the peak.
+
+`python tools/scale.py --fits 4096 8192 16384` draws images of these sides instead and fits each with its preset from
+start to end, evaluation and files included: time and memory over size.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ def main() -> None:
     parser.add_argument("--selectors", nargs="+", default=["evos", "uniform"])
     parser.add_argument("--folder", type=Path, help="for the images; a temporary one, removed afterwards, unless given")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--fits", type=int, nargs="+", metavar="SIDE", help="fit images of these sides to their end")
+    parser.add_argument("--words", nargs="*", default=[], help="keys of those fits, such as train.steps=200")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
@@ -46,6 +51,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
+        if arguments.fits:
+            print(
+                "| side | values | parameters | steps | trained, s | in all, s | PSNR, dB | peak, GiB | of it own, GiB |"
+            )
+            print("|" + "---|" * 9)
+            for side in arguments.fits:
+                fit_to_the_end(folder / f"{side}.npy", side, arguments.words)
+            return
         large, small = folder / f"{arguments.side}.npy", folder / f"{SMALL}.npy"
         start = time.perf_counter()
         draw(large, arguments.side)
@@ -136,6 +149,30 @@ def report(name: str, image: str, steps: list[dict[str, Any]], base: list[dict[s
         f"| {1e3 * average(steps):.1f} | {average(steps) / average(base):.2f} | {share:.1%} | {peak / 2**30:.2f} |",
         flush=True,
     )
+
+
+def fit_to_the_end(path: Path, side: int, words: list[str]) -> None:
+    """Draw an image, fit it with its preset in a process of its own, and print a row."""
+    draw(path, side)
+    run = path.with_suffix("")
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "inrkit", "fit", str(path), "--out", str(run), "log.report=false", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        held = {"VmHWM": 0, "RssAnon": 0}
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status")
+            for name, kilobytes in re.findall(r"(VmHWM|RssAnon):\s+(\d+) kB", status.read_text()):
+                held[name] = max(held[name], 1024 * int(kilobytes))
+            time.sleep(0.1)
+    taken = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"the fit of {path} failed; its error is above")
+    found = json.loads((run / "result.json").read_text())
+    cells = [str(side), f"{3 * side**2:,}", f"{found['parameters']:,}", str(found["steps"])]
+    cells += [f"{seconds:.1f}" for seconds in (found["seconds"]["train"], taken)]
+    cells += [f"{found['metrics']['psnr']:.2f}", *(f"{kept / 2**30:.2f}" for kept in held.values())]
+    print(f"| {' | '.join(cells)} |", flush=True)
+    path.unlink()
 
 
 class Enough(Exception):
