@@ -52,10 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if arguments.fits:
-            print(
-                "| side | values | parameters | steps | trained, s | in all, s | PSNR, dB | peak, GiB | of it own, GiB |"
-            )
-            print("|" + "---|" * 9)
+            columns = ("side", "values", "parameters", "steps", "trained, s", "all in, s", "PSNR, dB", "GiB", "own GiB")
+            print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
             for side in arguments.fits:
                 fit_to_the_end(folder / f"{side}.npy", side, arguments.words)
             return
