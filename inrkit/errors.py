@@ -42,6 +42,10 @@ class RunError(InrkitError):
     """The run failed after it had started: diverged training, a full disk, an unreadable checkpoint."""
 
 
+class WriteError(RunError):
+    """A file cannot be written: the disk is full, or the folder is not to be written to. What was there stays."""
+
+
 def in_one_line(text: str) -> str:
     """The text as one line of bounded length: control characters escaped, and left out in the middle if it is long."""
     if len(text) > _LONGEST:

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inrkit.errors import InrkitError, RunError
+from inrkit.errors import InrkitError, WriteError
 
 _ASIDE = re.compile(r"\.(\d+)-.")
 """What the name begins with of a file that the process of that number writes aside."""
@@ -51,7 +51,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     The suffixes are kept, since writers choose their format by them.
 
     Raises:
-        RunError: the disk is full, the folder cannot be written, or any other OSError.
+        WriteError: the disk is full, the folder cannot be written, or any other OSError.
     """
     aside = _aside(path)
     try:
@@ -62,7 +62,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         _to_disk(path.parent)
     except OSError as error:
         reason = error.strerror or _reason(aside) or error
-        raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise WriteError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
     finally:
         with contextlib.suppress(OSError):
             if aside.is_dir():
@@ -172,7 +172,7 @@ def claim(path: Path, text: str) -> None:
     Raises:
         FileExistsError: it exists.
         OSError: no file can be made there.
-        RunError: it cannot be written to its end; the disk may be full.
+        WriteError: it cannot be written to its end; the disk may be full.
     """
     aside = _aside(path)
     aside.touch()
@@ -181,7 +181,7 @@ def claim(path: Path, text: str) -> None:
             aside.write_text(text, encoding="utf-8")
             _to_disk(aside)
         except OSError as error:
-            raise RunError(
+            raise WriteError(
                 f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
             ) from error
         try:
@@ -201,7 +201,7 @@ def append_text(path: Path, text: str) -> None:
     """Add `text` to the end of a file, in one piece, and wait until it is on the disk.
 
     Raises:
-        RunError: the disk is full, or the file cannot be written.
+        WriteError: the disk is full, or the file cannot be written.
     """
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -209,7 +209,7 @@ def append_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(
+        raise WriteError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
         ) from error
 

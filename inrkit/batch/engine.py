@@ -19,7 +19,7 @@ from inrkit.batch.results import STATUSES, Results
 from inrkit.batch.study import Job, Study
 from inrkit.batch.summary import summarise
 from inrkit.batch.tuning import choose
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, WriteError
 from inrkit.files import exclusive, write_text
 from inrkit.runs.execute import stackable
 
@@ -169,8 +169,18 @@ class _Engine:
         return tasks
 
     def _write(self, last: bool = True) -> None:
-        if self.results.write(last):
-            write_text(self.folder / "summary.md", summarise(self.study, self.results))
+        """Write the tables, if they are due.
+
+        Raises:
+            WriteError: they cannot be written, and it is the last time; before, the jobs go on.
+        """
+        try:
+            if self.results.write(last):
+                write_text(self.folder / "summary.md", summarise(self.study, self.results))
+        except WriteError as error:
+            if last:
+                raise
+            self.display.say(f"{error}; the jobs go on")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import os
 import shutil
 import sys
@@ -105,7 +106,7 @@ def _prepare(task: dict[str, Any], run: Run) -> tuple[Config, bool]:
 
 def _failed(run: Run, error: Exception) -> dict[str, Any]:
     """Write the error of a job to its own log."""
-    with (run.folder / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
+    with contextlib.suppress(OSError), _Log(run.folder / LOG) as log:
         traceback.print_exception(error, file=log)
     _drop_stale_checkpoint(run, error)
     return {"status": "failed", "error": _one_line(error)}
@@ -154,10 +155,26 @@ def _clear(run: Run) -> None:
             path.unlink()
 
 
+class _Log(io.TextIOWrapper):
+    """A text file that is added to. What a full disk does not take is left out: no fit ends by its log."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("ab", buffering=0), "utf-8", "backslashreplace", write_through=True)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 @contextlib.contextmanager
 def _captured(path: Path) -> Iterator[None]:
     """Append all that the process prints to a file, including what C libraries print."""
-    with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
+    with _Log(path) as log:
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -14,7 +14,7 @@ from typing import Any
 from inrkit.config import Config
 from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
-from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint
+from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint, WriteError
 from inrkit.evaluation.between import noise_between
 from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal
@@ -215,7 +215,7 @@ class Fit:
             self._history = History(run)
             self.listeners: list[Listener] = [
                 self._history,
-                Checkpoints(run, config.checkpoint.seconds, self._beside),
+                Checkpoints(run, self._history, config.checkpoint.seconds, self._beside),
                 *self._writers,
             ]
             if resume:
@@ -278,6 +278,7 @@ class Fit:
         self.run.write_field(field, modality, reconstruct=len(self.signal.dataset) <= self.config.log.reconstruction)
         if self.config.data.path:
             self._assessed = modality.assess(field, Path(self.config.data.path))
+        self._history.catch_up()
 
     def conclude(self) -> None:
         """Write the result of a fit whose field is written."""
@@ -287,7 +288,9 @@ class Fit:
         """Write the result of a fit that failed; returns the error to show to the user."""
         with contextlib.suppress(RunError), warnings.catch_warnings():  # the first error is the one to show
             warnings.simplefilter("ignore")
-            self._write_result("failed", error=str(error))
+            # A fit whose files could not be written goes on from its checkpoint when they can.
+            going = isinstance(error, WriteError) and (self.run.folder / "checkpoint.pt").exists()
+            self._write_result("interrupted" if going else "failed", error=str(error))
         if not memory_ran_out(error):
             if self._resumed_at != self.member.step or isinstance(error, InrkitError):
                 return error

@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import torch
 
+from inrkit.errors import WriteError
 from inrkit.runs.run import Run
 from inrkit.training.member import Listener, Member
 
@@ -27,7 +29,7 @@ class AfterStep(Listener):
 
 
 class History(Listener):
-    """Writes metrics.jsonl, one row per evaluation.
+    """Writes metrics.jsonl, one row per evaluation. Rows that cannot be written are written later, with the next.
 
     Args:
         run: to write to.
@@ -39,23 +41,41 @@ class History(Listener):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, float]] = []
+        self._behind = False
 
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         self.rows.append(row)
-        self.run.append_history(row)
+        try:
+            self.catch_up()
+            self.run.append_history(row)
+        except WriteError as error:
+            _warn(error)
+            self._behind = True
+
+    def catch_up(self) -> None:
+        """Write the rows that could not be written before.
+
+        Raises:
+            WriteError: they still cannot.
+        """
+        if self._behind:
+            self.run.write_history(self.rows)
+            self._behind = False
 
 
 class Checkpoints(Listener):
-    """Writes checkpoint.pt every so many seconds and at the end.
+    """Writes checkpoint.pt every so many seconds and at the end. If it cannot be written, training goes on.
 
     Args:
         run: to write to.
+        history: is written first, since a resumed run has the rows up to its checkpoint from the file.
         seconds: between two checkpoints.
         more: gives what a checkpoint holds beside the training's own state.
     """
 
-    def __init__(self, run: Run, seconds: float, more: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, run: Run, history: History, seconds: float, more: Callable[[], dict[str, Any]]) -> None:
         self.run = run
+        self.history = history
         self.seconds = seconds
         self.more = more
         self._last = time.monotonic()
@@ -70,8 +90,17 @@ class Checkpoints(Listener):
     def _write(self, member: Member) -> None:
         # A checkpoint of a diverged network must not overwrite a good one.
         if all(bool(torch.isfinite(parameter).all()) for parameter in member.network.parameters()):
-            self.run.write_checkpoint({**member.state_dict(), **self.more()})
+            try:
+                self.history.catch_up()
+                self.run.write_checkpoint({**member.state_dict(), **self.more()})
+            except WriteError as error:
+                _warn(error)
         self._last = time.monotonic()
+
+
+def _warn(error: WriteError) -> None:
+    """Say that something could not be written and will be tried again."""
+    warnings.warn(f"{error}; the training goes on", stacklevel=2)
 
 
 class Interrupts(Listener):
