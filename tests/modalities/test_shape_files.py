@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -688,3 +689,15 @@ def test_coordinates_too_far_for_single_precision_are_said_so(tmp_path):
     ball = trimesh.creation.icosphere(3, 6.0)
     trimesh.Trimesh(ball.vertices + np.array([512345.25, 4612345.75, 130.5]), ball.faces, process=False).export(path)
     assert any("0.5 apart" in note for note in notes(path))
+
+
+def test_file_with_too_many_copies_of_a_part_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("inrkit.signals.decoding.available_memory", lambda: 2**30)
+    gltf = Gltf()
+    gltf.mesh(np.random.default_rng(0).random((30_000, 3)))
+    path = gltf.scene(*[{"mesh": 0}] * 300).save(tmp_path / "copies.glb")
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"takes 1\.1 GiB of memory and .* save it with fewer copies"):
+        read_polygons(path)
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+    tracemalloc.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,8 @@ def read(path: Path) -> Polygons:
     faces: list[np.ndarray] = []
     points: list[np.ndarray] = []
     normals: list[np.ndarray | None] = []
-    count = held = 0
+    count = 0
     for places, triangles, directions in scene.parts():
-        held += places.nbytes + triangles.nbytes
-        require_memory(path, 4 * held, "save it with fewer copies of its parts")
         if len(triangles):
             vertices.append(places)
             faces.append(triangles + count)
@@ -169,16 +168,24 @@ class _Scene:
                 raise DataError(f"{self.path} is damaged: its node {number} has two parents")
             placed[number] = above @ _transform(nodes[number])
             waiting += [(child, placed[number]) for child in reversed(nodes[number].get("children", ()))]
+        copies: Counter[int] = Counter()
+        for number in placed:
+            if "mesh" in nodes[number]:
+                copies[nodes[number]["mesh"]] += self._count_of_instances(nodes[number])
+        held = 0
         for number, matrix in placed.items():
             node = nodes[number]
             if "mesh" not in node:
                 continue
             mesh = self.document["meshes"][node["mesh"]]
+            expected = copies.pop(node["mesh"], 0)  # all copies are counted with the first
             for primitive in mesh["primitives"]:
                 places = self._places(primitive, node.get("weights", mesh.get("weights", ())))
                 triangles = self._triangles(primitive, len(places))
                 if triangles is None:
                     continue
+                held += expected * (places.nbytes + triangles.nbytes)
+                require_memory(self.path, 4 * held, "save it with fewer copies of its parts")
                 if "skin" in node:
                     yield self._skinned(primitive, node["skin"], places, placed), triangles, None
                     continue
@@ -248,6 +255,14 @@ class _Scene:
             total += weights.sum(axis=1)
         whole /= np.where(total > 0, total, 1)[:, None, None]
         return np.einsum("vij,vj->vi", whole[:, :3, :3], places) + whole[:, :3, 3]
+
+    def _count_of_instances(self, node: dict[str, Any]) -> int:
+        """How many copies of its mesh a node shows."""
+        instancing = node.get("extensions", {}).get("EXT_mesh_gpu_instancing")
+        if instancing is None:
+            return 1
+        counts = [self.document["accessors"][number]["count"] for number in instancing["attributes"].values()]
+        return int(max(counts, default=0))
 
     def _instances(self, node: dict[str, Any]) -> Iterator[np.ndarray]:
         """(4, 4) transforms of the copies of a node's mesh."""
