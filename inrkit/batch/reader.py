@@ -102,15 +102,24 @@ _MOST_ENTRIES = 1_000_000
 """Files and folders, at most, that a pattern with ** may look through."""
 
 
-def _walks_far(folder: Path, pattern: str) -> bool:
-    """Whether there are more files and folders below the place where a pattern begins than it may look through."""
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+def _start(folder: Path, pattern: str) -> Path:
+    """The folder where a pattern begins."""
+    return folder.joinpath(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+
+
+def _walks_far(start: Path) -> bool:
+    """Whether there are more files and folders below a place than a pattern may look through."""
     count = 0
-    for _, folders, files in os.walk(folder.joinpath(*fixed)):
+    for _, folders, files in os.walk(start, followlinks=True):  # as glob does
         count += len(folders) + len(files)
         if count > _MOST_ENTRIES:
             return True
     return False
+
+
+def _lies_below(path: Path, start: Path) -> bool:
+    """Whether a file is found below a folder without following a link to another, which may lead out or in a circle."""
+    return not path.is_dir() and path.parent.resolve() == start.resolve() / path.parent.relative_to(start)
 
 
 class _Reader:
@@ -295,7 +304,8 @@ class _Reader:
         if os.path.lexists(self.folder / wanted):
             found = [wanted]
         elif glob.has_magic(wanted):
-            if "**" in wanted and _walks_far(self.folder, wanted):
+            start = _start(self.folder, wanted)
+            if "**" in wanted and _walks_far(start):
                 self.errors.append(
                     f"data.path '{pattern}' looks through more than {_MOST_ENTRIES:,} files and folders; begin it with "
                     "the folder that holds the files"
@@ -303,7 +313,7 @@ class _Reader:
                 return []
             found = sorted(glob.glob(wanted, root_dir=self.folder, recursive=True))  # noqa: PTH207, knows relative and absolute
             if "**" in wanted:
-                found = [path for path in found if not (self.folder / path).is_dir()]
+                found = [path for path in found if _lies_below(self.folder / path, start)]
             if self.out is not None:
                 found = [path for path in found if not (self.folder / path).resolve().is_relative_to(self.out)]
             if not found:

@@ -38,6 +38,17 @@ def test_a_recursive_glob_takes_files_of_all_depths_and_each_once(study):
     assert [cell[0] for cell in cells(asked)] == ["photos/a.png", "photos/b.png", "photos/more/c.png"]
 
 
+def test_a_recursive_glob_follows_no_link_to_a_folder(photos, study, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy("photos/a.png", elsewhere / "d.png")
+    for name, target in {"out": elsewhere, "round": photos / "photos"}.items():
+        (photos / "photos" / "more" / name).symlink_to(target)
+    (photos / "photos" / "e.png").symlink_to(elsewhere / "d.png")
+    asked = study(matrix={"data.path": "photos/**/*.png"})
+    found = ["photos/a.png", "photos/b.png", "photos/e.png", "photos/more/c.png"]
+    assert [cell[0] for cell in cells(asked)] == found
+
+
 def test_files_are_relative_to_the_study_and_not_to_the_present_folder(photos, study, monkeypatch):
     expected = [job.config["data"]["path"] for job in study().main_jobs()]
     monkeypatch.chdir(photos / "photos")
