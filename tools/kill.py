@@ -25,6 +25,9 @@ from pathlib import Path
 import torch
 
 import inrkit.cli
+from inrkit.config import parse_overrides
+from inrkit.runs.execute import execute_together
+from inrkit.runs.request import prepare
 from inrkit.selectors import SELECTORS
 from inrkit.signals.modality import MODALITIES
 
@@ -35,10 +38,11 @@ QUICK = [
     "train.compile=never",
     "train.precision=float32",
     "train.chunk=512",
-    "network=siren",
-    "network.hidden_features=16",
-    "network.hidden_layers=1",
 ]
+SINGLE = ["network=siren", "network.hidden_features=16", "network.hidden_layers=1"]
+TILES = ["network=tiles", "network.each={name: siren, hidden_features: 8}", "optimizer=adam", "objective=mse"]
+TOGETHER = 3
+"""Fits that train as one stacked computation."""
 AIMS = ("config.yaml", "checkpoint.pt", "metrics.jsonl", "field.safetensors", "result.json", "reconstruction.*", ".*-*")
 """Files at whose appearance a fit is killed; the last are those that are still being written."""
 
@@ -67,19 +71,31 @@ def main() -> None:
 
 
 def cases(folder: Path) -> dict[str, list[str]]:
-    """Requests by name: every selector on a picture, every modality that makes a sample, recovery, and few steps."""
+    """Requests by name: every selector and every modality that makes a sample, with one network and with tiles; fits
+    that train together; a compiled network; and recovery."""
     signals = {}
     for name in MODALITIES.names():
         with contextlib.suppress(ValueError):  # one whose library is missing
             signals[name] = _sample(folder, name)
     picture = str(signals["image"])
-    found = {f"selector-{name}": [picture, f"selector={name}", "objective=mse"] for name in SELECTORS.names()}
-    found |= {f"modality-{name}": [str(path)] for name, path in signals.items() if name != "image"}
-    found["recover"] = [picture, "train.on_divergence=recover"]
-    found["soap"] = [picture, "optimizer=soap"]
+    names, others = SELECTORS.names(), {name: path for name, path in signals.items() if name != "image"}
+    found = {f"selector-{name}": [picture, *SINGLE, f"selector={name}", "objective=mse"] for name in names}
+    found |= {f"tiles-selector-{name}": [picture, *TILES, f"selector={name}"] for name in names}
+    found |= {f"modality-{name}": [str(path), *SINGLE] for name, path in others.items()}
+    found |= {f"tiles-modality-{name}": [str(path), *TILES] for name, path in others.items()}
+    found |= {
+        f"together-{name}": [_TOGETHER, picture, *SINGLE, f"selector={name}", "objective=mse", "optimizer=adam"]
+        for name in ("full", "uniform", "evos", "soft-mining")
+    }
+    found["compiled"] = [picture, *SINGLE, "train.compile=always"]
+    found["recover"] = [picture, *SINGLE, "train.on_divergence=recover"]
+    found["tiles-recover"] = [picture, *TILES, "train.on_divergence=recover"]
+    found["soap"] = [picture, *SINGLE, "optimizer=soap"]
     return found
 
 
+_TOGETHER = "together"
+"""The first word of a request for several fits as one."""
 _SUFFIXES = {"image": ".png", "audio": ".wav", "shape": ".obj", "volume": ".npy", "video": ".gif", "array": ".csv"}
 
 
@@ -94,7 +110,8 @@ def torment(folder: Path, words: list[str], kills: int, chance: random.Random, u
     """Fit undisturbed, then under so many kills; returns how many it took and what went wrong."""
     folder.mkdir(parents=True)
     whole, log = folder / "whole", folder / "log.txt"
-    request = ["fit", *words, *QUICK, "--quiet"]
+    together = words[0] == _TOGETHER
+    request = [*words, *QUICK] if together else ["fit", *words, *QUICK, "--quiet"]
     start = time.monotonic()
     if _child([*request, "--out", str(whole)], log)():
         return 0, [f"an undisturbed fit fails: {log.read_text()[-300:]}"]
@@ -104,7 +121,7 @@ def torment(folder: Path, words: list[str], kills: int, chance: random.Random, u
         number += 1
         out = folder / f"run-{number}"
         for _ in range(200):
-            begun = (out / "config.yaml").exists()
+            begun = (out / "config.yaml").exists() and not together
             again = ["fit", str(out), "--resume", "--quiet"] if begun else [*request, "--out", str(out)]
             killed, code = _killed(again, out, log, length, chance)
             done += killed
@@ -112,12 +129,40 @@ def torment(folder: Path, words: list[str], kills: int, chance: random.Random, u
                 if code not in (0, 130):
                     faults.append(f"exit code {code}: {log.read_text()[-300:]}")
                     break
-                if json.loads((out / "result.json").read_text())["status"] == "done":
+                if all(json.loads((run / "result.json").read_text())["status"] == "done" for run in _runs(out)):
                     break
-        faults += [] if faults else differences(whole, out)
+        for run in [] if faults else _runs(out):
+            faults += differences(whole / run.relative_to(out), run)
         if not faults:
             shutil.rmtree(out)
     return done, faults
+
+
+def _runs(out: Path) -> list[Path]:
+    """The folders of what a request fits."""
+    return [out] if (out / "config.yaml").exists() else sorted(path for path in out.iterdir() if path.is_dir())
+
+
+def _fit_together(words: list[str]) -> int:
+    """Fit a signal with several seeds as one computation, or go on with it; returns an exit code.
+
+    Args:
+        words: the signal, keys, `--out` and a folder.
+    """
+    path, *overrides, _, out = words
+    fits, begun = [], []
+    for seed in range(TOGETHER):
+        folder = Path(out) / str(seed)
+        begun.append((folder / "config.yaml").exists())
+        layers = [] if begun[-1] else [parse_overrides([*overrides, f"seed={seed}"])]
+        target = str(folder) if begun[-1] else path
+        fits.append(prepare(target, out=None if begun[-1] else folder, resume=begun[-1], layers=layers))
+    ended = execute_together(fits, resume=begun, interruptible=True)
+    for outcome in ended:
+        if isinstance(outcome, Exception):
+            print(f"{type(outcome).__name__}: {outcome}")
+            return 1
+    return 0 if all(run.result["status"] == "done" for _, run in fits) else 130
 
 
 def _killed(words: list[str], out: Path, log: Path, length: float, chance: random.Random) -> tuple[bool, int]:
@@ -146,12 +191,14 @@ def _killed(words: list[str], out: Path, log: Path, length: float, chance: rando
 def _seen(out: Path, aim: str | None) -> object:
     """What tells that a file has appeared or changed."""
     with contextlib.suppress(OSError):
-        return [(path.name, path.stat().st_mtime_ns) for path in out.glob(aim or "config.yaml")]
+        folder = out if (out / "config.yaml").exists() else out / "0"
+        return [(path.name, path.stat().st_mtime_ns) for path in folder.glob(aim or "config.yaml")]
     return None
 
 
 def _child(words: list[str], log: Path) -> Callable[[], int]:
-    """Run the command line in a fork of this process, which has loaded everything; a call waits for its exit code."""
+    """Run the command line, or fits together, in a fork of this process, which has loaded everything; a call waits for
+    its exit code."""
     process = os.fork()
     if process == 0:
         os.setpgid(0, 0)
@@ -160,6 +207,8 @@ def _child(words: list[str], log: Path) -> Callable[[], int]:
         os.dup2(number, 2)
         sys.argv = ["inrkit", *words]
         try:
+            if words[0] == _TOGETHER:
+                sys.exit(_fit_together(words[1:]))
             inrkit.cli.main()
         except SystemExit as end:
             os._exit(int(end.code or 0))
