@@ -74,6 +74,14 @@ def available_memory() -> int:
     return psutil.virtual_memory().available
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return available_memory()
+
+
 def resident_bytes(device: torch.device) -> int:
     """Bytes that this process holds in main memory, or on the GPU."""
     if device.type == "cuda":

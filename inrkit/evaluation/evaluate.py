@@ -63,13 +63,17 @@ def decoded(
         chunk: how many coordinates pass through the network at a time.
         value_range: stored values are clipped to it.
     """
-    parts = []
+    found: Tensor | None = None
     with evaluating(network), torch.inference_mode():
         for start in range(span.start, span.stop, chunk):
-            part = inputs(slice(start, min(start + chunk, span.stop)))
-            values = transform.decode(network(part)).to(torch.float32)
-            parts.append(values if value_range is None else values.clamp_(*value_range))
-    return torch.cat(parts)
+            part = slice(start, min(start + chunk, span.stop))
+            values = transform.decode(network(inputs(part))).to(torch.float32)
+            values = values if value_range is None else values.clamp_(*value_range)
+            if found is None:  # parts kept between the networks' features would leave holes in memory
+                found = values.new_empty(span.stop - span.start, values.shape[-1])
+            found[part.start - span.start : part.stop - span.start] = values
+    assert found is not None, "a span holds something"
+    return found
 
 
 class NetworkPredictor:

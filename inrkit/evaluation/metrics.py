@@ -116,6 +116,11 @@ class Metric(Measure):
         """Whether the metric is meaningful for a signal of this shape."""
         return True
 
+    @classmethod
+    def memory(cls, shape: tuple[int, ...], channels: int) -> int:
+        """Bytes that it takes at most, beside the slabs that it is given, for the memory estimate."""
+        return 8 * channels * min(math.prod(shape), _SLAB)
+
     @abstractmethod
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         """Take the next slab.
@@ -177,6 +182,8 @@ class PSNR(Metric):
 
 
 _WINDOW = 11
+_SLAB = 1 << 18
+"""Coordinates of a slab, roughly."""
 
 
 @METRICS.register("ssim")
@@ -192,6 +199,10 @@ class SSIM(Metric):
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
+        # Slow to import, and 90 MB: now, so that a fit knows before it starts what memory is left.
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        self._similarity = structural_similarity_index_measure
         self._kept: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._seen = 0
         self._sum = 0.0
@@ -201,6 +212,10 @@ class SSIM(Metric):
     def applies(cls, shape: tuple[int, ...]) -> bool:
         return len(shape) == 2 and min(shape) >= _WINDOW
 
+    @classmethod
+    def memory(cls, shape: tuple[int, ...], channels: int) -> int:
+        return 270 * channels * min(math.prod(shape), _SLAB)
+
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._take(prediction, target, None)
 
@@ -209,8 +224,6 @@ class SSIM(Metric):
 
     def _take(self, prediction: Tensor, target: Tensor, hidden: Tensor | None) -> None:
         """Take the next slab, and which pixels of it are not known."""
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
         first = self._seen == 0 or (self._kept is not None and len(self._kept[0]) == self._seen)
         self._seen += len(target)
         last = self._seen == self.shape[0]
@@ -221,7 +234,7 @@ class SSIM(Metric):
         if len(target) < _WINDOW and not last:
             self._kept = (prediction, target, hidden)
             return
-        _, rated = structural_similarity_index_measure(
+        _, rated = self._similarity(
             _channels_first(prediction), _channels_first(target), data_range=self.peak, return_full_image=True
         )
         # Near a slab's edge inside the image the surroundings are cut off; another slab rates those rows.
@@ -252,21 +265,26 @@ class MultiScaleSSIM(Metric):
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+        self._similarity = multiscale_structural_similarity_index_measure
         self._slabs: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
         return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 20
 
+    @classmethod
+    def memory(cls, shape: tuple[int, ...], channels: int) -> int:
+        return 270 * channels * math.prod(shape)
+
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._slabs.append((prediction, target))
 
     def compute(self) -> float:
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
         prediction, target = (torch.cat(slabs) for slabs in zip(*self._slabs, strict=True))
         return float(
-            multiscale_structural_similarity_index_measure(
+            self._similarity(
                 _channels_first(prediction), _channels_first(target), data_range=self.peak, normalize="relu"
             )
         )

@@ -194,14 +194,14 @@ def line_view(compared: Compared) -> View:
     for name, values in (("original", compared.original), ("fit", compared.fit), ("errors", errors)):
         if values is None:
             continue
-        column = np.asarray(values if values.ndim == 1 else values[:, 0], dtype=np.float64)
+        column = values if values.ndim == 1 else values[:, 0]
         parts = min(_COLUMNS, len(column))
         starts = np.arange(parts) * len(column) // parts
         low, high = np.minimum.reduceat(column, starts), np.maximum.reduceat(column, starts)
         view[name] = {
             "x": _rounded(first + extent * (starts + 0.5) / len(column)),
-            "low": _rounded(low),
-            "high": _rounded(high),
+            "low": _rounded(low.astype(np.float64)),
+            "high": _rounded(high.astype(np.float64)),
         }
     view["channels"] = 1 if compared.fit is None else int(compared.fit.shape[-1])
     return view

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from inrkit.config import Config
+from inrkit.device import free_memory
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
 from inrkit.files import require_file
@@ -20,6 +21,7 @@ from inrkit.networks import Network, Tiles, set_precision
 from inrkit.plugins.options import nearest
 from inrkit.runs.beginning import Beginning, begins
 from inrkit.runs.field import Field
+from inrkit.runs.wording import storage
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import decoding, mapped_array
@@ -29,6 +31,7 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal, TileLayout
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.member import Member
+from inrkit.training.memory import expected_memory
 from inrkit.training.randomness import seeded
 
 
@@ -278,12 +281,57 @@ def _known(dataset: CoordinateDataset) -> np.ndarray:
     return known
 
 
+def files_memory(config: Config, dataset: CoordinateDataset) -> int:
+    """Bytes that a fit's files take, beside the signal, while they are written and shown."""
+    if len(dataset) > config.log.reconstruction:
+        return 0
+    memory: int = config.modality.make().memory(dataset)
+    return memory
+
+
+def require_room(config: Config, member: Member) -> None:
+    """Refuse a fit that the memory at hand cannot hold.
+
+    Raises:
+        ConfigError: says how much it would take, what for, and which key to change.
+    """
+    dataset = member.signal.dataset
+    plain = not config.train.chunk and len(dataset) * dataset.channels < _PLAIN and member.parameters < _PLAIN
+    if plain:
+        return
+    room = free_memory(member.device)
+    copies = 12 * member.parameters  # weights and gradients of the copy that is tried, at least
+    if copies < room:
+        memory = expected_memory(member, files_memory(config, dataset))
+        if _SURE * memory.total < room:
+            return
+        needed, largest = memory.total, memory.largest
+    else:
+        needed, largest = 2 * copies, "parameters"
+    tiled = isinstance(member.network, Tiles)
+    what, mend = {
+        "parameters": ("its parameters", f"lower network.{'parameters' if tiled else 'hidden_features'}"),
+        "coordinates": ("each coordinate", "choose selector=uniform, or fit a part of the signal"),
+        "step": ("a step", "lower train.chunk, or what the selector selects"),
+        "evaluation": ("evaluations", "lower train.chunk or log.evaluated, or leave metrics out"),
+        "files": ("its files", "set log.reconstruction=0"),
+    }[largest]
+    raise ConfigError(
+        f"this fit would take {storage(needed)} of memory, most of it for {what}, and {storage(room)} are at hand on "
+        f"{member.device}; {mend}"
+    )
+
+
 def memory_ran_out(error: Exception) -> bool:
     """Whether an error says that there was no memory left."""
     # On a CPU torch raises a RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+_PLAIN = 1 << 22
+"""Parameters, and values of a signal, below which a fit with chunks of the usual size fits anywhere."""
+_SURE = 0.8
+"""Share of the expected memory that is surely needed."""
 _COMPILING = 8e12
 """Floating-point operations that two laptop cores compute in half a minute. A compiled network needs two thirds of that
 time, and compiling a new network takes the rest."""

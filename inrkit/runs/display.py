@@ -16,9 +16,10 @@ from inrkit.config import Config
 from inrkit.device import describe
 from inrkit.errors import escaped
 from inrkit.evaluation.evaluate import left_out
+from inrkit.runs.build import files_memory
 from inrkit.runs.preview import Pace, Preview
 from inrkit.runs.run import Run
-from inrkit.runs.wording import duration, measured
+from inrkit.runs.wording import duration, measured, storage
 from inrkit.training.estimate import estimate
 from inrkit.training.member import Listener, Member
 
@@ -123,8 +124,8 @@ class Display(Listener):
     def on_start(self, member: Member) -> None:
         if self.console.quiet:
             return
-        cost = estimate(member)
         config, count = self.config, len(member.signal.dataset)
+        cost = estimate(member, files_memory(config, member.signal.dataset))
         lattice = member.signal.dataset.grid_shape
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
         unknown = count - len(member.signal)
@@ -137,7 +138,7 @@ class Display(Listener):
             f"{config.objective.name} loss, {config.optimizer.name}, {_extent(member)}"
             f"{f' from step {member.step:,}' if member.step else ''}\n"
             f"on {describe(self.device)}, {self.precision} products; "
-            f"expects about {cost.memory / 2**30:.1f} GiB and {duration(cost.seconds)}"
+            f"expects about {storage(cost.memory)} and {duration(cost.seconds)}"
         )
         most = member.evaluate_most
         if most is not None and count > most:

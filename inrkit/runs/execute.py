@@ -17,7 +17,7 @@ from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint, WriteError
 from inrkit.evaluation.between import noise_between
 from inrkit.runs.beginning import GIVEN, Beginning
-from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal
+from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal, require_room
 from inrkit.runs.display import Display
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
@@ -197,6 +197,7 @@ class Fit:
                 self._check_signal(state.get("signal"))
             self.config, beginning = _begun(config, run, self.signal, beginning, resume, bool(state))
             self.member = build(self.config, self.signal, self.device, self.precision, beginning)
+            require_room(self.config, self.member)
             self.result: dict[str, Any] = {
                 "status": "interrupted",
                 "modality": config.modality.name,

@@ -200,6 +200,11 @@ class Modality(metaclass=PluginType):
         """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""
         return {}
 
+    def memory(self, dataset: CoordinateDataset) -> int:
+        """Bytes that take, beside the signal itself, writing a reconstruction and showing it beside the signal; for the
+        memory estimate."""
+        return len(dataset) * (3 * dataset.channels * dataset.dtype.itemsize + 4)
+
     def surfaces(self, path: Path, reconstruction: Path) -> list[Surface]:
         """The meshes in the file and in the reconstruction, if people look at the signal as a surface; else none."""
         return []

@@ -250,15 +250,15 @@ class TiledLattice(TiledSignal):
         dataset = self.signal.dataset
         if not self.keeps_spline:
             return None
-        parts = [
-            self.signal.transform.encode(dataset.stored(slice(start, start + _CELLS))).to(torch.float32)
-            for start in range(0, len(dataset), _CELLS)
-        ]
         from scipy.ndimage import spline_filter1d  # slow to import
 
-        coefficients = torch.cat(parts).view(*self.tiling.lattice, -1).cpu().numpy()
-        for axis in self._axes:
-            coefficients = spline_filter1d(coefficients, 3, axis=axis, output=np.float32, mode="mirror")
+        coefficients = np.empty((len(dataset), dataset.channels), dtype=np.float32)
+        for start in range(0, len(dataset), _CELLS):
+            span = slice(start, min(start + _CELLS, len(dataset)))
+            coefficients[span] = self.signal.transform.encode(dataset.stored(span)).to(torch.float32).cpu().numpy()
+        coefficients = coefficients.reshape(*self.tiling.lattice, dataset.channels)
+        for axis in self._axes:  # in place: the values are not needed beside their coefficients
+            spline_filter1d(coefficients, 3, axis=axis, output=coefficients, mode="mirror")
         return torch.from_numpy(coefficients).to(dataset.device)
 
     def _between(self, plan: _Grid, tiles: Tensor) -> Tensor:

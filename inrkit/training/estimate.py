@@ -1,4 +1,4 @@
-"""The expected time and memory of a run, measured on a few chunks before it starts."""
+"""The expected time of a run, measured on a few chunks before it starts, and its memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from inrkit.device import resident_bytes
 from inrkit.networks import Tiles
 from inrkit.selectors import Selection
 from inrkit.selectors.progress import Progress
-from inrkit.signals.tiled import TiledSignal
 from inrkit.training.backends.tiled import Tiled
 from inrkit.training.member import Member
+from inrkit.training.memory import expected_memory, most_at_a_step
 from inrkit.training.randomness import caller_undisturbed
 from inrkit.training.turn import Turn
 
@@ -40,29 +40,32 @@ class Estimate:
     memory: int
 
 
-def estimate(member: Member) -> Estimate:
-    """Time a chunk forward and backward, count the bytes that it keeps, and scale both to the whole training.
+def estimate(member: Member, files: int = 0) -> Estimate:
+    """Time a chunk forward and backward and scale it to the whole training.
 
     It runs a copy of the network, so the training does not change.
-    """
-    if member.view is not None:
-        return _estimate_of_tiles(member, member.view)
-    signal, dataset, network = member.signal, member.signal.dataset, copy.deepcopy(member.network)
-    chunk = slice(0, min(member.chunk, len(signal)))
-    size = chunk.stop
-    kept = 0
 
-    def count_bytes(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
-        return tensor
+    Args:
+        member: that is to be trained.
+        files: bytes that its files take while they are written.
+    """
+    before = resident_bytes(member.device)
+    memory = expected_memory(member, files)
+    seconds = _seconds_of_coordinates(member) if member.view is None else _seconds_of_tiles(member)
+    # What the trial leaves behind a training takes again. The allocator uses about half of it for what comes later.
+    after = resident_bytes(member.device) + max(memory.evaluation, memory.files) // 2
+    return Estimate(seconds, max(before + memory.total, after))
+
+
+def _seconds_of_coordinates(member: Member) -> float:
+    signal, dataset, network = member.signal, member.signal.dataset, copy.deepcopy(member.network)
+    size = max(1, min(member.chunk, most_at_a_step(member)))
+    chunk = slice(0, size)
 
     def step() -> None:
         (network(signal.inputs(chunk)) - signal.targets(chunk)).square().mean().backward()
 
     with caller_undisturbed(dataset.device):
-        with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-            step()
         each = min(_seconds(step, dataset.device) for _ in range(5)) / size
 
     steps = range(member.step + 1, member.steps + 1)
@@ -79,19 +82,10 @@ def estimate(member: Member) -> Estimate:
         count = math.ceil(max(0.0, member.budget - member.seconds["train"]) / (pace or 1.0))
     evaluations = math.ceil(count / member.evaluate_every)
     evaluated = min(len(dataset), member.evaluate_most or len(dataset))
-    seconds = pace * count + each * evaluations * evaluated / 3
-
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    numbers = member.selector.numbers_kept + member.objective.numbers_kept
-    first = [Progress(step, member.steps) for step in steps[:1]]
-    asked = [max(member.selector.size(progress), member.selector.survey_cost(progress)) for progress in first]
-    largest = min(len(signal), max(asked, default=0))
-    transient = 4 * largest * 8 + 3 * kept + 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
-    memory = resident_bytes(dataset.device) + 16 * parameters + int(4 * numbers * len(signal)) + transient
-    return Estimate(seconds, memory)
+    return pace * count + each * evaluations * evaluated / 3
 
 
-def _estimate_of_tiles(member: Member, view: TiledSignal) -> Estimate:
+def _seconds_of_tiles(member: Member) -> float:
     """The same where tiles are selected: time a step of some of them."""
     dataset, device = member.signal.dataset, member.device
     trial = copy.copy(member)
@@ -116,13 +110,7 @@ def _estimate_of_tiles(member: Member, view: TiledSignal) -> Estimate:
         count = math.ceil(max(0.0, member.budget - member.seconds["train"]) / (pace or 1.0))
     evaluated = min(len(dataset), member.evaluate_most or len(dataset))
     evaluations = math.ceil(count / member.evaluate_every) if member.budget is None else 1
-    seconds = pace * count + min(taken) / points * evaluations * evaluated / 2
-    # Weights, Adam's two moments and a copy at the end; the spline of a lattice; a slab of an evaluation.
-    values = len(dataset) * dataset.channels
-    spline = 12 * values if view.keeps_spline and trial.network.options.between > 0 else 0
-    slab = 4 * min(len(dataset), 1 << 18) * dataset.channels * 8
-    memory = resident_bytes(device) + 16 * member.parameters + max(spline, slab)
-    return Estimate(seconds, memory)
+    return pace * count + min(taken) / points * evaluations * evaluated / 2
 
 
 def _seconds(step: Callable[[], None], device: torch.device) -> float:

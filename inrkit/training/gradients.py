@@ -106,10 +106,13 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
 def measure(member: Member, survey: Survey) -> Residuals:
     """The errors of the surveyed coordinates at the present parameters; no gradient is left behind."""
     signal = member.signal
-    squared, weighted = [], []
+    # Results of chunks that were kept apart, between the networks' features, would leave holes in memory.
+    squared = torch.empty(len(survey.indices), device=signal.device)
+    weighted = torch.empty(len(survey.indices), device=signal.device)
     parameters = {name: value for name, value in member.network.named_parameters() if value.requires_grad}
     direction = {name: torch.zeros_like(value) for name, value in parameters.items()}
     chunks = survey.indices.split(member.chunk)
+    start = 0
     for chunk in chunks:
         with torch.set_grad_enabled(survey.influence):
             residual = _residual(member, chunk)
@@ -123,12 +126,14 @@ def measure(member: Member, survey: Survey) -> Residuals:
                     total += part
         residual = residual.detach()
         mean = residual.square().mean(dim=-1)
-        squared.append(mean if weights is None else mean * weights)
-        weighted.append(_reduced(member, residual, chunk))
+        span = slice(start, start + len(chunk))
+        squared[span] = mean if weights is None else mean * weights
+        weighted[span] = _reduced(member, residual, chunk)
+        start = span.stop
     influence = [_change_along(member, chunk, direction) for chunk in chunks] if survey.influence else []
     return Residuals(
-        torch.cat(squared),
-        torch.cat(weighted),
+        squared,
+        weighted,
         influence=torch.cat(influence) if influence else None,
         weights=signal.weights_of(survey.indices),
     )

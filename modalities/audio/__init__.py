@@ -90,6 +90,9 @@ class Audio(Modality):
         rate = max(1, round(metadata["rate"] * len(values) / metadata["samples"]))
         write_sound(path, values, rate, metadata["subtype"], metadata.get("speakers", 0))
 
+    def memory(self, dataset: CoordinateDataset) -> int:
+        return 24 * len(dataset) * dataset.channels  # the samples, the fit and their error, as they are drawn
+
     def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
         return ("s",)
 

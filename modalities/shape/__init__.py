@@ -50,6 +50,10 @@ _BYTES_A_COORDINATE = 32
 """What training takes a coordinate: its value, its fitness, and what a step on all coordinates holds besides."""
 _BYTES_A_CELL = 64
 """What meshing takes a cell of the slab that it works on."""
+_BYTES_A_COLUMN = 2000
+"""What a surface takes that crosses each of a lattice's columns twice, and rating it."""
+_LIBRARIES = 50 << 20
+"""Bytes of the libraries that mesh."""
 
 
 @dataclass
@@ -111,6 +115,10 @@ class Shape(Modality):
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         return ".ply"
+
+    def memory(self, dataset: CoordinateDataset) -> int:
+        rows, columns = (dataset.grid_shape or (self.options.export_resolution,) * 3)[1:]
+        return _LIBRARIES + _BYTES_A_COLUMN * rows * columns
 
     def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
         return ("own" if metadata["kind"] == "mesh" else "cell",) * dimensions

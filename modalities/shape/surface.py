@@ -53,8 +53,8 @@ def surface_of(
         for first in range(0, shape[0], rows):
             count = min(rows, shape[0] - first)
             indices = torch.arange(first * layer, (first + count) * layer)
-            values = field(region.coordinates(indices))
-            yield values.cpu().numpy().reshape(count, *shape[1:]) - np.float32(level)
+            values = field(region.coordinates(indices).numpy())  # of an array, no derivatives are asked for
+            yield values.reshape(count, *shape[1:]) - np.float32(level)
 
     probe = Region((_PROBE,) * 3, region.low, region.high)
     values = field(probe.coordinates(torch.arange(_PROBE**3))).reshape(probe.shape)

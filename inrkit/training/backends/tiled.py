@@ -25,6 +25,11 @@ _POINTS = 1 << 15
 _POINTS_CUDA = 1 << 19
 
 
+def points_at_a_time(device: torch.device) -> int:
+    """How many points pass through the networks at a time."""
+    return _POINTS if device.type == "cpu" else _POINTS_CUDA
+
+
 class Tiled(Backend):
     """Members whose networks have tiles, and whose selectors choose among these.
 
@@ -86,8 +91,7 @@ def _steps(turn: Turn, begin: Callable[[Tensor, Visit, Tensor | None], Callable[
     rows = turn.selection.indices
     tiles = network.owners[rows]
     plan = view.begin(network.options.points, network.options.between, member.visits)
-    most = _POINTS if member.device.type == "cpu" else _POINTS_CUDA
-    chunk = max(1, most // network.options.points)
+    chunk = max(1, points_at_a_time(member.device) // network.options.points)
     spreads = network.spreads[tiles]
     waiting: list[Callable[[], tuple[Tensor, Tensor | None]]] = []
     points = 0
