@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -45,8 +46,16 @@ def main() -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     keep_freed_memory()
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        code = _run(words, debug)
+    sys.exit(code)
+
+
+def _run(words: list[str], debug: bool) -> int:
+    """Run a command; returns its exit code."""
     try:
-        code = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
+        code: int = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
     except click.UsageError as error:
         code = _complain(in_one_line(error.format_message()) + _hint(error, words), 2)
     except click.ClickException as error:
@@ -69,7 +78,12 @@ def main() -> None:
             traceback.print_exc()
         told = in_one_line(f"{type(error).__name__}: {error}")
         code = _complain(f"{told}; this is a fault of inrkit, see more with --debug", 1)
-    sys.exit(code)
+    return code
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning in one line."""
+    click.echo(f"inrkit: {in_one_line(str(message))}", err=True)
 
 
 def _complain(message: str, code: int) -> int:
