@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from inrkit.config import Config
+from inrkit.errors import InrkitError
 from inrkit.plugins.registry import Registry
 from inrkit.runs.memory import MemoryRun
 from inrkit.runs.run import Run
@@ -93,4 +94,5 @@ class Harmless(Writer):
             call(self._writer)
         except Exception as error:
             self._writer = None
-            warnings.warn(f"{self._name} gave up: {type(error).__name__}: {error}", stacklevel=2)
+            reason = str(error) if isinstance(error, InrkitError) else f"{type(error).__name__}: {error}"
+            warnings.warn(f"{self._name} gave up: {reason}", stacklevel=2)
