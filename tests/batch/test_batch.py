@@ -2,8 +2,11 @@
 
 import contextlib
 import csv
+import errno
 import io
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -406,3 +409,25 @@ def test_the_study_file_itself_is_not_overwritten(tmp_path):
     said = batch(folder, "data.path=photos/a.png", "--out", ".", code=2)
     assert "would be overwritten" in said
     assert (folder / "study.yaml").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_no_job_and_the_tables_are_written_later(tmp_path, monkeypatch):
+    folder = room(tmp_path, names="a")
+    waits, count = os.fsync, itertools.count(1)
+
+    def full(number):
+        if next(count) > 8:  # the study and its first tables are written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        waits(number)
+
+    monkeypatch.setattr("inrkit.files.os.fsync", full)  # of the process that writes the tables, not of the workers
+    said = batch(folder, code=1)
+    assert "No space left on device; free some space or choose another folder; the jobs go on" in said
+    assert said.splitlines()[-1].startswith("inrkit: cannot write")
+    results = {path: path.stat().st_mtime_ns for path in folder.glob("out/runs/*/result.json")}
+    assert len(results) == 2
+    monkeypatch.setattr("inrkit.files.os.fsync", waits)
+    batch(folder)
+    assert {path: path.stat().st_mtime_ns for path in results} == results
+    assert set(statuses(folder).values()) == {"done"}
