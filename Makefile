@@ -4,7 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: install demo test test-slow check docs format clean
+# The oldest versions that pyproject.toml names, but for torch: the one of constraints.txt, since PyPI's bring gigabytes of CUDA.
+OLDEST := .venv-oldest
+EXTRAS := speech medical video tables plots
+TOOLS := pytest>=8 pytest-xdist>=3 hypothesis>=6.100 packaging>=24 pytorch-optimizer>=4.0
+TOOLS += pyparsing>=3.2,<3.3  # a later one warns of old versions of matplotlib
+
+.PHONY: install demo test test-slow test-oldest check docs format clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,6 +30,18 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
+$(OLDEST)/installed: pyproject.toml
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	printf '%s\n' $(TOOLS:%='%') | $(OLDEST)/bin/uv pip compile --quiet --python $(OLDEST)/bin/python --no-deps \
+	    --resolution lowest-direct --no-emit-package torch $(EXTRAS:%=--extra %) -o $(OLDEST)/oldest.txt pyproject.toml -
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $(OLDEST)/oldest.txt -e .
+	rm -rf inrkit.egg-info
+	touch $@
+
+test-oldest: $(OLDEST)/installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -m "not slow" tests/engine tests/modalities
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +56,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -87,7 +87,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self._seen: set[yaml.Node] = set()
-        self._entries = 0
+        self._entries = self._depth = 0
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+        self._depth += 1
+        if self._depth > 2 * _DEEPEST:  # the library's parser in C would overflow the stack
+            raise PlainYamlError("is nested too deep")
+        super().descend_resolver(current_node, current_index)
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+        super().ascend_resolver()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if node not in self._seen:

@@ -214,12 +214,9 @@ def test_a_flac_written_to_a_pipe_is_read_to_its_end(tmp_path):
 def mp3(path, bit_rate=None):
     """A second at 44,100 samples a second; its count of samples is taken out again."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libmp3lame", rate=44_100, layout="mono")
-        if bit_rate is None:
-            stream.codec_context.flags |= 2  # a quality rather than a bit rate
-            stream.codec_context.global_quality = 2 * 118
-        else:
-            stream.bit_rate = bit_rate
+        quality = {"flags": "+qscale", "global_quality": "236"}  # rather than a bit rate
+        options = quality if bit_rate is None else {"b": str(bit_rate)}
+        stream = container.add_stream("libmp3lame", rate=44_100, layout="mono", options=options)
         frame = av.AudioFrame.from_ndarray(chord(1).T.astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate = 44_100
         for part in av.AudioResampler(format="fltp", frame_size=1152).resample(frame):

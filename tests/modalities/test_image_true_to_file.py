@@ -226,7 +226,7 @@ def ink_profile():
 def test_inks_become_the_colours_that_their_profile_says(tmp_path, image):
     inks = np.zeros((2, 16, 16, 4), np.uint8)
     inks[1, :, :, 0] = 255
-    Pillow.fromarray(inks.reshape(32, 16, 4), "CMYK").save(tmp_path / "in.tif", icc_profile=ink_profile())
+    Pillow.frombytes("CMYK", (16, 32), inks.tobytes()).save(tmp_path / "in.tif", icc_profile=ink_profile())
     dataset = image.read(tmp_path / "in.tif")
     # L* = 50 is a luminance of 0.1842, which sRGB encodes as 119.
     np.testing.assert_allclose(values_of(dataset)[[8, 24], 8], [[255, 255, 255], [119, 119, 119]], atol=3)
@@ -421,7 +421,8 @@ def test_a_colour_is_no_data_as_a_whole_and_a_band_by_itself(tmp_path, image):
 
 
 def test_no_data_of_a_map_with_a_palette_is_its_entry(tmp_path, image):
-    indexed = Pillow.fromarray(np.where(HOLE, 0, 1 + noise(1)[:, :, 0] % 3).astype(np.uint8), "P")
+    entries = np.where(HOLE, 0, 1 + noise(1)[:, :, 0] % 3).astype(np.uint8)
+    indexed = Pillow.frombytes("P", entries.shape[::-1], entries.tobytes())
     indexed.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0, 9, 9, 9])
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[42113] = "0"
