@@ -77,7 +77,7 @@ def test_a_fit_says_what_it_will_do_and_what_to_open(fitted):
         "parameters",
         "on cpu",
         "expects about",
-        "GiB",
+        "MiB",
         "look at",
         "reconstruction.png",
     ):
