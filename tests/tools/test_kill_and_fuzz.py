@@ -17,7 +17,7 @@ def run(*words) -> str:
 
 @pytest.mark.slow
 def test_killed_fits_end_as_undisturbed_ones():
-    assert "0 faults" in run(TOOLS / "kill.py", "--only", "selector-evos", "--kills", 4, "--minutes", 2)
+    assert "0 faults" in run(TOOLS / "kill.py", "--only", "selector-evos", "--kills", 2, "--minutes", 2)
     assert "0 faults" in run(TOOLS / "kill.py", "--only", "tiles-recover", "--kills", 2, "--minutes", 2)
     assert "0 faults" in run(TOOLS / "kill.py", "--only", "together-evos", "--kills", 1, "--minutes", 2)
 
