@@ -24,6 +24,7 @@ from inrkit.signals.tiled import TiledSignal
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.backends.tiled import points_at_a_time
 from inrkit.training.member import Member
+from inrkit.training.optimizers.rows import RowOptimizer
 from inrkit.training.randomness import caller_undisturbed
 
 _FEW = 256
@@ -125,8 +126,12 @@ def _of_tiles(member: Member, view: TiledSignal, files: int) -> Memory:
 
         each += _linear(step, points)[0]
     spline = 4 * len(dataset) * dataset.channels if view.keeps_spline and network.options.between > 0 else 0
-    state = 2 * _bytes([network.weights])  # Adam's moments
-    return Memory(state, spline + 8 * network.networks, int(each * points), _of_evaluation(member), files)
+    assert isinstance(member.optimizer, RowOptimizer)
+    state = 4 * member.optimizer.numbers_kept(network.weights)
+    # Machine code works on all visits of a step at once, so their targets are all there.
+    begun = 4 * dataset.channels * network.options.points * most_at_a_step(member) if network.kernel is not None else 0
+    step = max(each * points, begun)
+    return Memory(state, spline + 8 * network.networks, int(step), _of_evaluation(member), files)
 
 
 def _of_evaluation(member: Member) -> int:

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 import math
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate, map_coordinates, spline_filter
+from torch.utils._pytree import tree_leaves
 
 import inrkit
 from inrkit.contract import check_selector
@@ -271,6 +273,26 @@ def test_rows_step_as_soap_steps_each_of_them() -> None:
             theirs[n].step()
     expected = torch.stack([torch.cat([part.detach().flatten() for part in single]) for single in singles])
     torch.testing.assert_close(rows.detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", ["adam", "soap"])
+def test_an_optimizer_of_rows_says_what_it_keeps_and_can_be_copied(make: str) -> None:
+    torch.manual_seed(0)
+    rows = torch.nn.Parameter(torch.randn(5, 16))
+    optimizer: RowAdam | RowSOAP = (
+        RowAdam([rows], lr=0.01, betas=(0.9, 0.95))
+        if make == "adam"
+        else RowSOAP([rows], [torch.Size([4, 3]), torch.Size([4])], precondition_up_to=3)
+    )
+    for _ in range(2):
+        optimizer.step_rows(rows, torch.arange(5), torch.randn(5, 16))
+    kept = [each for each in tree_leaves(optimizer.state[rows]) if isinstance(each, torch.Tensor)]
+    assert optimizer.numbers_kept(rows) == sum(each.numel() for each in kept)
+    copied, gradients = copy.deepcopy(optimizer), torch.randn(5, 16)
+    (twin,) = copied.param_groups[0]["params"]
+    for each, parameter in ((optimizer, rows), (copied, twin)):
+        each.step_rows(parameter, torch.arange(5), gradients)
+    assert torch.equal(rows, twin)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -25,6 +26,10 @@ class RowOptimizer(torch.optim.Optimizer):
             rows: (q,) int64 distinct.
             gradients: (q, P) of these rows.
         """
+
+    @abstractmethod
+    def numbers_kept(self, parameter: nn.Parameter) -> int:
+        """Numbers that it keeps once all rows have taken a step."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -85,6 +90,9 @@ class RowAdam(RowOptimizer):
         divisors = (square.sqrt() * corrections[:, None]).add_(group["eps"])
         parameter[rows] = values - rates[:, None] * mean / divisors
 
+    def numbers_kept(self, parameter: nn.Parameter) -> int:
+        return 2 * parameter.numel() + len(parameter)
+
     @property
     def plain(self) -> bool:
         """Whether no group decays its weights."""
@@ -131,7 +139,7 @@ class RowSOAP(RowOptimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        shapes: Sequence[torch.Size],
+        shapes: Sequence[Sequence[int]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.95),
         eps: float = 1e-8,
@@ -147,15 +155,16 @@ class RowSOAP(RowOptimizer):
             "precondition_every": precondition_every,
             "precondition_up_to": precondition_up_to,
             "precision": "float32",
+            "shapes": [tuple(shape) for shape in shapes],  # here, because a copy of an optimizer has nothing else
         }
         super().__init__(params, defaults)
-        self._shapes = list(shapes)
 
     @torch.no_grad()
     def step_rows(self, parameter: nn.Parameter, rows: Tensor, gradients: Tensor) -> None:
         group, state = self.group_of(parameter), self.state[parameter]
-        sizes = [shape.numel() for shape in self._shapes]
-        parts = [part.view(-1, *shape) for part, shape in zip(gradients.split(sizes, 1), self._shapes, strict=True)]
+        shapes = group["shapes"]
+        sizes = [math.prod(shape) for shape in shapes]
+        parts = [part.view(-1, *shape) for part, shape in zip(gradients.split(sizes, 1), shapes, strict=True)]
         if not state:
             state["counts"] = torch.full((len(parameter),), -1.0, device=parameter.device)
             state["parts"] = [_for_all(first_state(part[:1], group), len(parameter)) for part in parts]
@@ -185,6 +194,13 @@ class RowSOAP(RowOptimizer):
         if group["weight_decay"] > 0:
             values.mul_(1 - group["lr"] * group["weight_decay"])
         parameter[chosen] = values
+
+    def numbers_kept(self, parameter: nn.Parameter) -> int:
+        group = self.group_of(parameter)
+        matrices = [shape for shape in group["shapes"] if len(shape) > 1]
+        turned = [length for shape in matrices for length in shape if length <= group["precondition_up_to"]]
+        bases = 2 * sum(length * length for length in turned)  # and covariances
+        return 2 * parameter.numel() + (1 + bases) * len(parameter)
 
 
 def _for_all(state: dict[str, Any], count: int) -> dict[str, Any]:
