@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ class Portable(nn.Module):
     Everything in it can be traced: no machine code, and no choice that depends on values.
 
     Args:
-        field: whose weights it shares.
+        field: any.
 
     Raises:
         ConfigError: the field's affine map has no inverse.
@@ -42,7 +43,8 @@ class Portable(nn.Module):
         self.register_buffer("offset", torch.from_numpy(affine[:, -1].copy()))
         self.register_buffer("inverse", torch.from_numpy(inverse_of(field).T.copy()))
         self.bends = nn.ModuleDict({str(axis): _Bend(*knots) for axis, knots in bends_of(field).items()})
-        self.network = _Traceable(field.network) if isinstance(field.network, Tiles) else field.network
+        network = copy.deepcopy(field.network)  # moved to another device, it must not take the field along
+        self.network = _Traceable(network) if isinstance(network, Tiles) else network
         self.embedding, self.transform, self.range = field.embedding, field.transform, field.value_range
         self.dtype = coordinate_dtype(field.network)
         self.eval()

@@ -37,6 +37,14 @@ def test_the_traceable_module_equals_the_field_also_where_tiles_blend(fits, kind
     np.testing.assert_allclose(values, field(places, physical=True), atol=1e-5 * 255)
 
 
+@pytest.mark.parametrize("base", ["image", "image-single"])
+def test_a_module_that_moves_leaves_its_field_where_it_is(base):
+    field = inrkit.fit(np.zeros((9, 9), np.uint8) + np.arange(9, dtype=np.uint8), base=base, steps=1).field
+    Portable(field).to("meta")
+    assert {each.device.type for each in (*field.network.parameters(), *field.network.buffers())} == {"cpu"}
+    assert field([[0.0, 0.0]]).shape == (1, 1)
+
+
 def test_traceable_tiles_are_those_of_the_tiling(fits):
     network = fits.fitted("video").network
     positions = torch.rand(500, 3, dtype=torch.float64) * torch.tensor(network.tiling.lattice)
