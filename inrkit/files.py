@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inrkit.errors import InrkitError, WriteError
+from inrkit.errors import ConfigError, InrkitError, WriteError
 
 _ASIDE = re.compile(r"\.(\d+)-.")
 """What the name begins with of a file that the process of that number writes aside."""
@@ -42,6 +42,24 @@ def require_file(path: Path) -> None:
     mode = path.stat().st_mode if path.exists() else stat.S_IFREG
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def require_place(path: Path, *kept: Path) -> None:
+    """Refuse a place that no file can be written to, or that holds what the file is made from.
+
+    Args:
+        path: of the file to write.
+        kept: what must not be written over.
+
+    Raises:
+        ConfigError: it is such a place.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of a file to write")
+    if path.exists() and any(each.exists() and path.samefile(each) for each in kept):
+        raise ConfigError(f"{path} is what the new file is made from, and would be lost; choose another name")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -57,10 +58,6 @@ def compress(
     inrkit render photo.inr photo.png
     inrkit evaluate photo.inr --against photo.png
     """
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the name of a file to write")
 
     def told(line: str) -> None:
         click.echo(line, err=True)
@@ -93,6 +90,7 @@ def compress(
 def _bytes(given: str) -> int:
     """A size in bytes, with or without a unit."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\s*", given.lower())
-    if match is None or match[2] not in _UNITS:
+    number = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
+    if not math.isfinite(number):
         raise ConfigError(f"--size is '{given}'; it must be a number of bytes, like 20000, 20kB or 1.5MB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(number)

@@ -9,7 +9,7 @@ import click
 from inrkit.batch.shipped import studies, study_text
 from inrkit.config import commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, escaped
-from inrkit.files import write_text
+from inrkit.files import require_place, write_text
 
 
 @click.command()
@@ -31,8 +31,7 @@ def copy(config: str, out: Path) -> None:
         raise ConfigError(f"{out} exists already; remove it first, or choose another name")
     if out.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"{out} should end in .yaml, so that inrkit knows it for a config")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
+    require_place(out)
     write_text(out, _whole(config))
     command = f"batch {out}" if config in studies() else f"fit {out} data.path=…"
     click.echo(escaped(f"{out}: edit it, then inrkit {command}"))

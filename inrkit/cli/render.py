@@ -8,8 +8,8 @@ import click
 
 from inrkit.device import choose_device
 from inrkit.errors import ConfigError, escaped
-from inrkit.files import written_whole
-from inrkit.runs.run import load
+from inrkit.files import require_place, written_whole
+from inrkit.runs.run import load, made_from
 
 
 @click.command()
@@ -50,10 +50,7 @@ def render(
     inrkit render runs/speech part.wav --from 1.5 --to 2 --step 0.0001
     inrkit render runs/terrain part.tif --from 9000,3000 --to 7000,5000 --step 5
     """
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the name of a file to write")
+    require_place(out, *made_from(run))
     field = load(run, device=choose_device(device), trust=trust)
     lengths = None if shape is None else _lengths(shape)
     region = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from inrkit.errors import ConfigError, escaped
-from inrkit.files import written_whole
+from inrkit.files import require_place, written_whole
 from inrkit.signals.modality import MODALITIES
 
 
@@ -20,10 +20,7 @@ def sample(modality: str, out: Path) -> None:
     MODALITY is a name of `inrkit list modalities`; OUT's suffix chooses the format.
     """
     plugin = MODALITIES.get(modality)
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a folder; make it first, or choose another")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the name of a file to write")
+    require_place(out)
     if out.exists():
         raise ConfigError(f"{out} exists already; remove it first, or choose another name")
     with written_whole(out) as aside:

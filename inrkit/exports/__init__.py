@@ -6,7 +6,7 @@ from pathlib import Path
 
 from inrkit.errors import ConfigError
 from inrkit.exports.base import EXPORTS, Export
-from inrkit.files import written_whole
+from inrkit.files import require_place, written_whole
 from inrkit.runs.field import Field
 from inrkit.runs.run import Run, load
 
@@ -37,10 +37,7 @@ def export(run: Field | Run | str | Path, path: str | Path, *, trust: bool = Fal
             f"{path} does not say what to export; its name must end in one of {able} (inrkit render writes pictures, "
             "sounds, meshes and others)"
         )
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the name of a file to write")
+    require_place(path)
     held = run.field if isinstance(run, Run) else run
     field = held if isinstance(held, Field) else load(held, trust=trust)
     with written_whole(path) as aside:

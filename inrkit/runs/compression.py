@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError
 from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.evaluation.sensitivity import sensitivities
-from inrkit.files import written_whole
+from inrkit.files import require_place, written_whole
 from inrkit.networks import Network, Tiles
 from inrkit.networks.given import GIVEN
 from inrkit.networks.tiles import DRAWS
@@ -35,7 +36,7 @@ from inrkit.runs.build import as_signal, begun, build, evaluated_most, read_sign
 from inrkit.runs.field import Field
 from inrkit.runs.given import restricted, signal_of, without_mask
 from inrkit.runs.memory import MemoryRun
-from inrkit.runs.run import Run
+from inrkit.runs.run import Run, made_from
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.digest import digest
 from inrkit.signals.signal import Signal
@@ -158,12 +159,18 @@ def compress(
         RunError: the file cannot be written.
     """
     asked = _asked(bits, db, size, steps)
+    require_place(Path(path), *_read(run))
     require_coder()
     started = time.perf_counter()
     chosen = choose_device(device)
     if isinstance(run, str | Path) and (Path(run) / "config.yaml").exists():
         run = Run(run)
     fit = _fit(run, signal) if isinstance(run, Run) else None
+    if fit is None and (signal is not None or steps):
+        given = "signal" if signal is not None else "steps"
+        raise ConfigError(
+            f"{given} is for a run, and a field alone does not say how to train it; give its run's folder"
+        )
     original = _field_of(run, trust)
     compression = _Compression(original, chosen, fit, steps)
     if db is not None:
@@ -172,8 +179,8 @@ def compress(
         content = compression.of_quality(db, told)
     else:
         parameters = compression.parameters
-        most = asked if size is not None else math.floor(asked * parameters / 8)
-        content = compression.of_size(int(most), f"{size} bytes" if size is not None else f"{asked:g} bits a parameter")
+        most = math.floor(min(sys.maxsize, asked if size is not None else asked * parameters / 8))
+        content = compression.of_size(most, f"{size} bytes" if size is not None else f"{asked:g} bits a parameter")
     with written_whole(Path(path)) as aside:
         aside.write_bytes(content)
     lattice = original.grid_shape
@@ -206,6 +213,13 @@ def _asked(bits: float | None, db: float | None, size: int | None, steps: int | 
     return value
 
 
+def _read(run: Run | Field | str | Path) -> list[Path]:
+    """Files that are read, and must not be written over."""
+    if isinstance(run, Field | MemoryRun):
+        return []
+    return made_from(run.folder if isinstance(run, Run) else run)
+
+
 def _field_of(run: Run | Field | str | Path, trust: bool) -> Field:
     if isinstance(run, Field):
         return run
@@ -232,7 +246,7 @@ def _fit(run: Run, given: Any) -> _Fit:
         signal = read_signal(config) if given is None else as_signal(config, _dataset(config, given))
     except DataError as error:
         raise DataError(
-            f"{error}; or give the signal elsewhere as signal, or compress {run.folder / 'field.safetensors'}, which "
+            f"{error}; or say as signal where it is now, or compress {run.folder / 'field.safetensors'}, which "
             "is rounded without it"
         ) from error
     known = run.result.get("signal")

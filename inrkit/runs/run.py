@@ -22,6 +22,7 @@ from inrkit.files import (
     append_text,
     claim,
     exclusive,
+    expanded,
     from_json,
     remove_stale,
     require_file,
@@ -338,3 +339,20 @@ def load(
 ) -> Field:
     """A trained field, from a run's folder, a field.safetensors or a compressed field; see `Field.load`."""
     return Field.load(path, device=device, trust=trust, network=network)
+
+
+def made_from(path: str | Path) -> list[Path]:
+    """What a run's field, or a file of one, is read from and was fitted to: files not to be written over.
+
+    Args:
+        path: a run's folder, or a field's file.
+    """
+    path = expanded(path)
+    if not path.is_dir():
+        return [path]
+    try:
+        data = read_yaml(path / "config.yaml").get("data")
+    except ConfigError:  # a folder without it may hold a field all the same
+        data = None
+    fitted = data.get("path") if isinstance(data, dict) else None
+    return [path / "field.safetensors", *([Path(fitted)] if isinstance(fitted, str) and fitted else [])]

@@ -130,8 +130,8 @@ def _of_tiles(member: Member, view: TiledSignal, files: int) -> Memory:
     state = 4 * member.optimizer.numbers_kept(network.weights)
     # Machine code works on all visits of a step at once, so their targets are all there.
     begun = 4 * dataset.channels * network.options.points * most_at_a_step(member) if network.kernel is not None else 0
-    step = max(each * points, begun)
-    return Memory(state, spline + 8 * network.networks, int(step), _of_evaluation(member), files)
+    most = max(each * points, begun)
+    return Memory(state, spline + 8 * network.networks, int(most), _of_evaluation(member), files)
 
 
 def _of_evaluation(member: Member) -> int:

@@ -175,6 +175,8 @@ def test_a_compressed_run_renders_and_evaluates_like_any_other(fitted):
     ("words", "told"),
     [
         (["compress", "runs/photo", "none.inr", "--size", "3 pounds"], "--size is '3 pounds'"),
+        (["compress", "runs/photo", "none.inr", "--size", "9" * 400], "--size is '999"),
+        (["render", "runs/photo", "photo.png"], "would be lost"),
         (["compress", "runs/photo", "none.inr", "--db", "99"], "the run itself has"),
         (["compress", "runs/photo", "none.inr", "--db", "9", "--bits", "4"], "give one of"),
         (["compress", "runs/photo", "nowhere/none.inr"], "is not a folder"),

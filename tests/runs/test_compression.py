@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,7 +99,23 @@ def test_requests_that_cannot_be_met_are_told(run, tmp_path):
         inrkit.compress(run.field, tmp_path / "none.inr", db=20)
     with pytest.raises(DataError, match="is not the signal"):
         inrkit.compress(run, tmp_path / "none.inr", signal=PICTURE[::-1])
+    for given in ({"signal": PICTURE}, {"steps": 5}):
+        with pytest.raises(ConfigError, match="give its run's folder"):
+            inrkit.compress(run.field, tmp_path / "none.inr", **given)
     assert not list(tmp_path.iterdir())
+    assert inrkit.compress(run.field, tmp_path / "large.inr", bits=1e308).size > 0
+
+
+def test_what_a_file_is_made_from_is_not_written_over(run, tmp_path):
+    for name in (run.config.data.path, run.folder / "field.safetensors"):
+        before = Path(name).read_bytes()
+        with pytest.raises(ConfigError, match="would be lost"):
+            inrkit.compress(run, name, bits=9, steps=0)
+        assert Path(name).read_bytes() == before
+    inrkit.compress(run, tmp_path / "a.inr", bits=9, steps=0)
+    inrkit.compress(run, tmp_path / "a.inr", bits=9, steps=0)  # what was made from them may be
+    with pytest.raises(ConfigError, match="would be lost"):
+        inrkit.compress(tmp_path / "a.inr", tmp_path / "a.inr")
 
 
 def test_a_field_alone_is_rounded_as_it_is(run, tmp_path):
