@@ -16,8 +16,8 @@ from inrkit.exports.glsl import source
 from inrkit.exports.plain import WIDTH, Plain, described, plain
 from inrkit.exports.portable import CHECKED, in_float32, sampled
 from inrkit.exports.telling import kept, size_of, span, units_of
-from inrkit.files import to_json
 from inrkit.networks import precision_of
+from inrkit.runs.drawing import in_script
 from inrkit.runs.field import Field
 from inrkit.signals.packing import unpacked
 from inrkit.signals.transforms import MinMax
@@ -148,8 +148,6 @@ def _page(
         rest=f"rest.{part}",
         flat=flat,
     )
-    # A </script> or <!-- inside the data would end the element that holds them.
-    about = to_json(shown).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     text: str = _template("page.html").render(
         title=title,
         lead=_lead(field, numbers, shown["kind"]),
@@ -162,7 +160,7 @@ def _page(
             for name, content in {
                 "css": _read("page.css"),
                 "js": _read("field.js") + _read("views.js"),
-                "about": about,
+                "about": in_script(shown),
                 "places": _base64(places.astype("<f8")),
                 "expected": _base64(expected.astype("<f4")),
                 "known": known,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import time
 from fractions import Fraction
@@ -214,6 +213,5 @@ def film_uri(run: Run) -> tuple[str, str]:
     for suffix, kind in (("gif", "image/gif"), ("webp", "image/webp"), ("mp4", "video/mp4")):
         path = run.folder / f"{NAME}.{suffix}"
         if path.is_file() and path.stat().st_size <= _BYTES:
-            content = base64.b64encode(path.read_bytes()).decode()
-            return f"data:{kind};base64,{content}", kind.partition("/")[0]
+            return drawing.data_uri(kind, path.read_bytes()), kind.partition("/")[0]
     return "", ""

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata, resources
 from typing import Any
 
-from inrkit.files import to_json
-from inrkit.runs.drawing import CLAY, scale_css
+from inrkit.runs.drawing import CLAY, in_script, scale_css
 
 
 def page(template: str, data: dict[str, Any], libraries: Sequence[str] = (), **values: Any) -> str:
@@ -22,15 +21,13 @@ def page(template: str, data: dict[str, Any], libraries: Sequence[str] = (), **v
         libraries: names of scripts in the folder `assets` that it needs.
         values: of the template; all of them are escaped.
     """
-    # A </script> or <!-- inside the data would end the element that holds them.
-    held = to_json(data).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     text: str = (
         _templates()
         .get_template(template)
         .render(
             css=_safe(_read("templates/page.css")),
             js=_safe(_read("templates/page.js")),
-            data=_safe(held),
+            data=_safe(in_script(data)),
             libraries=[(name, _library(name)) for name in libraries],
             licenses=_read("assets/LICENSES.txt") if libraries else "",
             colours=scale_css(),

@@ -7,9 +7,11 @@ import gzip
 import io
 import math
 import wave
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from inrkit.files import to_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,9 +96,9 @@ def picture_uri(image: Image.Image, lossless: bool | None = None, quality: int =
         lossless = image.width * image.height <= _LOSSLESS
     if lossless or image.mode not in ("L", "RGB"):
         image.save(file, "PNG", compress_level=4)
-        return _uri("image/png", file.getvalue())
+        return data_uri("image/png", file.getvalue())
     image.save(file, "JPEG", quality=quality, subsampling=0)
-    return _uri("image/jpeg", file.getvalue())
+    return data_uri("image/jpeg", file.getvalue())
 
 
 def sound_uri(samples: np.ndarray, rate: int) -> str:
@@ -107,7 +109,12 @@ def sound_uri(samples: np.ndarray, rate: int) -> str:
         opened.setsampwidth(2)
         opened.setframerate(rate)
         opened.writeframes(np.rint(samples[:, :2].clip(-1, 1) * 32767).astype("<i2").tobytes())
-    return _uri("audio/wav", file.getvalue())
+    return data_uri("audio/wav", file.getvalue())
+
+
+def in_script(data: Any) -> str:
+    """JSON that may stand in a page's element of data: no </script> or <!-- inside it ends the element."""
+    return to_json(data).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def packed(numbers: np.ndarray) -> str:
@@ -116,5 +123,6 @@ def packed(numbers: np.ndarray) -> str:
     return base64.b64encode(gzip.compress(little.tobytes(), 5, mtime=0)).decode()
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes of a MIME type as an address that holds them."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -10,19 +10,11 @@ from PIL import Image
 
 import inrkit
 from inrkit.errors import ConfigError
-from inrkit.modalities.image import sample_picture
 from inrkit.reports import film as films
 from inrkit.reports.film import film
 
 SMALL = {"network": {"name": "siren", "hidden_features": 16, "hidden_layers": 1}, "every": 2, "quiet": True}
 SMALL |= {"report": False, "steps": 6}
-
-
-@pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.fromarray(sample_picture(32)).save(path)
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])

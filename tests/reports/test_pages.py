@@ -21,13 +21,6 @@ from inrkit.training.member import Listener
 SMALL = {"network": {"hidden_features": 16, "hidden_layers": 1}, "every": 4, "quiet": True, "objective": "mse"}
 
 
-@pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.fromarray(sample_picture(32)).save(path)
-    return path
-
-
 class Counts(Listener):
     """Counts what was selected, one by one."""
 

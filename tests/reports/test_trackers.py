@@ -16,13 +16,6 @@ SMALL = {"network": {"name": "siren", "hidden_features": 16, "hidden_layers": 1}
 SMALL |= {"report": False, "steps": 6}
 
 
-@pytest.fixture
-def photo(tmp_path):
-    path = tmp_path / "photo.png"
-    Image.fromarray(sample_picture(24)).save(path)
-    return path
-
-
 def events(run):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -75,7 +68,7 @@ def test_tensorboard_has_numbers_pictures_and_hyperparameters(photo, tmp_path):
     assert [each.step for each in psnr] == [2, 4, 6]
     assert [each.value for each in psnr] == pytest.approx([row["psnr"] for row in run.history], rel=1e-6)
     assert {"loss", "learning_rate", "share", "seconds", "final/psnr"} <= set(read.Tags()["scalars"])
-    assert np.array_equal(picture_of(read.Images("original")[0]), sample_picture(24))
+    assert np.array_equal(picture_of(read.Images("original")[0]), sample_picture(32))
     fit = np.asarray(Image.open(run.folder / "reconstruction.png"))
     assert np.array_equal(picture_of(read.Images("fit")[0]), fit)
     assert {"error", "growing"} <= set(read.Tags()["images"])
@@ -140,7 +133,7 @@ def test_weights_and_biases_without_a_network(photo, tmp_path, monkeypatch):
     pictures = [
         np.asarray(Image.open(path.parent / "files" / rows[-1][f"{name}.path"])) for name in ("original", "fit")
     ]
-    assert np.array_equal(pictures[0], sample_picture(24))
+    assert np.array_equal(pictures[0], sample_picture(32))
     assert np.array_equal(pictures[1], np.asarray(Image.open(run.folder / "reconstruction.png")))
     settings = {item.key: item.value_json for record in records for item in record.run.config.update}
     assert settings["train.steps"] == "6"
