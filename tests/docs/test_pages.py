@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_the_pictures_were_made_with_the_presets_that_ship():
     made = json.loads((DOCS / "pictures" / "made.json").read_text(encoding="utf-8"))
     changed = [name for name, preset in made.items() if json.loads(json.dumps(read_preset(name))) != preset]
     assert not changed, f"{changed} changed since docs/pictures were made: run tools/picture.py, and look at them"
+
+
+def test_the_first_page_lists_all_extras():
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (DOCS / "first-fit.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in text.partition("| extra |")[2].splitlines() if line.startswith("| `")]
+    listed = [name for cell in cells for name in re.findall(r"`([a-z]+)`", cell)]
+    assert sorted(listed) == sorted(project["optional-dependencies"])
+
+
+def test_the_readme_shows_every_command():
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in command_line.commands if f"inrkit {name} " not in text.replace("\n", " ")]
 
 
 def test_the_docs_stay_small():
