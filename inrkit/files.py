@@ -58,6 +58,8 @@ def require_place(path: Path, *kept: Path) -> None:
         raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is a pipe or a device, which a file would replace; give the name of a file to write")
     if path.exists() and any(each.exists() and path.samefile(each) for each in kept):
         raise ConfigError(f"{path} is what the new file is made from, and would be lost; choose another name")
 

@@ -1,5 +1,6 @@
 """Compressed fields: as small and as good as was asked for, and like any other field."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,10 @@ def test_what_a_file_is_made_from_is_not_written_over(run, tmp_path):
     inrkit.compress(run, tmp_path / "a.inr", bits=9, steps=0)  # what was made from them may be
     with pytest.raises(ConfigError, match="would be lost"):
         inrkit.compress(tmp_path / "a.inr", tmp_path / "a.inr")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigError, match="a pipe or a device"):
+            inrkit.compress(run, tmp_path / "pipe")
 
 
 def test_a_field_alone_is_rounded_as_it_is(run, tmp_path):
