@@ -10,6 +10,7 @@ from inrkit.runs.compression import Compressed, compress
 from inrkit.runs.field import Field
 from inrkit.runs.request import fit, trainer
 from inrkit.runs.run import Run, load
+from inrkit.runs.weights import Weights
 from inrkit.selectors import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, Selector, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
@@ -64,6 +65,7 @@ __all__ = [
     "Survey",
     "Trainer",
     "ValueTransform",
+    "Weights",
     "compress",
     "export",
     "fit",

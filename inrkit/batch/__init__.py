@@ -2,6 +2,7 @@
 
 from inrkit.batch.engine import RUNNABLE, run_study
 from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Outcome, Started, Task
+from inrkit.batch.packed import Packed, pack
 from inrkit.batch.reader import read_study
 from inrkit.batch.shipped import studies
 from inrkit.batch.study import Job, Study
@@ -13,9 +14,11 @@ __all__ = [
     "JobOptions",
     "Launcher",
     "Outcome",
+    "Packed",
     "Started",
     "Study",
     "Task",
+    "pack",
     "read_study",
     "run_study",
     "studies",

@@ -18,6 +18,7 @@ from inrkit.cli.evaluate import evaluate
 from inrkit.cli.export import export
 from inrkit.cli.fit import fit
 from inrkit.cli.listing import list_
+from inrkit.cli.pack import pack
 from inrkit.cli.render import render
 from inrkit.cli.report import report
 from inrkit.cli.sample import sample
@@ -35,7 +36,9 @@ def inrkit(debug: bool) -> None:
     """
 
 
-for command in (fit, batch, render, export, compress, report, evaluate, cite, list_, show, copy, sample, benchmark):
+_COMMANDS = (fit, batch, pack, render, export, compress, report, evaluate, cite, list_, show, copy, sample, benchmark)
+
+for command in _COMMANDS:
     inrkit.add_command(command)
 
 

@@ -392,16 +392,7 @@ class Field:
             ConfigError: its network or transform is not installed here.
         """
         description, weights = read_field(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return cls._from(description, weights, trust, network).to(device)
-        except InrkitError:
-            raise
-        except Exception as error:  # a foreign description may make torch or numpy raise anything
-            raise DataError(
-                f"{_file_of(path)} is damaged: its description or its weights do not fit each other"
-            ) from error
+        return field_of(description, weights, _file_of(path), device=device, trust=trust, network=network)
 
     @classmethod
     def _from(
@@ -594,6 +585,33 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
     return _checked(path, description), weights
+
+
+def field_of(
+    description: Any,
+    weights: dict[str, Tensor],
+    path: Path,
+    *,
+    device: str | torch.device = "cpu",
+    trust: bool = False,
+    network: nn.Module | None = None,
+) -> Field:
+    """The field that a description and weights are of.
+
+    Args:
+        description: what `Field.description` gave.
+        weights: of its network, by name.
+        path: where both were read.
+        device, trust, network: as for `Field.load`; so are the errors.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Field._from(_checked(path, description), weights, trust, network).to(device)
+    except InrkitError:
+        raise
+    except Exception as error:  # a foreign description may make torch or numpy raise anything
+        raise DataError(f"{path} is damaged: its description or its weights do not fit each other") from error
 
 
 def _checked(path: Path, description: Any) -> dict[str, Any]:

@@ -245,6 +245,7 @@ def test_a_field_is_exported_and_the_command_says_how(fitted):
 COMMANDS = (
     "fit",
     "batch",
+    "pack",
     "render",
     "export",
     "report",
