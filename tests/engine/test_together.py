@@ -22,6 +22,7 @@ from inrkit.training.backends.stacked import _spans
 from inrkit.training.learning_rates import Cosine, CosineOptions
 from inrkit.training.loop import train
 from inrkit.training.objectives import MeanSquaredError
+from inrkit.training.optimizers.soap import SOAP
 
 CPU = torch.device("cpu")
 SHAPES = ((9, 11), (12, 10), (16, 20), (8, 8), (12, 10))
@@ -304,6 +305,20 @@ def test_an_error_anywhere_in_a_step_fails_one_alone(moment, monkeypatch):
     assert_same([ours[index] for index in rest], run_alone([theirs[index] for index in rest]))
 
 
+def test_soap_steps_all_networks_at_once(monkeypatch):
+    counts, alone = [], SOAP._step
+
+    def noted(optimizer, parameters, options):
+        counts.append(len(parameters))
+        alone(optimizer, parameters, options)
+
+    monkeypatch.setattr(SOAP, "_step", noted)
+    run_together(group([(10, 10)] * 4, optimizer="soap", steps=3))
+    # Three layers have three weights and three biases, two of these of one shape.
+    assert len(counts) == 3 * 5
+    assert sum(counts) == 3 * 4 * 6
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_those_interrupted_go_on_together_or_alone(optimizer):
     more = {"optimizer": optimizer, "selector": "evos", "objective": "cross-frequency"}
@@ -323,7 +338,8 @@ def test_those_interrupted_go_on_together_or_alone(optimizer):
     assert_same(run_alone(alone), whole)
 
 
-def test_a_checkpoint_in_mid_training_is_that_of_one_by_one():
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_checkpoint_in_mid_training_is_that_of_one_by_one(optimizer):
     class Keep(Listener):
         def __init__(self):
             self.sizes, self.states = [], []
@@ -338,12 +354,12 @@ def test_a_checkpoint_in_mid_training_is_that_of_one_by_one():
 
     ours, theirs = Keep(), Keep()
     shapes = [(10, 10)] * 4
-    run_together(group(shapes, listeners=[ours]))
-    run_alone(group(shapes, listeners=[theirs]))
+    run_together(group(shapes, optimizer=optimizer, listeners=[ours]))
+    run_alone(group(shapes, optimizer=optimizer, listeners=[theirs]))
     assert max(ours.sizes) < 1.1 * max(theirs.sizes)
     for one, other in zip(ours.states, theirs.states, strict=True):
-        for part in ("network", "optimizer"):
-            torch.testing.assert_close(one[part], other[part], atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(one["network"], other["network"], atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(one["optimizer"]["state"], other["optimizer"]["state"], atol=1e-5, rtol=1e-3)
 
 
 def test_networks_have_parameters_of_their_own_afterwards():

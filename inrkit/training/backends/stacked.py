@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from inrkit.training.backends.base import Backend
 from inrkit.training.gradients import backpropagate, factors_of, linear_targets, measure, slope_of, step
 from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError
+from inrkit.training.optimizers.soap import SOAP
 from inrkit.training.randomness import caller_undisturbed
 from inrkit.training.turn import Turn, each
 
@@ -100,7 +102,7 @@ def _agreeing(members: list[Member]) -> list[Member]:
 class Stacked(Backend):
     """Members of a group as one computation. Each gets the same results as alone, up to rounding.
 
-    All networks run forward and backward together, and one Adam or AdamW steps all of them. These run network by
+    All networks run forward and backward together, and one Adam, AdamW or SOAP steps all of them. These run network by
     network: surveys for influence, and surveys that only some members have; terms that link coordinates; losses other
     than the mean squared error; steps of other optimizers, and steps under a budget of time.
     """
@@ -180,7 +182,8 @@ class _Stack:
     """B networks of one architecture, with each parameter stacked into one tensor.
 
     Until `release`, the parameters of each network are rows of the stacked ones, so that an update of one changes both.
-    If possible, one optimizer of the stacked parameters replaces the networks' own optimizers.
+    If possible, one optimizer replaces the networks' own optimizers: of the stacked parameters, or with SOAP, which
+    stacks what it needs, of all networks' parameters.
 
     Args:
         members: B, at the same step.
@@ -251,7 +254,7 @@ class _Stack:
                 gradients[name][span] = part
         for name, parameter in self.network.parameters.items():
             parameter.grad = gradients.get(name)
-        if self.optimizer is None:
+        if self.optimizer is None or isinstance(self.optimizer, SOAP):
             for number, named in enumerate(self._named):
                 for name, parameter in named.items():
                     parameter.grad = gradients[name][number] if name in gradients else None
@@ -357,7 +360,11 @@ class _Stack:
         """An optimizer of the stacked parameters that replaces the networks' own; None if none can."""
         own = self.members[0].optimizer
         # Under a budget of time each network has its own learning rate.
-        if type(own) not in _ELEMENTWISE or self.members[0].budget is not None:
+        if self.members[0].budget is not None:
+            return None
+        if type(own) is SOAP:
+            return SOAP.of_all([member.optimizer for member in self.members])  # type: ignore[misc]
+        if type(own) not in _ELEMENTWISE:
             return None
         names = {id(parameter): name for name, parameter in self._named[0].items()}
         groups = [
@@ -380,6 +387,8 @@ class _Stack:
 
     def _state_hook(self, number: int) -> Callable[[torch.optim.Optimizer], None]:
         """A hook that gives a network's own optimizer its part of the joint optimizer's state."""
+        if isinstance(self.optimizer, SOAP):
+            return functools.partial(self.optimizer.give_back, number)
 
         def give(own: torch.optim.Optimizer) -> None:
             for name, parameter in self._named[number].items():

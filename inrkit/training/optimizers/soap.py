@@ -70,12 +70,38 @@ class SOAP(torch.optim.Optimizer):
         """A step, after an evaluation of `closure` if it is given; returns the closure's result."""
         loss = evaluated(closure)
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
-            for parameter in group["params"]:
-                shapes.setdefault(parameter.shape, []).append(parameter)
-            for parameters in shapes.values():
+            for parameters in _alike(group["params"]):
                 self._step(parameters, group)
         return loss
+
+    @classmethod
+    def of_all(cls, several: Sequence[SOAP]) -> SOAP:
+        """One that steps the parameters of several, and begins with their states.
+
+        Args:
+            several: of parameters of the same shapes with the same options, after equally many steps.
+        """
+        first = several[0]
+        groups = [
+            {**group, "params": [each for one in several for each in one.param_groups[number]["params"]]}
+            for number, group in enumerate(first.param_groups)
+        ]
+        joint = cls(groups)
+        for number, group in enumerate(joint.param_groups):
+            own = [_alike(one.param_groups[number]["params"]) for one in several]
+            for shape, parameters in enumerate(_alike(group["params"])):
+                states = [one.state.get(alike[shape][0]) for one, alike in zip(several, own, strict=True)]
+                if all(states):
+                    joint.state[parameters[0]] = _joined(states)  # type: ignore[arg-type]
+        return joint
+
+    def give_back(self, index: int, own: SOAP) -> None:
+        """Give one of those that `of_all` was made of, by its place among them, its part of the state."""
+        for joint, group in zip(self.param_groups, own.param_groups, strict=True):
+            for ours, theirs in zip(_alike(joint["params"]), _alike(group["params"]), strict=True):
+                if ours[0] in self.state:
+                    span = slice(index * len(theirs), (index + 1) * len(theirs))
+                    own.state[theirs[0]] = _part(self.state[ours[0]], span)
 
     def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
         """A step of B parameters of equal shape; the state of all is stored with the first."""
@@ -94,6 +120,34 @@ class SOAP(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
         if state["step"] % group["precondition_every"] == 0:
             adopt(state)
+
+
+def _alike(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The parameters by shape, in their order."""
+    shapes: dict[torch.Size, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        shapes.setdefault(parameter.shape, []).append(parameter)
+    return list(shapes.values())
+
+
+def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state of all parameters that several states are of."""
+    joined: dict[str, Any] = {"step": states[0]["step"]}
+    for name in ("momentum", "squares"):
+        joined[name] = torch.cat([state[name] for state in states])
+    for name in ("covariances", "bases"):
+        axes = zip(*(state[name] for state in states), strict=True)
+        joined[name] = [None if each[0] is None else torch.cat(each) for each in axes]
+    return joined
+
+
+def _part(state: dict[str, Any], span: slice) -> dict[str, Any]:
+    """The state of some of its parameters, in memory of its own."""
+    return {
+        "step": state["step"],
+        **{name: state[name][span].clone() for name in ("momentum", "squares")},
+        **{name: _each(state[name], lambda matrix: matrix[span].clone()) for name in ("covariances", "bases")},
+    }
 
 
 def refined(state: dict[str, Any], gradients: Tensor, group: dict[str, Any]) -> Tensor:
