@@ -49,8 +49,10 @@ def options() -> str:
 def commands() -> str:
     """What `--help` prints of every command, in Markdown."""
     parts = []
+    # With its parent, as on the command line: click keeps a command's help option from the first time it is asked for.
+    parent = click.Context(command_line, info_name="inrkit", **command_line.context_settings)
     for name, command in command_line.commands.items():
-        context = click.Context(command, info_name=f"inrkit {name}", max_content_width=100, terminal_width=100)
+        context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
         parts += [f"## {name}", f"```text\n{command.get_help(context)}\n```"]
     return "\n\n".join(parts)
 

@@ -53,6 +53,8 @@ def pack(sources: str | Path | Sequence[str | Path], path: str | Path) -> Packed
         raise ConfigError(f"{path} does not say what to write; its name must end in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
+    if path.name == "field.safetensors":
+        raise ConfigError(f"{path} is the name of a run's own field; choose another, such as weights.safetensors")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give the name of a file to write")
     given = [sources] if isinstance(sources, str | Path) else sources

@@ -191,8 +191,8 @@ def _write_parquet(
 class Weights(Dataset[tuple[Tensor, Any]]):
     """The weights of many runs of one network as a torch Dataset, from a file that `inrkit pack` wrote.
 
-    The file is mapped into memory, so opening it takes neither time nor memory, and worker processes share it. An item
-    is the (P,) weights of a run and its info, or what `label` makes of that:
+    The file is mapped into memory: only rows that are asked for are read, and worker processes share it. An item is
+    the (P,) weights of a run and its info, or what `label` makes of that:
 
         weights = inrkit.Weights("weights.safetensors", label=lambda info: info["metrics"]["psnr"])
         loader = torch.utils.data.DataLoader(weights, batch_size=32, shuffle=True)

@@ -164,12 +164,14 @@ def call(*words, capsys):
     return left.value.code or 0, *capsys.readouterr()
 
 
-def test_the_command_packs_runs_and_names_the_first_that_differs(study, tmp_path, capsys):
+def test_the_command_packs_runs_and_names_the_first_that_differs(study, packed, tmp_path, capsys):
     code, said, noted = call("pack", study, tmp_path / "a.safetensors", capsys=capsys)
     assert code == 0 and "4 runs of 123 weights each" in said and "1 of 5 runs are not done" in noted
     runs = sorted(path for path in (study / "runs").iterdir() if (path / "field.safetensors").exists())
     assert call("pack", *runs[:2], tmp_path / "a.safetensors", capsys=capsys)[0] == 0
     assert len(Weights(tmp_path / "a.safetensors")) == 2
+    call("pack", study / "runs", tmp_path / "a.safetensors", capsys=capsys)
+    assert torch.equal(Weights(tmp_path / "a.safetensors").rows, Weights(packed).rows)
     wide = inrkit.fit(study.parent / "0.png", base="image-single", network=SIREN | {"hidden_features": 9}, steps=1,
                       out=tmp_path / "wide", overrides=["log.report=false"])  # fmt: skip
     code, said, told = call("pack", *runs, wide.folder, tmp_path / "b.safetensors", capsys=capsys)
@@ -187,6 +189,7 @@ def test_the_command_packs_runs_and_names_the_first_that_differs(study, tmp_path
         (["empty", "a.zip"], "must end in .safetensors or .parquet"),
         (["empty", "missing/a.safetensors"], "missing is not a folder"),
         (["damaged", "a.safetensors"], "results.jsonl is damaged at line 1"),
+        (["unfinished", "unfinished/field.safetensors"], "is the name of a run's own field"),
         (["a.safetensors"], "Missing argument"),
     ],
 )
