@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_launcher_of_the_docs_runs_a_study_and_a_limit_leaves_the_rest_pending(photos, study):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "batch.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "batch.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "Launcher" in block]
     names = {"__name__": "docs_batch"}
     exec(block, names)
     asked = study(["launcher=here", "log.every=2"], table={"at": [4]})
