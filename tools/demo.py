@@ -1,4 +1,4 @@
-"""What `make demo` runs: fit a sample signal of each kind and say what to open."""
+"""What `make demo` runs: fit a sample signal of each kind and say which pages to open."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def main() -> None:
         run = inrkit.Run(FOLDER / f"{name}-run")
         if run.result.get("status") != "done":
             run = inrkit.fit(signal, out=run.folder, resume=run.exists, quiet=False)
-        opened += [signal, run.reconstruction]
-    print("\nLook at the signals and their reconstructions:")
+        opened.append(run.folder / "report.html")
+    print("\nOpen the pages of the fits:")
     for path in opened:
         print(f"  {path}")
 
