@@ -182,7 +182,7 @@ class Display(Listener):
         self._bar.update(self._task, total=total, completed=completed, step=f"{member.step:,}", **fields)
 
     def conclude(self, result: dict[str, Any]) -> None:
-        """Say how the fit ended and which file to open."""
+        """Say how the fit ended and which files to open."""
         seconds = result["seconds"]
         share = seconds["selection"] / seconds["train"] if seconds["train"] else 0.0
         self.console.print(
@@ -194,8 +194,9 @@ class Display(Listener):
         if result["status"] == "interrupted":
             self.console.print(f"go on with: inrkit fit {escape(escaped(shlex.quote(str(self.run.folder))))} --resume")
         opened = self.run.reconstruction or self.run.folder
-        if opened.exists():
-            self.console.print(f"look at {escape(escaped(str(opened)))}")
+        for path in (opened, self.run.folder / "report.html"):
+            if path.exists():
+                self.console.print(f"look at {escape(escaped(str(path)))}")
 
 
 def _extent(member: Member) -> str:
