@@ -120,16 +120,17 @@ class Soap(OptimizerFactory):
 
     @classmethod
     def make(cls, options: SoapOptions, network: nn.Module) -> torch.optim.Optimizer:
+        given: dict[str, Any] = {
+            "lr": options.lr,
+            "betas": (options.beta1, options.beta2),
+            "weight_decay": options.weight_decay,
+        }
+        turned: dict[str, Any] = {
+            "precondition_every": options.precondition_every,
+            "precondition_up_to": options.precondition_up_to,
+        }
         if isinstance(network, Tiles):
-            return RowSOAP(
-                trained(network),
-                network.shapes,
-                lr=options.lr,
-                betas=(options.beta1, options.beta2),
-                weight_decay=options.weight_decay,
-                precondition_every=options.precondition_every,
-                precondition_up_to=options.precondition_up_to,
-            )
+            return RowSOAP(trained(network), network.shapes, **given, **turned)
         hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
         groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []
@@ -138,23 +139,12 @@ class Soap(OptimizerFactory):
                 complex_parameters.append(parameter)
             else:
                 groups.setdefault(precision if id(parameter) in hidden else "float32", []).append(parameter)
-        betas = (options.beta1, options.beta2)
         return joined(
             (
                 [{"params": parameters, "precision": precision} for precision, parameters in groups.items()],
-                lambda part: SOAP(
-                    part,
-                    lr=options.lr,
-                    betas=betas,
-                    weight_decay=options.weight_decay,
-                    precondition_every=options.precondition_every,
-                    precondition_up_to=options.precondition_up_to,
-                ),
+                lambda part: SOAP(part, **given, **turned),
             ),
-            (
-                complex_parameters,
-                lambda part: torch.optim.AdamW(part, lr=options.lr, betas=betas, weight_decay=options.weight_decay),
-            ),
+            (complex_parameters, lambda part: torch.optim.AdamW(part, **given)),
         )
 
 

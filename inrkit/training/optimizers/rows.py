@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.training.optimizers.closures import evaluated
-from inrkit.training.optimizers.soap import adopt, first_state, refined
+from inrkit.training.optimizers.soap import adopt, first_state, mapped, refined
 
 
 class RowOptimizer(torch.optim.Optimizer):
@@ -205,20 +205,12 @@ class RowSOAP(RowOptimizer):
 
 def _for_all(state: dict[str, Any], count: int) -> dict[str, Any]:
     """Room for the state of `count` rows like that of one row."""
-    return _mapped(lambda kept: kept.new_zeros(count, *kept.shape[1:]), state)
+    return mapped(lambda kept: kept.new_zeros(count, *kept.shape[1:]), state)
 
 
 def _picked(state: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """The state of some rows."""
-    return _mapped(lambda kept: kept[rows], state)
-
-
-def _mapped(function: Callable[[Tensor], Tensor], state: dict[str, Any]) -> dict[str, Any]:
-    """A state whose tensors are `function` of another's; None stays None."""
-    return {
-        key: [None if each is None else function(each) for each in kept] if isinstance(kept, list) else function(kept)
-        for key, kept in state.items()
-    }
+    return mapped(lambda kept: kept[rows], state)
 
 
 def _put(state: dict[str, Any], rows: Tensor, new: dict[str, Any]) -> None:

@@ -143,11 +143,13 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _part(state: dict[str, Any], span: slice) -> dict[str, Any]:
     """The state of some of its parameters, in memory of its own."""
-    return {
-        "step": state["step"],
-        **{name: state[name][span].clone() for name in ("momentum", "squares")},
-        **{name: _each(state[name], lambda matrix: matrix[span].clone()) for name in ("covariances", "bases")},
-    }
+    rows = {name: kept for name, kept in state.items() if name != "step"}
+    return {"step": state["step"], **mapped(lambda kept: kept[span].clone(), rows)}
+
+
+def mapped(function: Callable[[Tensor], Tensor], state: dict[str, Any]) -> dict[str, Any]:
+    """A state as of `first_state`, whose tensors are `function` of another's."""
+    return {name: _each(kept, function) if isinstance(kept, list) else function(kept) for name, kept in state.items()}
 
 
 def refined(state: dict[str, Any], gradients: Tensor, group: dict[str, Any]) -> Tensor:
