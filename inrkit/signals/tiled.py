@@ -126,7 +126,8 @@ class TiledLattice(TiledSignal):
         every = torch.arange(len(tiling), device=signal.device)
         for tiles in every.split(max(1, _CELLS // math.prod(tiling.sides))):
             indices = self._indices(tiles, cells).flatten(1)
-            values, known = self._values(indices), self._known(indices)
+            known = self._known(indices)
+            values = self._values(indices, known)
             share = torch.ones_like(values[..., 0]) if known is None else known.to(torch.float32)
             total = share.sum(dim=1).clamp(min=1)[:, None]
             mean = (values * share[..., None]).sum(dim=1) / total
@@ -161,7 +162,7 @@ class TiledLattice(TiledSignal):
         known, weights = self._known(indices), self._weights(indices)
         if known is not None:
             weights = known.to(torch.float32) if weights is None else weights * known
-        return Visit(inputs, self._values(indices), weights)
+        return Visit(inputs, self._values(indices, known), weights)
 
     def response(self, plan: _Grid, errors: Tensor) -> Tensor:
         lengths = [len(cells) for cells in plan.cells]
@@ -203,11 +204,10 @@ class TiledLattice(TiledSignal):
             indices = indices * length + place.view(shape)
         return indices
 
-    def _values(self, indices: Tensor) -> Tensor:
-        """(q, k, C) float32 values of (q, k) cells, in the network's range; 0 where they are not known."""
+    def _values(self, indices: Tensor, known: Tensor | None) -> Tensor:
+        """(q, k, C) float32 values of (q, k) cells, in the network's range; 0 where they are not `known`."""
         stored = self.signal.dataset.stored(indices.reshape(-1))
         values = self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
-        known = self._known(indices)
         # What stands in their place may be NaN, which a weight of 0 does not take out.
         return values if known is None else values.masked_fill(~known[..., None], 0)
 
