@@ -37,6 +37,8 @@ from inrkit.signals.modality import Modality
 _CHECKPOINT_FORMAT = 4
 _READABLE = (3, 4)
 """Formats of checkpoints that can be resumed; 3 is that of version 0.1.0."""
+_OWN = ("config.yaml", "field.safetensors", "result.json", "metrics.jsonl", "checkpoint.pt", "compressed.jsonl")
+"""A run's files, none of which can be made again from the others."""
 
 
 class Run:
@@ -342,17 +344,19 @@ def load(
 
 
 def made_from(path: str | Path) -> list[Path]:
-    """What a run's field, or a file of one, is read from and was fitted to: files not to be written over.
+    """What a run, or a field's file, is read from and was fitted to: files not to be written over.
 
     Args:
         path: a run's folder, or a field's file.
     """
     path = expanded(path)
-    if not path.is_dir():
+    folder = path.parent if path.name == "field.safetensors" else path
+    if not folder.is_dir():
         return [path]
+    own = [folder / name for name in _OWN]
     try:
-        data = read_yaml(path / "config.yaml").get("data")
+        data = read_yaml(folder / "config.yaml").get("data")
     except ConfigError:  # a folder without it may hold a field all the same
         data = None
     fitted = data.get("path") if isinstance(data, dict) else None
-    return [path / "field.safetensors", *([Path(fitted)] if isinstance(fitted, str) and fitted else [])]
+    return [*own, Path(fitted)] if isinstance(fitted, str) and fitted else own

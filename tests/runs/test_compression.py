@@ -108,10 +108,13 @@ def test_requests_that_cannot_be_met_are_told(run, tmp_path):
 
 
 def test_what_a_file_is_made_from_is_not_written_over(run, tmp_path):
-    for name in (run.config.data.path, run.folder / "field.safetensors"):
+    own = [run.folder / name for name in ("field.safetensors", "config.yaml", "result.json", "checkpoint.pt")]
+    for name in (run.config.data.path, *own):
         before = Path(name).read_bytes()
         with pytest.raises(ConfigError, match="would be lost"):
             inrkit.compress(run, name, bits=9, steps=0)
+        with pytest.raises(ConfigError, match="would be lost"):
+            inrkit.compress(run.folder / "field.safetensors", name, bits=9)
         assert Path(name).read_bytes() == before
     inrkit.compress(run, tmp_path / "a.inr", bits=9, steps=0)
     inrkit.compress(run, tmp_path / "a.inr", bits=9, steps=0)  # what was made from them may be
