@@ -581,6 +581,11 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             description = from_json((file.metadata() or {})["inrkit"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
+        run = path.parent
+        if path == _file_of(run) and (run / "config.yaml").exists():
+            raise DataError(
+                f"{run} has no field, because its fit is not done; go on with inrkit fit {run} --resume"
+            ) from error
         raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error

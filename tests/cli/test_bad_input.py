@@ -748,6 +748,10 @@ def test_exporting_what_is_no_run_or_to_what_is_no_export_is_a_one_line_error():
 def test_rendering_what_is_no_run_is_a_one_line_error():
     Path("empty").mkdir()
     refused("render", "empty", "out.png", said=("empty/field.safetensors does not exist", "a run's folder"))
+    Path("begun").mkdir()
+    Path("begun/config.yaml").write_text("modality: image\ndata: {path: ../photo.png}\n")
+    for words in (("render", "begun", "out.png"), ("export", "begun", "out.glsl"), ("compress", "begun", "out.inr")):
+        refused(*words, said=("begun has no field", "inrkit fit begun --resume"))
     refused("render", "none", "out.png", said=("none does not exist",))
     refused("render", "photo.png", "out.png", said=("photo.png is not a field",))
     refused("evaluate", "photo.png", said=("photo.png is not a field",))
