@@ -8,7 +8,7 @@ from inrkit.errors import ConfigError
 from inrkit.exports.base import EXPORTS, Export
 from inrkit.files import require_place, written_whole
 from inrkit.runs.field import Field
-from inrkit.runs.run import Run, load
+from inrkit.runs.run import Run, field_from, made_from
 
 __all__ = ["EXPORTS", "Export", "export"]
 
@@ -37,8 +37,7 @@ def export(run: Field | Run | str | Path, path: str | Path, *, trust: bool = Fal
             f"{path} does not say what to export; its name must end in one of {able} (inrkit render writes pictures, "
             "sounds, meshes and others)"
         )
-    require_place(path)
-    held = run.field if isinstance(run, Run) else run
-    field = held if isinstance(held, Field) else load(held, trust=trust)
+    require_place(path, *made_from(run))
+    field = field_from(run, trust=trust)
     with written_whole(path) as aside:
         return plugin().write(field, aside, path)

@@ -35,8 +35,7 @@ from inrkit.runs.beginning import Beginning
 from inrkit.runs.build import as_signal, begun, build, evaluated_most, read_signal
 from inrkit.runs.field import Field
 from inrkit.runs.given import restricted, signal_of, without_mask
-from inrkit.runs.memory import MemoryRun
-from inrkit.runs.run import Run, made_from
+from inrkit.runs.run import Run, field_from, made_from
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.digest import digest
 from inrkit.signals.signal import Signal
@@ -159,7 +158,7 @@ def compress(
         RunError: the file cannot be written.
     """
     asked = _asked(bits, db, size, steps)
-    require_place(Path(path), *_read(run))
+    require_place(Path(path), *made_from(run))
     require_coder()
     started = time.perf_counter()
     chosen = choose_device(device)
@@ -171,7 +170,7 @@ def compress(
         raise ConfigError(
             f"{given} is for a run, and a field alone does not say how to train it; give its run's folder"
         )
-    original = _field_of(run, trust)
+    original = field_from(run, trust=trust)
     compression = _Compression(original, chosen, fit, steps)
     if db is not None:
         if fit is None:
@@ -211,22 +210,6 @@ def _asked(bits: float | None, db: float | None, size: int | None, steps: int | 
     if steps is not None and steps < 0:
         raise ConfigError(f"steps is {steps}; it must be at least 0")
     return value
-
-
-def _read(run: Run | Field | str | Path) -> list[Path]:
-    """Files that are read, and must not be written over."""
-    if isinstance(run, Field | MemoryRun):
-        return []
-    return made_from(run.folder if isinstance(run, Run) else run)
-
-
-def _field_of(run: Run | Field | str | Path, trust: bool) -> Field:
-    if isinstance(run, Field):
-        return run
-    if isinstance(run, Run):
-        fitted_here = run._field is not None or isinstance(run, MemoryRun)
-        return run.field if fitted_here else Field.load(run.folder, trust=trust)
-    return Field.load(run, trust=trust)
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,7 @@ class MemoryRun(Run):
     def note_compressed(self, row: dict[str, Any]) -> None:
         self._compressed.append(row)
 
-    @property
-    def field(self) -> Field:
+    def load_field(self, *, trust: bool = False) -> Field:
         if self._field is None:
             raise DataError("this fit has no field yet; it failed, or is under way")
         return self._field

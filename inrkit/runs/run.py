@@ -162,7 +162,18 @@ class Run:
         Raises:
             DataError: there is none, or it is damaged.
         """
-        return self._field or Field.load(self.folder)
+        return self.load_field()
+
+    def load_field(self, *, trust: bool = False) -> Field:
+        """The trained field, as `field` is; of another process's run as `inrkit.load` reads it.
+
+        Args:
+            trust: whether a network may be named as `package.module:Name` and so imported.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        return self._field or Field.load(self.folder, trust=trust)
 
     @property
     def reconstruction(self) -> Path | None:
@@ -343,13 +354,22 @@ def load(
     return Field.load(path, device=device, trust=trust, network=network)
 
 
-def made_from(path: str | Path) -> list[Path]:
+def field_from(source: Field | Run | str | Path, *, trust: bool = False) -> Field:
+    """The field of a run, or of its folder or file; a field as it is. Arguments and errors are those of `load`."""
+    if isinstance(source, Field):
+        return source
+    return source.load_field(trust=trust) if isinstance(source, Run) else load(source, trust=trust)
+
+
+def made_from(source: Field | Run | str | Path) -> list[Path]:
     """What a run, or a field's file, is read from and was fitted to: files not to be written over.
 
     Args:
-        path: a run's folder, or a field's file.
+        source: a run, its folder, a field's file, or a field, which is read from none.
     """
-    path = expanded(path)
+    if isinstance(source, Field):
+        return []
+    path = source.folder if isinstance(source, Run) else expanded(source)
     folder = path.parent if path.name == "field.safetensors" else path
     if not folder.is_dir():
         return [path]

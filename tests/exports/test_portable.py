@@ -96,3 +96,16 @@ def test_what_cannot_be_exported_is_refused_in_a_line(fits, tmp_path):
     with pytest.raises(ConfigError, match="is not a folder; make it first"):
         inrkit.export(field, tmp_path / "nowhere" / "field.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_network_named_by_its_module_is_exported_if_that_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "own_network.py").write_text("from inrkit.networks import Siren\n\nclass Own(Siren):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = inrkit.fit(np.zeros((8, 8), np.uint8), network="siren", steps=1, out=tmp_path / "run", log={"report": False})
+    run.field.names["network"] = "own_network:Own"
+    run.field.save(run.folder / "field.safetensors")
+    again = inrkit.Run(run.folder)
+    with pytest.raises(ConfigError, match=r"own_network:Own.*trust"):
+        inrkit.export(again, tmp_path / "own.glsl")
+    with pytest.raises(ConfigError, match=r"GLSL knows siren, .* not the network 'own_network:Own'"):
+        inrkit.export(again, tmp_path / "own.glsl", trust=True)
