@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inrkit.config import read_yaml
 from inrkit.errors import ConfigError, DataError
-from inrkit.files import from_json
+from inrkit.files import from_json, require_place
 from inrkit.runs.field import read_field
 from inrkit.runs.run import Run
 from inrkit.runs.weights import SUFFIXES, Layout, write_weights
@@ -51,12 +51,9 @@ def pack(sources: str | Path | Sequence[str | Path], path: str | Path) -> Packed
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path} does not say what to write; its name must end in {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is not a folder; make it first, or choose another")
+    require_place(path)
     if path.name == "field.safetensors":
         raise ConfigError(f"{path} is the name of a run's own field; choose another, such as weights.safetensors")
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the name of a file to write")
     given = [sources] if isinstance(sources, str | Path) else sources
     found: dict[Path, dict[str, Any]] = {}
     left_out = 0
