@@ -185,9 +185,10 @@ def _alike(rows: np.ndarray, columns: np.ndarray) -> list[Any]:
         return []
     if (rows == rows[0]).all() and (columns == columns[0]).all():
         return [slice(None)]
-    kinds, sums = np.unique(np.unique(rows)[:, None] + np.unique(columns)[None], return_inverse=True)
-    of_rows, of_columns = (np.unique(each, return_inverse=True)[1] for each in (rows, columns))
-    kind = sums.reshape(len(np.unique(rows)), -1)[of_rows[:, None], of_columns[None]].astype(np.int16).ravel()
+    rows, of_rows = np.unique(rows, return_inverse=True)
+    columns, of_columns = np.unique(columns, return_inverse=True)
+    kinds, sums = np.unique(rows[:, None] + columns[None], return_inverse=True)
+    kind = sums.reshape(len(rows), -1)[of_rows[:, None], of_columns[None]].astype(np.int16).ravel()
     order = np.argsort(kind, kind="stable")
     return np.split(order, np.searchsorted(kind[order], np.arange(1, len(kinds))))
 

@@ -14,6 +14,7 @@ Numbers of more than one byte are little-endian.
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def packed(description: dict[str, Any], parts: Sequence[Part]) -> bytes:
             part.encode(encoder)
     tables, numbers = encoder.bytes()
     # A file that is small beyond belief, of a network of zeros for example, is filled up.
-    count = sum(int(np.prod(part.header()["shape"])) for part in parts)
+    count = sum(_count(part.header()) for part in parts)
     lacking = -(-count // _NUMBERS_A_BYTE) - sum(map(len, (words, exact, tables, numbers)))
     content = (
         _HEAD.pack(MARK, VERSION, len(words), len(exact), len(tables))
@@ -152,7 +153,4 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _count(header: dict[str, Any]) -> int:
     """How many numbers a tensor has, at least one: a million empty ones take memory too."""
-    count = 1
-    for length in shape_of(header):
-        count *= length
-    return max(1, count)
+    return max(1, math.prod(shape_of(header)))
