@@ -14,7 +14,7 @@ import torch
 from inrkit.errors import ConfigError
 from inrkit.exports.base import Export
 from inrkit.exports.portable import CHECKED, Portable, in_float32, sampled
-from inrkit.exports.telling import difference, kept, size_of
+from inrkit.exports.telling import difference, kept, rows, size_of, untraceable
 from inrkit.runs.field import Field
 
 _OPSET = 18
@@ -55,7 +55,7 @@ class Onnx(Export):
             for node in program.model.graph.all_nodes():  # where in torch it came from, which is most of a small file
                 node.metadata_props.clear()
                 node.doc_string = None
-            program.model.metadata_props.update(about(field))
+            program.model.metadata_props.update(_about(field))
             program.save(aside, external_data=False)
             expected = field(points, physical=True)
         told = f"{path}: {size_of(aside.stat().st_size)}, opset {_OPSET}, {rows(field)}; {kept(field)}"
@@ -68,12 +68,7 @@ class Onnx(Export):
         return f"{told}; {difference(field, np.asarray(values), expected, 'onnxruntime')}"
 
 
-def rows(field: Field) -> str:
-    """The shapes of what goes in and comes out."""
-    return f"coordinates (rows, {field.dimensions}) float64 to values (rows, {field.channels}) float32"
-
-
-def about(field: Field) -> dict[str, str]:
+def _about(field: Field) -> dict[str, str]:
     """What a file says of its coordinates and values, in plain text."""
     names = field.units
     return {
@@ -82,13 +77,6 @@ def about(field: Field) -> dict[str, str]:
         + (f", clipped to {field.value_range[0]:g} … {field.value_range[1]:g}" if field.value_range else ""),
         "written by": "inrkit",
     }
-
-
-def untraceable(field: Field, what: str, error: Exception) -> str:
-    """Why a network cannot be exported, in a line."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    name = field.names["network"] or type(field.network).__name__
-    return f"network {name} cannot be written as {what}, because torch cannot trace it: {reason}"
 
 
 @contextlib.contextmanager

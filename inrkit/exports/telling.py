@@ -15,6 +15,11 @@ def size_of(count: int) -> str:
     return f"{count} bytes"
 
 
+def rows(field: Field) -> str:
+    """The shapes of what goes in and comes out."""
+    return f"coordinates (rows, {field.dimensions}) float64 to values (rows, {field.channels}) float32"
+
+
 def difference(field: Field, values: np.ndarray, expected: np.ndarray, where: str) -> str:
     """The largest difference from Python's field, as a share of the range of its values.
 
@@ -60,3 +65,10 @@ def kept(field: Field, mask: bool = False) -> str:
 def units_of(field: Field) -> str:
     """The units of a field's axes, each once; "" if they are not known."""
     return ", ".join(dict.fromkeys("its own" if unit == "own" else unit for unit in field.units))
+
+
+def untraceable(field: Field, what: str, error: Exception) -> str:
+    """Why a network cannot be exported, in a line."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    name = field.names["network"] or type(field.network).__name__
+    return f"network {name} cannot be written as {what}, because torch cannot trace it: {reason}"

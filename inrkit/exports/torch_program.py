@@ -9,9 +9,8 @@ import torch
 
 from inrkit.errors import ConfigError
 from inrkit.exports.base import Export
-from inrkit.exports.onnx import rows, untraceable
 from inrkit.exports.portable import CHECKED, Portable, in_float32, sampled
-from inrkit.exports.telling import difference, kept, size_of
+from inrkit.exports.telling import difference, kept, rows, size_of, untraceable
 from inrkit.runs.field import Field
 
 
