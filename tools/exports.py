@@ -21,6 +21,7 @@ import onnxruntime
 import torch
 
 import inrkit
+from inrkit.exports.portable import sampled
 
 ROWS = 1 << 13
 IN_JAVASCRIPT = """
@@ -63,8 +64,7 @@ def measured(run: str, folder: Path) -> list[str]:
         inrkit.export(field, path)
     sizes = [sum(each.stat().st_size for each in folder.glob(f"*.{name}")) for name in ("html", "onnx", "pt2")]
     sizes.append(sum(each.stat().st_size for each in folder.glob("field.*") if each.suffix in (".glsl", ".f32")))
-    even = np.random.default_rng(0).uniform(-1, 1, (ROWS, field.dimensions))
-    places = even @ field.affine[:, :-1].T + field.affine[:, -1]
+    places = sampled(field, ROWS)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(files["onnx"].read_bytes(), options, providers=["CPUExecutionProvider"])
