@@ -277,6 +277,7 @@ class _Compression:
         self.before = self._measured(network)
         self.after: dict[str, float] = {}
         self._groups = sensitivities(network, self._field.embedding)
+        self._widths = {name: tuple(width for width, _ in groups) for name, groups in self._groups.items()}
         self._short: dict[str, Short] = {}
         self._quarters: np.ndarray | None = None
         self._least = 0.0
@@ -398,7 +399,7 @@ class _Compression:
         for name, parameter in fresh.named_parameters():
             if name not in self._exact:
                 continue
-            widths = [width for width, _ in self._groups[name]]
+            widths = self._widths[name]
             drawn, trained = (
                 each.reshape(-1, sum(widths)).cpu().numpy() for each in (real(parameter), self._exact[name])
             )
@@ -411,7 +412,7 @@ class _Compression:
     def _stepped(self, name: str, step: float, numbers: np.ndarray | None = None, apart: bool = False) -> Stepped:
         """A parameter in steps, as coarse as they are for values in steps of `step`; `apart` if each group of columns
         has tables of its own, else those of one scale share them."""
-        exact, widths = self._exact[name], tuple(width for width, _ in self._groups[name])
+        exact, widths = self._exact[name], self._widths[name]
         rows = exact.numel() // sum(widths)
         numbers = np.zeros((rows, sum(widths)), dtype=np.int64) if numbers is None else numbers
         quarters = self._quarters if isinstance(self._field.network, Tiles) else None
@@ -457,7 +458,7 @@ class _Compression:
         for name, tensor in self._field.network.state_dict().items():
             if name in self._exact:
                 numbers = self._grid(name, step).numbers(self._exact[name])
-                flat = numbers.cpu().numpy().reshape(-1, sum(width for width, _ in self._groups[name]))
+                flat = numbers.cpu().numpy().reshape(-1, sum(self._widths[name]))
                 parts.append(self._stepped(name, step, flat.astype(np.int64), apart))
             elif name in self._short:
                 parts.append(self._short[name])
