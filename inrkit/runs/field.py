@@ -578,13 +578,16 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             description, arrays = read_compressed(path)
             return _checked(path, description), {name: torch.from_numpy(array) for name, array in arrays.items()}
         with safe_open(path, framework="pt") as file:
-            description = from_json((file.metadata() or {})["inrkit"])
+            said = (file.metadata() or {}).get("inrkit")
+            if said is None:
+                raise ValueError("nothing in it says of what network its weights are")
+            description = from_json(said)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         run = path.parent
         if path == _file_of(run) and (run / "config.yaml").exists():
             raise DataError(
-                f"{run} has no field, because its fit is not done; go on with inrkit fit {run} --resume"
+                f"{run} has no field.safetensors; go on with inrkit fit {run} --resume, which writes it"
             ) from error
         raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
