@@ -113,8 +113,15 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The last evaluation's metrics."""
-        return _numbers(self.result.get("metrics", {}))
+        """The last evaluation's metrics.
+
+        Raises:
+            DataError: result.json is damaged.
+        """
+        try:
+            return _numbers(self.result.get("metrics", {}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.folder / 'result.json'} is damaged; remove it and --resume the run") from error
 
     @property
     def history(self) -> list[dict[str, float]]:

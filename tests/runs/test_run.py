@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrkit import Run
+from inrkit import DataError, Run
 from inrkit.runs.run import name_of
 
 RESULT = {
@@ -61,6 +61,13 @@ def test_a_run_shows_itself_whatever_its_result_is(tmp_path, result, told):
     run = made(tmp_path / "run", result)
     assert repr(run) == f"Run({str(run.folder)!r}: {told})"
     assert told.partition(",")[0] in run._repr_html_()
+
+
+@pytest.mark.parametrize("metrics", [["psnr"], {"psnr": "high"}, {"psnr": [1]}, 3])
+def test_metrics_that_are_no_numbers_are_told_in_a_line(tmp_path, metrics):
+    run = made(tmp_path / "run", {"status": "done", "metrics": metrics})
+    with pytest.raises(DataError, match=r"result\.json is damaged; remove it and --resume the run"):
+        _ = run.metrics
 
 
 def test_a_folder_with_nothing_shows_itself(tmp_path):
