@@ -119,7 +119,7 @@ class Run:
             DataError: result.json is damaged.
         """
         try:
-            return _numbers(self.result.get("metrics", {}))
+            return numbers_of(self.result.get("metrics", {}))
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{self.folder / 'result.json'} is damaged; remove it and --resume the run") from error
 
@@ -136,7 +136,7 @@ class Run:
         for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
             try:
                 row = from_json(line)
-                rows.append({**_numbers(row), "step": int(row["step"])})
+                rows.append({**numbers_of(row), "step": int(row["step"])})
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
                 raise DataError(f"{path} is damaged at line {number}; remove that line and try again") from error
         return rows
@@ -154,7 +154,7 @@ class Run:
         try:
             require_file(path)
             rows = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            return [{**_numbers({**row, "file": 0}), "file": str(row["file"])} for row in rows]
+            return [{**numbers_of({**row, "file": 0}), "file": str(row["file"])} for row in rows]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is damaged; remove it and compress again") from error
 
@@ -315,7 +315,12 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(entry)
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
+def numbers_of(row: dict[str, Any]) -> dict[str, float]:
+    """Metrics as a file of JSON has them.
+
+    Raises:
+        ValueError, TypeError, AttributeError: they are none.
+    """
     # JSON has no infinity, so null is an infinite PSNR; a training that diverges ends before it is evaluated.
     numbers = {name: math.inf if value is None else float(value) for name, value in row.items()}
     if any(number != number or (math.isinf(number) and row[name] is not None) for name, number in numbers.items()):

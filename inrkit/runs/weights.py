@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from inrkit.errors import ConfigError, DataError
 from inrkit.files import from_json, require_file, to_json, written_whole
 from inrkit.runs.field import Field, field_of
+from inrkit.runs.run import numbers_of
 
 SUFFIXES = (".safetensors", ".parquet")
 _FORMAT = 1
@@ -274,10 +275,7 @@ class Weights(Dataset[tuple[Tensor, Any]]):
         start = 0 if number == 0 else int(self._ends[number - 1]) + 1
         try:
             info = from_json(self._lines[start : int(self._ends[number])].tobytes().decode("utf-8"))
-            # JSON has no infinity: a metric that is null there is the infinite PSNR of a perfect fit.
-            info["metrics"] = {
-                name: math.inf if value is None else float(value) for name, value in info["metrics"].items()
-            }
+            info["metrics"] = numbers_of(info["metrics"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{self.path} is damaged: what it says of run {number}; pack it again") from error
         found: dict[str, Any] = info
