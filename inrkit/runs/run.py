@@ -322,7 +322,10 @@ def numbers_of(row: dict[str, Any]) -> dict[str, float]:
         ValueError, TypeError, AttributeError: they are none.
     """
     # JSON has no infinity, so null is an infinite PSNR; a training that diverges ends before it is evaluated.
-    numbers = {name: math.inf if value is None else float(value) for name, value in row.items()}
+    try:
+        numbers = {name: math.inf if value is None else float(value) for name, value in row.items()}
+    except OverflowError as error:
+        raise ValueError("a number beyond all floats") from error
     if any(number != number or (math.isinf(number) and row[name] is not None) for name, number in numbers.items()):
         raise ValueError("a number beyond all floats")
     return numbers

@@ -63,7 +63,7 @@ def test_a_run_shows_itself_whatever_its_result_is(tmp_path, result, told):
     assert told.partition(",")[0] in run._repr_html_()
 
 
-@pytest.mark.parametrize("metrics", [["psnr"], {"psnr": "high"}, {"psnr": [1]}, 3])
+@pytest.mark.parametrize("metrics", [["psnr"], {"psnr": "high"}, {"psnr": [1]}, {"psnr": 10**400}, 3])
 def test_metrics_that_are_no_numbers_are_told_in_a_line(tmp_path, metrics):
     run = made(tmp_path / "run", {"status": "done", "metrics": metrics})
     with pytest.raises(DataError, match=r"result\.json is damaged; remove it and --resume the run"):
