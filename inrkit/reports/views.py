@@ -80,13 +80,21 @@ class Compared:
             errors[~self.known] = np.nan
         return errors
 
+    @property
+    def peak(self) -> float:
+        """Of a sound, its largest value."""
+        return max(abs(self.low), abs(self.high)) or 1.0
+
+    def rate(self, samples: int) -> int:
+        """Samples a second of a sound that has so many in all."""
+        seconds = 2 * float(self.affine[0, 0]) or 1.0
+        return max(1, round(samples / seconds))
+
     def bytes(self, values: np.ndarray) -> np.ndarray:
         """Values as uint8 from `low` to `high`."""
         if values.dtype == np.uint8 and (self.low, self.high) == (0, 255):
             return values
-        scale = 255 / ((self.high - self.low) or 1.0)
-        shown: np.ndarray = np.clip((np.nan_to_num(values) - self.low) * scale + 0.5, 0, 255).astype(np.uint8)
-        return shown
+        return drawing.as_bytes(values, self.low, self.high)
 
 
 def views(
@@ -156,7 +164,7 @@ def picture_view(compared: Compared) -> View:
         errors = errors.reshape(*errors.shape[:2], -1).mean(axis=-1) * (compared.high - compared.low) / 255
     if errors is not None:
         small = _box(errors, math.ceil(max(errors.shape) / _PICTURE))
-        top = _top(small)
+        top = drawing.lightest(small)
         view["errors"] = drawing.picture_uri(drawing.as_image(drawing.colours(small, top)), quality=85)
         view["top"], view["range"] = top, compared.high - compared.low
         if max(errors.shape) > _PICTURE and compared.original is not None and compared.fit is not None:
@@ -166,19 +174,17 @@ def picture_view(compared: Compared) -> View:
 
 def sound_view(compared: Compared) -> View:
     """Waveforms, spectrograms and players."""
-    seconds = 2 * float(compared.affine[0, 0]) or 1.0
-    rate = max(1, round(compared.lengths[0] / seconds))
+    rate = compared.rate(compared.lengths[0])
     view = line_view(compared)
     view |= {"kind": "sound", "rate": rate}
-    peak = max(abs(compared.low), abs(compared.high)) or 1.0
     if rate < 1000:
         return view
     for name, values in (("original", compared.original), ("fit", compared.fit)):
         if values is None:
             continue
-        samples = values.astype(np.float32) / peak
+        samples = values.astype(np.float32) / compared.peak
         played = samples[: _SOUND // min(2, samples.shape[1])]
-        own = max(1, round(len(samples) / seconds))  # a fit may have been rendered with fewer
+        own = compared.rate(len(samples))  # a fit may have been rendered with fewer
         view[f"{name}_player"] = drawing.sound_uri(played, own)
         view[f"{name}_spectrogram"] = _spectrogram(samples.mean(axis=1), own)
         view["played"], view["partly"] = len(played) / own, len(played) < len(samples)
@@ -195,9 +201,7 @@ def line_view(compared: Compared) -> View:
         if values is None:
             continue
         column = values if values.ndim == 1 else values[:, 0]
-        parts = min(_COLUMNS, len(column))
-        starts = np.arange(parts) * len(column) // parts
-        low, high = np.minimum.reduceat(column, starts), np.maximum.reduceat(column, starts)
+        starts, low, high = drawing.ranges(column, _COLUMNS)
         view[name] = {
             "x": _rounded(first + extent * (starts + 0.5) / len(column)),
             "low": _rounded(low.astype(np.float64)),
@@ -222,7 +226,7 @@ def frames_view(compared: Compared) -> View:
     if (errors := compared.errors) is not None:
         side = math.ceil(max(errors.shape[1:]) / _FRAME)
         small = [_box(errors[number], side) for number in chosen]
-        view["top"] = top = _top(np.stack(small))
+        view["top"] = top = drawing.lightest(np.stack(small))
         view["range"] = compared.high - compared.low
         view["errors"] = [
             drawing.picture_uri(drawing.as_image(drawing.colours(frame, top)), False, 85) for frame in small
@@ -242,7 +246,7 @@ def slices_view(compared: Compared) -> View:
         every = math.ceil(max(volume.shape) / _VOLUME)
         volume = volume[tuple(slice(None, None, min(every, length)) for length in volume.shape)]
         if name == "errors":
-            top = _top(volume)
+            top = drawing.lightest(volume)
             view["top"], view["range"] = top, compared.high - compared.low
             shown = np.clip(np.nan_to_num(volume) * (255 / (top or 1.0)), 0, 255).astype(np.uint8)
         else:
@@ -265,7 +269,13 @@ def surfaces_of(config: Config, run: Run) -> list[Surface]:
 def top_of(surfaces: Sequence[Surface]) -> float:
     """The distance between surfaces that is drawn lightest."""
     known = [surface.distances for surface in surfaces if surface.distances is not None]
-    return _top(np.concatenate(known)) if known else 0.0
+    return drawing.lightest(np.concatenate(known)) if known else 0.0
+
+
+def colours_of(surface: Surface, top: float) -> np.ndarray:
+    """(V, 3) uint8 colours of a mesh's vertices, by their distance from the other mesh."""
+    distances = np.zeros(len(surface.vertices)) if surface.distances is None else surface.distances
+    return drawing.colours(distances, top, drawing.CLAY)
 
 
 def surface_view(config: Config, run: Run) -> View | None:
@@ -282,11 +292,10 @@ def surface_view(config: Config, run: Run) -> View | None:
     diagonal = float(np.linalg.norm(high - low)) or 1.0
     view: View = {"kind": "surface", "top": top, "share": top / diagonal}
     for name, surface in zip(("original", "fit"), surfaces, strict=True):
-        distances = np.zeros(len(surface.vertices)) if surface.distances is None else surface.distances
         view[name] = {
             "vertices": drawing.packed(((surface.vertices - (low + high) / 2) * scale).astype(np.float32)),
             "faces": drawing.packed(surface.faces.astype(np.uint32)),
-            "colours": drawing.packed(drawing.colours(distances, top, drawing.CLAY)),
+            "colours": drawing.packed(colours_of(surface, top)),
             "counts": [len(surface.vertices), len(surface.faces)],
         }
     return view
@@ -331,7 +340,7 @@ def _between_points(run: Run, dataset: CoordinateDataset) -> View:
     along = (2 * np.arange(_PLANE) + 1 - _PLANE) / _PLANE
     lattice = np.stack(np.meshgrid(along, along[::-1], indexing="xy"), axis=-1).astype(np.float32)
     values = np.asarray(run.field(lattice.reshape(-1, 2)))[:, 0].reshape(_PLANE, _PLANE)
-    low, high = (float(np.quantile(values, share)) for share in (0.002, 0.998))
+    low, high = drawing.usual_range(values)
     picture = drawing.as_image(drawing.colours(values - low, high - low))
     ends = [[float(affine[axis, -1] + end * affine[axis, axis]) for end in (-1, 1)] for axis in range(2)]
     return {"plane": drawing.picture_uri(picture, True), "ends": ends, "low": low, "high": high}
@@ -390,7 +399,7 @@ def compare(config: Config, run: Run, dataset: CoordinateDataset | None) -> Comp
     slices = config.modality.plugin.looks == "slices"
     if (about.value_range is None or slices) and original is not None and len(about.grid_shape) > 1:
         few = original.reshape(-1)[:: max(1, original.size >> 20)]
-        low, high = (float(np.nanquantile(few, share)) for share in (0.002, 0.998))
+        low, high = drawing.usual_range(few)
     known = None
     if about.known is not None:
         known = np.zeros(math.prod(about.grid_shape), dtype=bool)
@@ -465,7 +474,7 @@ def _worst(compared: Compared, errors: np.ndarray) -> View:
     for place, length in zip((row, column), errors.shape, strict=True):
         corner.append(int(np.clip((int(place) + 0.5) * (_CROP // 4) - _CROP / 2, 0, max(0, length - _CROP))))
     part = tuple(slice(first, first + _CROP) for first in corner)
-    top = _top(errors[part])
+    top = drawing.lightest(errors[part])
     return {
         "corner": corner,
         "original": drawing.picture_uri(drawing.as_image(compared.bytes(compared.original[part])), False, 95),
@@ -478,7 +487,7 @@ def _worst(compared: Compared, errors: np.ndarray) -> View:
 def _spectrogram(samples: np.ndarray, rate: int) -> View:
     """A picture of the spectrum over time, from −80 dB of its own peak."""
     level = drawing.spectrum(samples, rate)
-    shown = drawing.colours((level - level.max() + 80)[::-1], 80)
+    shown = drawing.spectrogram(level, float(level.max()))
     image = drawing.reduced(drawing.as_image(shown), 1000)
     return {"picture": drawing.picture_uri(image), "top": rate / 2000}
 
@@ -521,13 +530,6 @@ def _box(values: np.ndarray, side: int) -> np.ndarray:
     cut = values[:height, :width].reshape(height // side, side, width // side, side)
     means: np.ndarray = cut.mean(axis=(1, 3))
     return means
-
-
-def _top(values: np.ndarray) -> float:
-    """The value that is drawn lightest: few are larger."""
-    few = values.reshape(-1)[:: max(1, values.size >> 20)]
-    few = few[np.isfinite(few)]
-    return float(np.quantile(few, 0.998)) if len(few) else 0.0
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -29,8 +29,6 @@ NIGHT: Anchors = (
     (252, 253, 200),
 )
 """From dark to light, so that more is always lighter."""
-SHORTEST = 64
-"""Samples of the shortest sound whose spectrum can be drawn."""
 CLAY: Anchors = (
     (222, 226, 232),
     (236, 214, 178),
@@ -40,6 +38,10 @@ CLAY: Anchors = (
     (112, 16, 52),
 )
 """From pale to strong, for what is lit: its shades stay visible where there is little."""
+SHORTEST = 64
+"""Samples of the shortest sound whose spectrum can be drawn."""
+_DECIBELS = 80
+"""Below the loudest, that a spectrogram shows."""
 _LOSSLESS = 300_000
 """Pixels up to which a picture is a PNG; a JPEG above."""
 
@@ -50,6 +52,33 @@ def colours(values: np.ndarray, most: float, scale: Anchors = NIGHT) -> np.ndarr
     anchors = np.array(scale, dtype=np.float64).T
     drawn = np.stack([np.interp(at, np.arange(len(scale)), channel) for channel in anchors], axis=-1)
     return np.where(np.isnan(values)[..., None], 128, np.rint(drawn)).astype(np.uint8)
+
+
+def lightest(values: np.ndarray) -> float:
+    """The value that `colours` draws lightest: few are larger."""
+    few = values.reshape(-1)[:: max(1, values.size >> 20)]
+    few = few[np.isfinite(few)]
+    return float(np.quantile(few, 0.998)) if len(few) else 0.0
+
+
+def usual_range(values: np.ndarray) -> tuple[float, float]:
+    """The values that are drawn darkest and lightest, where a signal has no range of its own: few lie beyond."""
+    low, high = (float(np.nanquantile(values, share)) for share in (0.002, 0.998))
+    return low, high
+
+
+def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values as uint8, from `low` to `high`; NaN is drawn as zero is."""
+    scale = 255 / ((high - low) or 1.0)
+    drawn: np.ndarray = np.clip((np.nan_to_num(values) - low) * scale + 0.5, 0, 255).astype(np.uint8)
+    return drawn
+
+
+def ranges(column: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each of at most so many parts of (T,) values begins, and its least and its largest value."""
+    parts = min(most, len(column))
+    starts = np.arange(parts) * len(column) // parts
+    return starts, np.minimum.reduceat(column, starts), np.maximum.reduceat(column, starts)
 
 
 def scale_css(scale: Anchors = NIGHT) -> str:
@@ -66,6 +95,11 @@ def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
     power = np.abs(np.fft.rfft(parts, axis=1)) ** 2
     level: np.ndarray = 10 * np.log10(np.maximum(power, 1e-20))
     return level.T
+
+
+def spectrogram(level: np.ndarray, loudest: float) -> np.ndarray:
+    """(frequencies, times, 3) uint8 picture of decibels that `spectrum` found, low frequencies at its lower edge."""
+    return colours(level[::-1] - loudest + _DECIBELS, _DECIBELS)
 
 
 def as_image(pixels: np.ndarray) -> Image.Image:

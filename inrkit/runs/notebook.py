@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import math
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from inrkit.errors import InrkitError
+from inrkit.runs.drawing import data_uri
 from inrkit.runs.wording import duration, metric_in_words
 
 _WIDTH = 512
@@ -50,7 +50,7 @@ def as_html(folder: Path, result: Mapping[str, Any], reconstruction: Path | None
         *((name, str(result[name])) for name in ("device",) if name in result),
     ]
     picture = None if reconstruction is None else _thumbnail(reconstruction)
-    shown = "" if picture is None else f'<img src="data:image/png;base64,{base64.b64encode(picture).decode()}"/>'
+    shown = "" if picture is None else f'<img src="{data_uri("image/png", picture)}"/>'
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     return f"<div><b>{escape(str(folder))}</b><br/>{shown}<table>{cells}</table></div>"
 

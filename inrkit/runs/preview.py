@@ -28,7 +28,7 @@ _ROUGH, _SMOOTH = (40, 180), (56, 280)
 _EYE, _ANGLE = (2.9, 2.1, 3.75), 32.0
 """From where a surface is looked at, and how many degrees are seen; the second axis points up."""
 _PAPER, _INK = (236, 239, 243), (124, 156, 204)
-_NIGHT, _WAVE = (12, 8, 38), (140, 188, 255)
+_WAVE = (140, 188, 255)
 
 
 class Preview:
@@ -59,7 +59,7 @@ class Preview:
         if dataset.value_range is not None and dataset.full_scale and looks != "slices":
             self._low, self._high = dataset.value_range
         elif self._axes > 1:
-            self._low, self._high = (float(np.quantile(few, share)) for share in (0.002, 0.998))
+            self._low, self._high = drawing.usual_range(few)
         else:
             self._low, self._high = float(few.min()), float(few.max())
         self._loudest = self._level_of_signal() if self._sounds else None
@@ -122,8 +122,7 @@ class Preview:
         return np.concatenate(parts[:-1], axis=1)
 
     def _as_bytes(self, values: np.ndarray) -> np.ndarray:
-        scale = 255 / ((self._high - self._low) or 1.0)
-        pixels = np.clip((np.nan_to_num(values) - self._low) * scale + 0.5, 0, 255).astype(np.uint8)
+        pixels = drawing.as_bytes(values, self._low, self._high)
         return pixels if pixels.shape[-1] in (3, 4) else pixels[..., :1]
 
     def _along(self, most: int) -> np.ndarray:
@@ -159,25 +158,22 @@ class Preview:
         wave = self._band(values[:, 0].astype(np.float64), height)
         if self._loudest is None:
             return wave
-        levels = drawing.spectrum(values.mean(axis=1), self._rate)[::-1]
-        spectrum = drawing.colours(levels - self._loudest + 80, 80)
-        picture = drawing.as_image(spectrum).resize((self._longest, round(self._longest * 0.4)))
+        levels = drawing.spectrum(values.mean(axis=1), self._rate)
+        spectrogram = drawing.spectrogram(levels, self._loudest)
+        picture = drawing.as_image(spectrogram).resize((self._longest, round(self._longest * 0.4)))
         return np.concatenate([wave, np.asarray(picture)])
 
     def _band(self, column: np.ndarray, height: int) -> np.ndarray:
-        width = min(self._longest, len(column))
-        starts = np.arange(width) * len(column) // width
+        starts, low, high = drawing.ranges(column, self._longest)
+        width = len(starts)
         span = (self._high - self._low) or 1.0
-        tops, feet = (
-            np.clip((self._high - edge) / span * 0.94 + 0.03, 0, 1) * (height - 1)
-            for edge in (np.maximum.reduceat(column, starts), np.minimum.reduceat(column, starts))
-        )
+        tops, feet = (np.clip((self._high - edge) / span * 0.94 + 0.03, 0, 1) * (height - 1) for edge in (high, low))
         before, after = np.roll(feet, 1), np.roll(tops, 1)
         before[0], after[0] = feet[0], tops[0]
         tops, feet = np.minimum(tops, before), np.maximum(feet, after)  # columns meet, as a line does
         rows = np.arange(height)[:, None]
         inside = (rows >= np.floor(tops)) & (rows <= np.ceil(feet))
-        drawn = np.where(inside[..., None], np.array(_WAVE, np.uint8), np.array(_NIGHT, np.uint8))
+        drawn = np.where(inside[..., None], np.array(_WAVE, np.uint8), np.array(drawing.NIGHT[0], np.uint8))
         return drawn if width == self._longest else np.repeat(drawn, -(-self._longest // width), axis=1)
 
     def _surface(self) -> np.ndarray:

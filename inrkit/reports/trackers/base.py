@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inrkit.config import Config
 from inrkit.errors import ConfigError
-from inrkit.reports.views import Compared, compare, surfaces_of, top_of
+from inrkit.reports.views import Compared, colours_of, compare, surfaces_of, top_of
 from inrkit.runs import drawing
 from inrkit.runs.preview import Pace, Preview
 from inrkit.runs.run import Run
@@ -133,9 +133,8 @@ class Tracker(Writer):
         if surfaces:
             top = top_of(surfaces)
             for name, surface in zip(("original", "fit"), surfaces, strict=True):
-                distances = np.zeros(len(surface.vertices)) if surface.distances is None else surface.distances
                 vertices = surface.vertices.astype(np.float32)
-                self.surface(name, vertices, surface.faces, drawing.colours(distances, top, drawing.CLAY), step)
+                self.surface(name, vertices, surface.faces, colours_of(surface, top), step)
             return
         if self._dataset is None or self._dataset.grid_shape is None:
             return
@@ -148,11 +147,10 @@ class Tracker(Writer):
             self._show_picture(compared)
 
     def _show_sound(self, compared: Compared) -> None:
-        seconds, peak = 2 * float(compared.affine[0, 0]) or 1.0, max(abs(compared.low), abs(compared.high)) or 1.0
         for name, values in (("original", compared.original), ("fit", compared.fit)):
             if values is not None:
-                samples = (values[:_SOUND].astype(np.float32).mean(axis=1) / peak).clip(-1, 1)
-                self.sound(name, samples, max(1, round(len(values) / seconds)), self._step)
+                samples = (values[:_SOUND].astype(np.float32).mean(axis=1) / compared.peak).clip(-1, 1)
+                self.sound(name, samples, compared.rate(len(values)), self._step)
 
     def _show_picture(self, compared: Compared) -> None:
         for name, values in (("original", compared.original), ("fit", compared.fit)):
@@ -161,8 +159,7 @@ class Tracker(Writer):
                 self.picture(name, _pixels(drawing.reduced(image, _LONGEST)), self._step)
         if (errors := compared.errors) is not None:
             plane = _plane(errors[..., None])[..., 0]
-            top = float(np.nanquantile(plane, 0.998))
-            image = drawing.as_image(drawing.colours(plane, top))
+            image = drawing.as_image(drawing.colours(plane, drawing.lightest(plane)))
             self.picture("error", _pixels(drawing.reduced(image, _LONGEST)), self._step)
 
 
