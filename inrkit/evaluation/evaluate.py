@@ -207,7 +207,7 @@ def _at_samples(
         shape = crops.shape
     if not running:
         return {}
-    for span in slabs(shape, 1 << 18):
+    for span in slabs(shape):
         indices = torch.arange(span.start, span.stop, device=dataset.device) if crops is None else crops.indices(span)
         rows = (-1, *shape[1:], dataset.channels)
         weights = dataset.weights_of(indices)

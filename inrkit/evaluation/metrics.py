@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inrkit.plugins.registry import Registry
+from inrkit.signals.lattice import SLAB
 
 if TYPE_CHECKING:
     from inrkit.signals.dataset import CoordinateDataset
@@ -119,7 +120,7 @@ class Metric(Measure):
     @classmethod
     def memory(cls, shape: tuple[int, ...], channels: int) -> int:
         """Bytes that it takes at most, beside the slabs that it is given, for the memory estimate."""
-        return 8 * channels * min(math.prod(shape), _SLAB)
+        return 8 * channels * min(math.prod(shape), SLAB)
 
     @abstractmethod
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
@@ -182,8 +183,6 @@ class PSNR(Metric):
 
 
 _WINDOW = 11
-_SLAB = 1 << 18
-"""Coordinates of a slab, roughly."""
 
 
 @METRICS.register("ssim")
@@ -214,7 +213,7 @@ class SSIM(Metric):
 
     @classmethod
     def memory(cls, shape: tuple[int, ...], channels: int) -> int:
-        return 270 * channels * min(math.prod(shape), _SLAB)
+        return 270 * channels * min(math.prod(shape), SLAB)
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._take(prediction, target, None)

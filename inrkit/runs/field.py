@@ -288,7 +288,7 @@ class Field:
             dtype = coordinate_dtype(self.network)
             return lattice_coordinates(indices, shape, dtype) if region is None else region.coordinates(indices, dtype)
 
-        for span in slabs(shape, 1 << 18):
+        for span in slabs(shape):
             values = self._values(coordinates, span).cpu().numpy()
             if dtype.kind in "iub":
                 low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)

@@ -15,6 +15,8 @@ from inrkit.signals.bends import Bends
 
 _EXACT = 1 << 24
 """Length of an axis up to which float32 represents 2i + 1 − n; beyond it, neighbours would share a coordinate."""
+SLAB = 1 << 18
+"""Coordinates that are predicted before something is done with them, roughly."""
 
 
 def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -235,7 +237,7 @@ def _snapped(place: float, unit: float, tolerance: float) -> float:
     return whole * unit if abs(place / unit - whole) < tolerance else place
 
 
-def slabs(shape: tuple[int, ...], size: int) -> Iterator[slice]:
+def slabs(shape: tuple[int, ...], size: int = SLAB) -> Iterator[slice]:
     """Index ranges of whole rows along the first axis, of about `size` coordinates each."""
     row = math.prod(shape[1:])
     rows = max(1, size // row)

@@ -20,6 +20,7 @@ from inrkit.evaluation.evaluate import applicable, evaluating
 from inrkit.evaluation.metrics import Metric
 from inrkit.networks import Tiles
 from inrkit.selectors.progress import Progress
+from inrkit.signals.lattice import SLAB
 from inrkit.signals.tiled import TiledSignal
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.backends.tiled import points_at_a_time
@@ -31,8 +32,6 @@ _FEW = 256
 """Coordinates of a trial; twice as many tell what a further one takes."""
 _SAMPLE = 100
 """How many steps of a training are asked how much they select."""
-_SLAB = 1 << 18
-"""Coordinates that an evaluation holds at a time."""
 _CORNER, _CORNERS = 512, 1 << 16
 """Bytes of a place between the samples, and the most that are rated."""
 _COMPILER = 1 << 28
@@ -139,7 +138,7 @@ def _of_evaluation(member: Member) -> int:
     dataset, signal, network = member.signal.dataset, member.signal, member.network
     shape = dataset.grid_shape or (len(dataset),)
     evaluated = min(len(dataset), member.evaluate_most or len(dataset))
-    slab = min(evaluated, max(_SLAB, math.prod(shape[1:])))
+    slab = min(evaluated, max(SLAB, math.prod(shape[1:])))
 
     def predict(size: int) -> None:
         with evaluating(network), torch.inference_mode():
