@@ -166,10 +166,7 @@ def _words(metrics: Any) -> list[tuple[str, str]]:
     words = []
     for name, value in (metrics or {}).items() if isinstance(metrics, dict) else ():
         number = math.inf if value is None else float(value)
-        try:
-            words.append(_in_words(name, number))
-        except InrkitError:  # the plug-in that knows its title is broken
-            words.append((name, f"{number:.4f}"))
+        words.append(_in_words(name, number))
     return [(_CLEARER.get(title, title.replace("_", " ")), value) for title, value in words]
 
 

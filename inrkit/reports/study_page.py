@@ -177,10 +177,7 @@ def _short(metric: str, value: float) -> str:
     """A metric's value without its unit, or seconds."""
     if metric == "seconds":
         return f"{value:.3g}"
-    try:
-        return metric_in_words(metric, value)[1].partition(" ")[0]
-    except InrkitError:  # the plug-in that knows its unit is broken
-        return f"{value:.4f}"
+    return metric_in_words(metric, value)[1].partition(" ")[0]
 
 
 def _shown(
@@ -259,10 +256,7 @@ def _larger_is_better(name: str) -> bool:
 
 
 def _titled(name: str) -> tuple[str, str]:
-    try:
-        title, text = metric_in_words(name, 0.0)
-    except InrkitError:  # the plug-in that knows its title is broken
-        return name, ""
+    title, text = metric_in_words(name, 0.0)
     return title, text.partition(" ")[2]
 
 

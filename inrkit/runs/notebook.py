@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from inrkit.errors import InrkitError
 from inrkit.runs.drawing import data_uri
 from inrkit.runs.wording import duration, metric_in_words
 
@@ -63,10 +62,7 @@ def _metrics(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         number = math.inf if value is None else value  # JSON has no number for an infinite PSNR
         if not isinstance(number, int | float):
             continue
-        try:
-            words.append(metric_in_words(name, number))
-        except InrkitError:  # the plug-in that knows its title is broken
-            words.append((name, f"{number:.4f}"))
+        words.append(metric_in_words(name, number))
     return words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inrkit.errors import InrkitError
 from inrkit.evaluation.metrics import METRICS
 
 
@@ -14,7 +15,10 @@ def measured(metrics: dict[str, float]) -> str:
 
 def metric_in_words(name: str, value: float) -> tuple[str, str]:
     """A metric's title, and its value with its unit: ("PSNR", "38.21 dB")."""
-    metric = METRICS.find(name)
+    try:
+        metric = METRICS.find(name)
+    except InrkitError:  # the plug-in that knows its title is broken
+        metric = None
     title, unit = (metric.title, metric.unit) if metric is not None else ("", "")
     return title or name, f"{value:.2f} {unit}" if unit else f"{value:.4f}"
 
