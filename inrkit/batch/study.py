@@ -237,9 +237,12 @@ class Study:
         based = [layer for axis, value in point.items() if axis == "base" for layer in value.layers]
         others = [layer for axis, value in point.items() if axis != "base" for layer in value.layers]
         layers = [*self.layers[:1], *based, *self.layers[1:], *others, *self.overrides]
-        named = [layer["data"]["path"] for layer in layers if "path" in (layer.get("data") or {})]
+        sections = [layer["data"] for layer in layers if isinstance(layer.get("data"), dict)]
+        named = [section["path"] for section in sections if "path" in section]
         if not named:
             raise ConfigError("no job has a data.path; name the files, as in matrix: {data.path: [photos/*.png]}")
+        if not isinstance(named[-1], str):
+            raise ConfigError(f"data.path is {named[-1]}; name one file, or several in matrix: {{data.path: [a.png]}}")
         path = Path(os.path.abspath(named[-1]))  # noqa: PTH100, links in it may be why two files differ
         if not path.exists():
             raise ConfigError(f"data.path {path} does not exist; check the path")

@@ -127,6 +127,11 @@ def test_words_replace_an_axis_add_one_or_go_on_top(study):
         ({"matrix": {"data.path": "photo/*.png"}}, "data.path 'photo/*.png' matches no file in"),
         ({"matrix": {"data.path": "photos/z.png"}}, "data.path 'photos/z.png' does not exist in"),
         ({"matrix": {"selector": ["evos"]}}, "no job has a data.path"),
+        ({"matrix": {}, "set": {"data": 5}}, "no job has a data.path"),
+        (
+            {"matrix": {}, "set": {"data.path": ["photos/a.png"]}},
+            "data.path is ['photos/a.png']; name one file",
+        ),
         ({"matrix": {"data.path": "photos/a.png", "seed": []}}, "matrix.seed is empty"),
         ({"matrix": {"data.path": "photos/a.png", "seed": [-1]}}, "seed is -1; it must be in"),
         ({"matrix": 3}, "matrix is 3; it must be a mapping"),
