@@ -87,8 +87,8 @@ class Film(Writer):
     def conclude(self, result: dict[str, Any]) -> None:
         if not self._frames or result["status"] == "failed":
             return
-        pixels, text = self._frames[-1]
-        self._frames[-1] = pixels, _text(self._step, result["seconds"]["train"], self._quality or text)
+        pixels, _ = self._frames[-1]
+        self._frames[-1] = pixels, _text(self._step, result["seconds"]["train"], self._quality)
         with written_whole(self.run.folder / f"{NAME}.{self._suffix}") as aside:
             aside.write_bytes(film(self._frames, self._suffix))
 

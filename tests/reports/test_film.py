@@ -65,6 +65,13 @@ def test_there_are_never_more_frames_than_a_bound(monkeypatch, photo, tmp_path):
         assert 2 <= opened.n_frames <= 5
 
 
+def test_the_last_line_of_a_film_tells_its_step_once_though_nothing_is_measured(photo, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(films, "film", lambda frames, suffix: lines.extend(text for _, text in frames) or b"a film")
+    inrkit.fit(photo, out=tmp_path / "run", film="gif", metrics=[], **SMALL)
+    assert lines[-1].split("   ")[1:] == ["step 6"]
+
+
 def test_a_page_shows_its_film(photo, tmp_path):
     run = inrkit.fit(photo, out=tmp_path / "run", film="gif", **{**SMALL, "report": True})
     assert "data:image/gif;base64," in (run.folder / "report.html").read_text()
