@@ -44,7 +44,8 @@ def asked(address, **headers):
 
 def test_only_who_knows_the_token_sees_the_page(watch):
     root = watch.address.rpartition("/")[0].rpartition("/")[0]
-    assert "photo.png" in asked(watch.address)
+    page = asked(watch.address)
+    assert "photo.png" in page and "asks no server but" in page and "can be kept" not in page
     for address in (f"{root}/", f"{root}/guess/", f"{root}/guess/state.json", f"{watch.address}config.yaml"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             asked(address)
