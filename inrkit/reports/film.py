@@ -45,7 +45,7 @@ class Film(Writer):
     """Draws the fit at moments of its training, and joins them to `film.gif`, `film.webp` or `film.mp4` at the end.
 
     Frames follow each other faster at the beginning. A training that goes on after an interruption has a film of what
-    came after it.
+    came after it; where nothing did, the film that is there stays.
 
     Raises:
         ConfigError: an MP4 is asked for and the package that encodes it is missing.
@@ -66,7 +66,7 @@ class Film(Writer):
 
     def on_start(self, member: Member) -> None:
         self._began = time.monotonic()
-        self._next = member.step + 1
+        self._step, self._next = member.step, member.step + 1
 
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         self._quality = measured(dict(list(row.items())[:3]))

@@ -72,6 +72,14 @@ def test_the_last_line_of_a_film_tells_its_step_once_though_nothing_is_measured(
     assert lines[-1].split("   ")[1:] == ["step 6"]
 
 
+def test_a_film_stays_where_a_run_that_is_done_is_resumed(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(films, "_SHARE", 1e9)
+    run = inrkit.fit(photo, out=tmp_path / "run", film="gif", **SMALL)
+    before = (run.folder / "film.gif").read_bytes()
+    inrkit.fit(run.folder, resume=True, quiet=True)
+    assert (run.folder / "film.gif").read_bytes() == before
+
+
 def test_a_page_shows_its_film(photo, tmp_path):
     run = inrkit.fit(photo, out=tmp_path / "run", film="gif", **{**SMALL, "report": True})
     assert "data:image/gif;base64," in (run.folder / "report.html").read_text()
