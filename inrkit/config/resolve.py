@@ -87,7 +87,8 @@ def resolve(layers: Sequence[Mapping[str, Any]]) -> Config:
     for section, options_class in SECTIONS.items():
         given = merged.get(section) or {}
         if not isinstance(given, dict):
-            errors.append(f"{section} is {given}; it must be a mapping: {', '.join(field_names(options_class))}")
+            keys = ", ".join(sorted(field_names(options_class)))
+            errors.append(f"{section} is {given}; it must be a mapping: {keys}")
             continue
         parts[section], wrong = parse(options_class, given, section, elsewhere=lambda key: _home(key, merged))
         errors += wrong
