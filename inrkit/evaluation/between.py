@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from inrkit.evaluation.metrics import METRICS, PSNR, FieldMetric, Predictor
@@ -193,6 +192,8 @@ class Block:
 
     def _fill(self, unknown: Tensor) -> None:
         """Give what is not known the value of the nearest known cell around the same crop."""
+        from scipy.ndimage import distance_transform_edt  # slow to import, and for signals with gaps alone
+
         for values, hidden in zip(self._values, unknown.cpu().numpy(), strict=True):
             if hidden.all():
                 values.zero_()
