@@ -36,22 +36,20 @@ class Tracker(Writer):
     case.
 
     Attributes:
-        package: to import.
-        extra: of inrkit that installs it.
+        package: to import, after which its key in `log` and the extra of inrkit that installs it are called.
 
     Raises:
         ConfigError: the package is missing.
     """
 
     package: ClassVar[str]
-    extra: ClassVar[str]
 
     def __init__(self, config: Config, run: Run) -> None:
         super().__init__(config, run)
         try:
             importlib.import_module(self.package)
         except ImportError as error:
-            raise ConfigError(f"log.{self.extra} needs: pip install 'inrkit[{self.extra}]'") from error
+            raise ConfigError(f"log.{self.package} needs: pip install 'inrkit[{self.package}]'") from error
         self._dataset: CoordinateDataset | None = None
         self._preview: Preview | None = None
         self._paces = {"numbers": Pace(0.01, 0.5), "picture": Pace(0.01, 2.0)}

@@ -16,7 +16,7 @@ FOLDER = "tensorboard"
 class TensorBoard(Tracker):
     """Numbers, pictures, sounds, meshes and hyperparameters, for TensorBoard."""
 
-    package, extra = "tensorboard", "tensorboard"
+    package = "tensorboard"
 
     def open(self, name: str, hyperparameters: Hyperparameters, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

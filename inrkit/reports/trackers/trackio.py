@@ -16,7 +16,7 @@ class Trackio(Tracker):
     The environment variables of trackio apply; the project is "inrkit" unless TRACKIO_PROJECT names another.
     """
 
-    package, extra = "trackio", "trackio"
+    package = "trackio"
 
     def open(self, name: str, hyperparameters: Hyperparameters, step: int) -> None:
         import trackio

@@ -15,7 +15,7 @@ class WandB(Tracker):
     The environment variables of wandb apply; the project is "inrkit" unless WANDB_PROJECT names another.
     """
 
-    package, extra = "wandb", "wandb"
+    package = "wandb"
 
     def open(self, name: str, hyperparameters: Hyperparameters, step: int) -> None:
         import wandb
