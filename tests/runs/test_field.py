@@ -52,7 +52,7 @@ def test_rendering_equals_calling_at_the_lattice(field):
 
 def test_rendering_in_slabs_equals_rendering_at_once(field, monkeypatch):
     whole = field.render((40, 30), dtype=np.float32)
-    monkeypatch.setattr("inrkit.runs.field.slabs", lambda shape, size: iter([slice(0, 600), slice(600, 1200)]))
+    monkeypatch.setattr("inrkit.runs.field.slabs", lambda shape: iter([slice(0, 600), slice(600, 1200)]))
     monkeypatch.setattr("inrkit.runs.field.default_chunk", lambda device, network: 7)
     np.testing.assert_allclose(field.render((40, 30), dtype=np.float32), whole, rtol=1e-5)
 
