@@ -82,7 +82,7 @@ class _Engine:
         self.results.jobs = [*tuning, *self.study.main_jobs(choose(self.study, tuning, self.results))]
         self._write()
         try:
-            with self.display, _stopped_by_signals(self.launcher), self._workers:
+            with self.display, stopped_by_signals(self.launcher), self._workers:
                 self._run_jobs(tuning)
                 main = self.study.main_jobs(choose(self.study, tuning, self.results))
                 self.results.jobs = [*tuning, *main]
@@ -197,7 +197,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(launcher: Launcher) -> Iterator[None]:
+def stopped_by_signals(launcher: Launcher) -> Iterator[None]:
     """Ctrl-C or SIGTERM ends the study soon, a second one at once. Off the main thread nothing changes."""
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -24,9 +24,10 @@ _UNSEEN = {"log": WRITER_KEYS}
 _ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
     "operator": {"clamp": False},
-    "network": {"axis_factors": []},
+    "network": {"axis_factors": [], "window": []},
     "train": {"on_divergence": "stop"},
     "selector": {"survival": "top"},
+    "regions": {"values": 0, "first": 0.25},
     "init": "",
     "init_skip": [],
     "frozen": [],

@@ -18,7 +18,9 @@ from inrkit.config import Config, resolve
 from inrkit.device import choose_device, keep_freed_memory
 from inrkit.errors import DataError, InrkitError, StaleCheckpoint, in_one_line
 from inrkit.runs.execute import execute, execute_together
+from inrkit.runs.regions import Until, open_region
 from inrkit.runs.run import Run
+from inrkit.signals.signal import Signal
 
 LOG = "log.txt"
 
@@ -28,7 +30,8 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 
     It never raises: an error is returned, since not every exception can be sent between processes. All that is printed
     goes to log.txt in the run's folder. A run that is done is left as it is. One that was interrupted goes on from its
-    checkpoint. One that failed by an error of its own starts over.
+    checkpoint. One that failed by an error of its own starts over. A region of a signal stops at its share of the
+    training, and is interrupted then.
 
     Args:
         task: the fields of a `Task`.
@@ -40,15 +43,19 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     keep_freed_memory()
     if task["beside"]:
         return _perform_together([task, *task["beside"]])
-    run = Run(task["folder"])
+    run, region = Run(task["folder"]), task["region"]
     try:
-        if result_of(run).get("status") == "done":
+        if region is None and result_of(run).get("status") == "done":
             return {"status": "done", "error": None}
         run.folder.mkdir(parents=True, exist_ok=True)
         with _captured(run.folder / LOG):
             try:
                 config, resume = _prepare(task, run)
-                execute(config, run, resume=resume, quiet=False, interruptible=True)
+                signal = None if region is None else _signal_of(region)
+                listeners = [] if region is None else [Until(region["share"])]
+                execute(
+                    config, run, dataset=signal, resume=resume, quiet=False, interruptible=True, listeners=listeners
+                )
             except BaseException as error:
                 traceback.print_exc()
                 _drop_stale_checkpoint(run, error)
@@ -93,6 +100,11 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
         status = {"status": run.result.get("status"), "error": None}
         each[identity] = _failed(run, outcome) if isinstance(outcome, Exception) else status
     return {**each[tasks[0]["id"]], "each": each}
+
+
+def _signal_of(region: dict[str, Any]) -> Signal:
+    """What a region of a signal is fitted to."""
+    return open_region(resolve([region["config"]]), Path(region["folder"]), region["number"])
 
 
 def _prepare(task: dict[str, Any], run: Run) -> tuple[Config, bool]:

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import click
 
-from inrkit.config import parse_overrides
+from inrkit.batch.launchers.base import Launcher
+from inrkit.batch.regions import execute_regions, launcher_of
+from inrkit.config import Config, parse_overrides
+from inrkit.errors import ConfigError, InrkitError
+from inrkit.reports.run_page import write_run_page
 from inrkit.reports.watch import Watch
 from inrkit.runs.execute import execute
 from inrkit.runs.request import prepare
+from inrkit.runs.run import Run
+from inrkit.runs.wording import measured
 from inrkit.runs.writers import Harmless
 
 
@@ -19,6 +25,9 @@ from inrkit.runs.writers import Harmless
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue a run from its checkpoint; train.steps may be raised.")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
+@click.option("--workers", type=click.IntRange(min=1), help="Cut the signal into regions, and fit so many at a time.")
+@click.option("--launcher", help="What fits the regions: local (the default) or ray.")
+@click.option("--address", help="Of a Ray cluster to join, with --launcher ray.")
 @click.option("--watch", "watched", is_flag=True, help="Serve a page that grows with the fit, on this machine alone.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def fit(
@@ -27,6 +36,9 @@ def fit(
     out: Path | None,
     resume: bool,
     device: str | None,
+    workers: int | None,
+    launcher: str | None,
+    address: str | None,
     watched: bool,
     quiet: bool,
 ) -> int:
@@ -40,6 +52,7 @@ def fit(
     inrkit fit photo.png selector.ratio=0.3 train.steps=500
     inrkit fit photo.png base=image-paper --out runs/paper
     inrkit fit photo.png --watch
+    inrkit fit huge.tif --workers 8
     inrkit fit runs/photo --resume
     inrkit fit other.png init=runs/photo
     """
@@ -47,7 +60,12 @@ def fit(
     if device is not None:
         layers.append({"device": device})
     config, run = prepare(target, out=out, resume=resume, layers=layers)
-    if not watched:
+    if workers or launcher or address or config.regions.values:
+        if watched:
+            raise ConfigError("--watch shows no fit region by region; leave it out")
+        options = {"name": launcher or "local", **({"address": address} if address else {})}
+        _fit_regions(config, run, launcher_of(options, workers or 0), resume, quiet)
+    elif not watched:
         execute(config, run, resume=resume, quiet=quiet, interruptible=True)
     else:
         watch = Watch(config, run)
@@ -57,3 +75,22 @@ def fit(
             execute(config, run, resume=resume, quiet=quiet, interruptible=True, listeners=[listener])
             listener.conclude(run.result)
     return 0 if run.result["status"] == "done" else 130
+
+
+def _fit_regions(config: Config, run: Run, launcher: Launcher, resume: bool, quiet: bool) -> None:
+    """Fit region by region, and say what there is to look at."""
+    execute_regions(config, run, launcher, resume=resume, quiet=quiet)
+    result = run.result
+    opened = [run.reconstruction or run.folder]
+    if config.log.report:
+        try:
+            opened.append(write_run_page(run, config=config))
+        except (InrkitError, OSError) as error:  # the fit is not a failure for want of it
+            click.echo(f"note: no page of the run: {error}", err=True)
+    if quiet:
+        return
+    click.echo(f"{result['status']} after {result['steps']:,} steps: {measured(result['metrics'])}", err=True)
+    if result["status"] == "interrupted":
+        click.echo(f"go on with: inrkit fit {run.folder} --resume", err=True)
+    for path in opened:
+        click.echo(f"look at {path}", err=True)

@@ -89,6 +89,15 @@ class CheckpointOptions:
 
 
 @dataclass
+class RegionOptions:
+    values: int = option(0, at_least=0)
+    """Most values of a region, if the signal is cut into regions that are fitted by themselves; 0 fits it whole. It is
+    16,777,216 where `--workers` or `--launcher` is given."""
+    first: float = option(0.25, above=0, at_most=1)
+    """Share of the steps that all regions get alike; the rest is shared out by how much error each still has then."""
+
+
+@dataclass
 class GeneralOptions:
     metrics: list[str] = option([])
     """Metrics of an evaluation, by name."""
@@ -110,6 +119,7 @@ SECTIONS: dict[str, type] = {
     "train": TrainOptions,
     "log": LogOptions,
     "checkpoint": CheckpointOptions,
+    "regions": RegionOptions,
 }
 
 LAUNCHERS: Registry[Any] = Registry("launcher", "inrkit.launchers")
@@ -184,6 +194,7 @@ class Config:
     train: TrainOptions
     log: LogOptions
     checkpoint: CheckpointOptions
+    regions: RegionOptions
     general: GeneralOptions
 
     def __getattr__(self, slot: str) -> Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ class TilesOptions:
     """The signal's cells along each axis, found when the signal is known."""
     counts: list[int] = option([])
     """Tiles along each axis; [] for as many as the parameters allow."""
+    window: list[int] = option([])
+    """If these are the tiles of a part of the signal: along each axis its first tile and the one after its last."""
     networks: int = option(0, at_least=0)
     """How many tiles have a network, found when the signal is known; the others are constant. 0 for all."""
 
@@ -74,6 +77,19 @@ class TilesOptions:
             raise ValueError(f"counts has {len(self.counts)} axes and lattice {len(self.lattice)}")
         if min([*self.counts, *self.lattice], default=1) < 1:
             raise ValueError("counts and lattice must be at least 1 along each axis")
+        if self.window and not (
+            len(self.window) == 2 * len(self.counts)
+            and all(
+                0 <= first < stop <= count
+                for first, stop, count in zip(self.window[::2], self.window[1::2], self.counts, strict=True)
+            )
+        ):
+            raise ValueError(f"window is {self.window}; it must be a first tile and a last one more, for each axis")
+
+    def tiling(self) -> Tiling:
+        """Where the tiles are, once their counts are known."""
+        window = list(zip(self.window[::2], self.window[1::2], strict=True)) or None
+        return Tiling(self.lattice or self.counts, self.counts, self.overlap, window)
 
 
 @NETWORKS.register("tiles")
@@ -107,8 +123,7 @@ class Tiles(Network):
 
     def __init__(self, options: TilesOptions, dimensions: int, channels: int) -> None:
         super().__init__(options, dimensions, channels)
-        counts = options.counts or [1] * dimensions
-        self.tiling = Tiling(options.lattice or counts, counts, options.overlap)
+        self.tiling = dataclasses.replace(options, counts=options.counts or [1] * dimensions).tiling()
         total = len(self.tiling)
         networks = options.networks or total
         plugin, each_options = each_network(options)
@@ -125,6 +140,35 @@ class Tiles(Network):
         slots = torch.full((total,), -1)
         slots[:networks] = torch.arange(networks)
         self.register_buffer("slots", slots)
+
+    @classmethod
+    def of(cls, options: TilesOptions, dimensions: int, channels: int, state: Mapping[str, Tensor]) -> Tiles:
+        """A network with a state that there is already.
+
+        The state's tensors are taken as they are: of a memory map, only the tiles that are asked for are read.
+
+        Args:
+            options: of the network that the state is of.
+            dimensions: D.
+            channels: C.
+            state: from `state_dict`, of the same shapes.
+
+        Raises:
+            RuntimeError: it is not such a state.
+        """
+        network = cls(dataclasses.replace(options, networks=1), dimensions, channels)
+        network.options = options
+        network.weights = nn.Parameter(network.weights.new_empty(state["weights"].shape, device="meta"))
+        own = network.state_dict()
+        state = {name: given.to(own[name].dtype) if name in own else given for name, given in state.items()}
+        network.load_state_dict(state, assign=True)
+        return network
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        errors = rest[-1]
+        if self.slots.numel() and not -1 <= int(self.slots.min()) <= int(self.slots.max()) < len(self.weights):
+            errors.append("slots are no rows of the weights")  # machine code would read beyond them
 
     @classmethod
     def fitted(cls, options: TilesOptions, signal: Signal) -> TilesOptions:
@@ -149,7 +193,7 @@ class Tiles(Network):
             raise ConfigError(
                 f"network.counts is {options.counts}; it must have {dataset.dimensions} numbers, one for each axis"
             )
-        lattice = list(dataset.grid_shape or [_VIRTUAL * count for count in options.counts])
+        lattice = list(dataset.whole or [_VIRTUAL * count for count in options.counts])
         if any(count > length for count, length in zip(options.counts, lattice, strict=True)):
             raise ConfigError(f"network.counts is {options.counts}; the signal has {'×'.join(map(str, lattice))} cells")
         options = dataclasses.replace(options, lattice=lattice)
@@ -314,8 +358,7 @@ def _strip(network: nn.Module) -> None:
 
 def _varying(options: TilesOptions, signal: Signal) -> int:
     """How many tiles are not constant."""
-    tiling = Tiling(options.lattice, options.counts, options.overlap)
-    return int((~tiled(signal, tiling).survey().constant).sum())
+    return int((~tiled(signal, options.tiling()).survey().constant).sum())
 
 
 def _divided(options: TilesOptions, signal: Signal, most: int) -> TilesOptions:
@@ -324,7 +367,7 @@ def _divided(options: TilesOptions, signal: Signal, most: int) -> TilesOptions:
     dimensions = signal.dataset.dimensions
     found, low, high, allowed = None, 0.0, math.inf, float(most)
     for _ in range(_TRIES):
-        counts = _counts(lattice or [_MOST_TILES] * dimensions, min(allowed, _MOST_TILES))
+        counts = divided_evenly(lattice or [_MOST_TILES] * dimensions, min(allowed, _MOST_TILES))
         tried = dataclasses.replace(options, counts=counts, lattice=lattice or [_VIRTUAL * count for count in counts])
         varying = _varying(tried, signal)
         if varying <= most:
@@ -338,8 +381,8 @@ def _divided(options: TilesOptions, signal: Signal, most: int) -> TilesOptions:
     return found
 
 
-def _counts(lattice: list[int], most: float) -> list[int]:
-    """How many tiles there are along each axis: at most `most` in all, as near to cubes as the axes allow."""
+def divided_evenly(lattice: list[int], most: float) -> list[int]:
+    """How many boxes a lattice is cut into along each axis: at most `most` in all, as near to cubes as it allows."""
     counts, left = [1] * len(lattice), float(most)
     axes = sorted(range(len(lattice)), key=lambda axis: lattice[axis])
     for done, axis in enumerate(axes):

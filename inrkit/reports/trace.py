@@ -111,8 +111,8 @@ class Trace(Listener):
     def on_start(self, member: Member) -> None:
         dataset = member.signal.dataset
         self._of = "coordinate" if member.view is None else "tile"
-        if self._boxes is None and member.view is not None and len(member.view.tiling.counts) <= 3:
-            self._boxes = _Boxes(member.view.tiling.counts, None)
+        if self._boxes is None and member.view is not None and len(member.view.tiling.shape) <= 3:
+            self._boxes = _Boxes(member.view.tiling.shape, None)
             self._since = member.step
         elif (
             self._boxes is None

@@ -67,14 +67,20 @@ def as_signal(config: Config, dataset: CoordinateDataset) -> Signal:
     Raises:
         DataError: the weights cannot be used.
     """
-    if config.data.weights:
-        dataset = _weighted(dataset, Path(config.data.weights))
+    dataset = weighted(config, dataset)
     transform = config.transform.plugin.fit(config.transform.options, dataset)
     return Signal(dataset, transform, config.embedding.make(dataset.dimensions))
 
 
-def _weighted(dataset: CoordinateDataset, path: Path) -> CoordinateDataset:
-    """A dataset with the weights that a file holds."""
+def weighted(config: Config, dataset: CoordinateDataset) -> CoordinateDataset:
+    """A dataset with the weights that a config names; as it is if it names none.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    if not config.data.weights:
+        return dataset
+    path = Path(config.data.weights)
     if not path.is_file():
         raise DataError(
             f"data.weights is {path}, which is no file; give a .npy, or a gray picture or another signal of one channel"
@@ -126,6 +132,11 @@ def build(
         ConfigError: parts of the config do not fit each other or the signal.
         RunError: the signal or the network does not fit in the device's memory.
     """
+    if config.regions.values:
+        raise ConfigError(
+            "regions.values is set, so the signal is to be fitted region by region; do so with inrkit fit, or with "
+            "inrkit.fit_regions in Python"
+        )
     applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
     try:
         signal = signal.to(device)
@@ -257,7 +268,7 @@ def field_of(config: Config, network: Network, signal: Signal) -> Field:
         transform=signal.transform,
         names={slot: getattr(config, slot).name for slot in ("network", "embedding", "transform", "modality")},
         modality_options=dataclasses.asdict(config.modality.options),
-        grid_shape=dataset.grid_shape,
+        grid_shape=dataset.whole,
         dtype=dataset.dtype,
         value_range=dataset.value_range,
         affine=dataset.affine,

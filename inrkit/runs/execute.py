@@ -33,7 +33,7 @@ def execute(
     config: Config,
     run: Run,
     *,
-    dataset: CoordinateDataset | None = None,
+    dataset: CoordinateDataset | Signal | None = None,
     beginning: Beginning | None = None,
     resume: bool = False,
     quiet: bool = True,
@@ -45,7 +45,7 @@ def execute(
     Args:
         config: what to fit.
         run: to be made or resumed.
-        dataset: the signal; the config's file, if not given.
+        dataset: the signal, with or without its value transform; the config's file, if not given.
         beginning: weights to start from; those that the config's `init` names, if not given.
         resume: continue the run from its checkpoint.
         quiet: print nothing.
@@ -175,7 +175,7 @@ class Fit:
         resume: bool,
         started: float | None = None,
         share: float = 1.0,
-        dataset: CoordinateDataset | None = None,
+        dataset: CoordinateDataset | Signal | None = None,
         beginning: Beginning | None = None,
     ) -> None:
         self.config = config
@@ -187,7 +187,10 @@ class Fit:
         self._assessed: dict[str, float] = {}
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
-        self.signal = read_signal(config) if dataset is None else as_signal(config, dataset)
+        if isinstance(dataset, Signal):
+            self.signal = dataset
+        else:
+            self.signal = read_signal(config) if dataset is None else as_signal(config, dataset)
         self._digest = digest(self.signal.dataset)
         with contextlib.ExitStack() as held:
             state: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from inrkit.coding.file import is_compressed
@@ -25,10 +24,11 @@ from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import from_json, require_file, to_json, written_whole
-from inrkit.networks import NETWORKS, Network, coordinate_dtype, precision_of, set_precision
+from inrkit.networks import NETWORKS, Network, Tiles, coordinate_dtype, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.networks.shapes import shapes_of
 from inrkit.plugins.options import parse
+from inrkit.runs.tensor_file import write_tensors
 from inrkit.signals.bends import Bends
 from inrkit.signals.embeddings import EMBEDDINGS, Embedding
 from inrkit.signals.lattice import Lengths, Region, lattice_coordinates, region_of, slabs
@@ -337,11 +337,7 @@ class Field:
             ConfigError: `load` could not make the network again by its name.
             RunError: the file cannot be written.
         """
-        weights = {
-            name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.network.state_dict().items()
-        }
-        with written_whole(Path(path)) as aside:
-            aside.write_bytes(save(weights, metadata={"inrkit": to_json(self.description())}))
+        write_field(path, self.description(), self.network.state_dict())
 
     def description(self) -> dict[str, Any]:
         """All that `load` needs besides the weights, in JSON's containers.
@@ -428,8 +424,14 @@ class Field:
         if given is None:
             _require_same_shapes(make, weights)
         with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and then replaced
-            network = make()
-        network.load_state_dict(weights)
+            if network_class is Tiles:
+                assert network_options is not None
+                network: nn.Module = Tiles.of(
+                    network_options, embedding.features, int(description["channels"]), weights
+                )
+            else:
+                network = make()
+                network.load_state_dict(weights)
         if description["precision"] not in ("float32", "bfloat16"):
             raise ValueError("precision")
         set_precision(network, description["precision"])
@@ -562,8 +564,27 @@ class Field:
         return decoded(self.network, self.transform, inputs, span, self._chunk, self.value_range)
 
 
+def write_field(
+    path: str | Path, description: dict[str, Any], weights: Mapping[str, Tensor | Sequence[Tensor]]
+) -> None:
+    """Write a field's file, without a copy of its weights in memory.
+
+    Args:
+        path: of the file.
+        description: what `Field.description` gives.
+        weights: of its network, by name; of a sequence, the rows of each in turn are one tensor.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    with written_whole(Path(path)) as aside:
+        write_tensors(aside, weights, {"inrkit": to_json(description)})
+
+
 def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a field's file says of itself, and its network's weights by name; makes nothing of them yet.
+
+    The weights of a field.safetensors are a memory map, which changes of them do not reach.
 
     Args:
         path: a field.safetensors, a compressed field, or the folder of a run.

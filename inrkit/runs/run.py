@@ -248,6 +248,10 @@ class Run:
         """Write field.safetensors and, if `reconstruct`, the reconstruction."""
         field.save(self.folder / "field.safetensors")
         self._field = field
+        self.write_reconstruction(field, modality, reconstruct)
+
+    def write_reconstruction(self, field: Field, modality: Modality, reconstruct: bool = True) -> None:
+        """Write the reconstruction, or remove that of an earlier field if there is to be none."""
         if not reconstruct:
             for earlier in self.folder.glob("reconstruction.*"):  # of an earlier field
                 earlier.unlink()

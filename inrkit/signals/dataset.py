@@ -52,6 +52,7 @@ class CoordinateDataset:
     Attributes:
         known: (K,) int64 ascending indices of a lattice's known cells; None where everything is known. N and the
             indices of this class count all cells; a `Signal`, and so training, counts the known alone.
+        mapped: whether `values` are a memory map of a file.
 
     Raises:
         DataError: no values, none of them known, a complex or non-numeric dtype, or shapes that do not fit each other.
@@ -90,6 +91,7 @@ class CoordinateDataset:
         self.grid_shape: tuple[int, ...] | None = None if points is not None else values.shape[:-1]
         self.points = None if points is None else torch.as_tensor(np.asarray(points, dtype=np.float32))
         self.values = _as_tensor(values).reshape(-1, channels)
+        self.mapped = _is_mapped(values) and self.values.data_ptr() == values.ctypes.data
         dimensions = self.dimensions
         self.affine = np.eye(dimensions, dimensions + 1) if affine is None else np.ascontiguousarray(affine, float)
         self.channel_weights = torch.tensor(channel_weights or (1 / channels,) * channels)
@@ -125,6 +127,21 @@ class CoordinateDataset:
     def channels(self) -> int:
         """C."""
         return self.values.shape[-1]
+
+    @property
+    def whole(self) -> tuple[int, ...] | None:
+        """The lattice that coordinates count in: its own, but for a `Part` of a larger signal."""
+        return self.grid_shape
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Its first cell in `whole`."""
+        return (0,) * self.dimensions
+
+    @property
+    def around(self) -> CoordinateDataset:
+        """What is known of the signal here and next to it: itself, but for a `Part`."""
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -202,6 +219,13 @@ class CoordinateDataset:
         if self.dtype in _UNSIGNED:
             return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
         return as_float(values)
+
+    def stored_array(self) -> np.ndarray:
+        """(*grid_shape, C) values of a lattice in their own dtype, without a copy where they are on the CPU."""
+        values = self.values.cpu().numpy()
+        if values.dtype.itemsize == self.dtype.itemsize:  # wider ones are kept as float64
+            values = values.view(self.dtype)
+        return values.reshape(*(self.grid_shape or (len(self),)), self.channels)
 
     def chunks(self) -> Iterator[Tensor]:
         """All known stored values in order, (k, C) float64, some at a time."""
@@ -355,6 +379,15 @@ def _as_tensor(values: np.ndarray) -> Tensor:
         # torch warns because it could write to read-only memory; nothing here writes to values.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
+
+
+def _is_mapped(values: np.ndarray | None) -> bool:
+    """Whether an array's memory is that of a memory map."""
+    while isinstance(values, np.ndarray):
+        if isinstance(values, np.memmap):
+            return True
+        values = values.base
+    return False
 
 
 def as_float(values: Tensor) -> Tensor:

@@ -117,7 +117,17 @@ class _Grid:
 
 class TiledLattice(TiledSignal):
     """The tiles of a lattice. A visit takes every s-th cell along each axis, from a random first one on: so the points
-    lie evenly, and are the same in all tiles of a step."""
+    lie evenly, and are the same in all tiles of a step.
+
+    Of a part of a signal, tiles reach into what lies around it.
+    """
+
+    def __init__(self, signal: Signal, tiling: Tiling) -> None:
+        super().__init__(signal, tiling)
+        dataset = signal.dataset
+        self._dataset = dataset.around
+        self._starts = dataset.around.origin
+        self._lengths: tuple[int, ...] = dataset.around.grid_shape or ()
 
     def survey(self) -> Survey:
         signal, tiling = self.signal, self.tiling
@@ -137,7 +147,7 @@ class TiledLattice(TiledSignal):
             first = values.gather(1, share.argmax(dim=1)[:, None, None].expand(-1, 1, values.shape[2]))
             constant.append((((values == first).all(dim=2)) | (share == 0)).all(dim=1))
         found = Survey(torch.cat(means), torch.cat(spreads), torch.cat(constant))
-        return found if signal.dataset.known is None else _filled(found, self._holding(), tiling)
+        return found if self._dataset.known is None else filled(found, self._holding(), tiling)
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> _Grid:
         stride = max(1, round((math.prod(self._extents) / points) ** (1 / len(self._axes)))) if self._axes else 1
@@ -197,8 +207,11 @@ class TiledLattice(TiledSignal):
         origins = self.tiling.origins(tiles)
         dimensions = origins.shape[1]
         indices = torch.zeros((len(tiles),) + (1,) * dimensions, dtype=torch.int64, device=tiles.device)
-        for axis, (along, length) in enumerate(zip(cells, self.tiling.lattice, strict=True)):
-            place = mirrored(origins[:, axis, None] + along, length)
+        for axis, (along, whole) in enumerate(zip(cells, self.tiling.lattice, strict=True)):
+            place = mirrored(origins[:, axis, None] + along, whole)
+            start, length = self._starts[axis], self._lengths[axis]
+            if length < whole:
+                place = (place - start).clamp_(0, length - 1)
             shape = [len(tiles)] + [1] * dimensions
             shape[1 + axis] = len(along)
             indices = indices * length + place.view(shape)
@@ -206,13 +219,13 @@ class TiledLattice(TiledSignal):
 
     def _values(self, indices: Tensor, known: Tensor | None) -> Tensor:
         """(q, k, C) float32 values of (q, k) cells, in the network's range; 0 where they are not `known`."""
-        stored = self.signal.dataset.stored(indices.reshape(-1))
+        stored = self._dataset.stored(indices.reshape(-1))
         values = self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
         # What stands in their place may be NaN, which a weight of 0 does not take out.
         return values if known is None else values.masked_fill(~known[..., None], 0)
 
     def _weights(self, indices: Tensor) -> Tensor | None:
-        weights = self.signal.dataset.weights_of(indices.reshape(-1))
+        weights = self._dataset.weights_of(indices.reshape(-1))
         return None if weights is None else weights.view(indices.shape)
 
     def _known(self, indices: Tensor) -> Tensor | None:
@@ -222,7 +235,7 @@ class TiledLattice(TiledSignal):
 
     @cached_property
     def _whether_known(self) -> Tensor | None:
-        dataset = self.signal.dataset
+        dataset = self._dataset
         if dataset.known is None:
             return None
         known = torch.zeros(len(dataset), dtype=torch.bool, device=dataset.device)
@@ -231,23 +244,29 @@ class TiledLattice(TiledSignal):
 
     def _holding(self) -> Tensor:
         """(T,) bool, which tiles hold something known."""
-        known = self.signal.dataset.known
+        known = self._dataset.known
         assert known is not None
-        positions = torch.stack(torch.unravel_index(known, self.tiling.lattice), dim=-1).to(torch.float64) + 0.5
+        places = torch.unravel_index(known, self._lengths)
+        positions = (
+            torch.stack([place + start for place, start in zip(places, self._starts, strict=True)], dim=-1).to(
+                torch.float64
+            )
+            + 0.5
+        )
         holding = torch.zeros(len(self.tiling), dtype=torch.bool, device=known.device)
         holding[self.tiling.cover(positions)[1]] = True
         return holding
 
     @property
     def keeps_spline(self) -> bool:
-        dataset = self.signal.dataset
+        dataset = self._dataset
         return dataset.known is None and 12 * len(dataset) * dataset.channels <= available_memory() / 4
 
     @cached_property
     def _spline(self) -> Tensor | None:
-        """(*lattice, C) float32 coefficients of the cubic spline through the values, which are mirrored about the
+        """(*lengths, C) float32 coefficients of the cubic spline through the values, which are mirrored about the
         outermost samples; None where they are not all known, or would take too much memory."""
-        dataset = self.signal.dataset
+        dataset = self._dataset
         if not self.keeps_spline:
             return None
         from scipy.ndimage import spline_filter1d  # slow to import
@@ -256,7 +275,7 @@ class TiledLattice(TiledSignal):
         for start in range(0, len(dataset), _CELLS):
             span = slice(start, min(start + _CELLS, len(dataset)))
             coefficients[span] = self.signal.transform.encode(dataset.stored(span)).to(torch.float32).cpu().numpy()
-        coefficients = coefficients.reshape(*self.tiling.lattice, dataset.channels)
+        coefficients = coefficients.reshape(*self._lengths, dataset.channels)
         for axis in self._axes:  # in place: the values are not needed beside their coefficients
             spline_filter1d(coefficients, 3, axis=axis, output=coefficients, mode="mirror")
         return torch.from_numpy(coefficients).to(dataset.device)
@@ -319,7 +338,7 @@ class TiledPoints(TiledSignal):
         first = values[self._starts.clamp(max=len(values) - 1)]
         differing = torch.zeros(count, dtype=torch.bool, device=values.device)
         differing[tiles[(values != first[tiles]).any(dim=1)]] = True
-        return _filled(Survey(means, spreads, ~differing), holding, self.tiling)
+        return filled(Survey(means, spreads, ~differing), holding, self.tiling)
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
         draws = torch.rand(points, generator=generator, device=generator.device, dtype=torch.float64)
@@ -348,7 +367,7 @@ class TileLayout(NoOperator):
 
     def __init__(self, signal: TiledSignal, count: int) -> None:
         super().__init__(NoneOptions(), signal.signal)
-        self._tiles = signal.tiling.counts if count == len(signal.tiling) else (count,)
+        self._tiles = signal.tiling.shape if count == len(signal.tiling) else (count,)
 
     @property
     def layout(self) -> tuple[int, ...]:
@@ -369,13 +388,13 @@ def _basis(fraction: float) -> tuple[float, float, float, float]:
     )
 
 
-def _filled(survey: Survey, holding: Tensor, tiling: Tiling) -> Survey:
+def filled(survey: Survey, holding: Tensor, tiling: Tiling) -> Survey:
     """A survey in which tiles that hold nothing have the mean of the nearest one that does."""
     if bool(holding.all()):
         return survey
     from scipy.spatial import cKDTree  # slow to import
 
-    places = torch.stack(torch.unravel_index(torch.arange(len(tiling)), tiling.counts), dim=-1).numpy()
+    places = torch.stack(torch.unravel_index(torch.arange(len(tiling)), tiling.shape), dim=-1).numpy()
     full = holding.cpu().numpy()
     _, nearest = cKDTree(places[full]).query(places[~full])
     means = survey.means.clone()

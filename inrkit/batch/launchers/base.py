@@ -32,12 +32,15 @@ class Task:
         folder: absolute path of the run's folder, on a file system that all workers share.
         config: every key of the resolved config.
         beside: other jobs, to be trained together with this one as one stacked computation.
+        region: if it is a region of a signal, its `number`, the `folder` of all, the whole fit's `config`, and the
+            `share` of the training after which it is to stop.
     """
 
     id: str
     folder: str
     config: dict[str, Any]
     beside: tuple[Task, ...] = ()
+    region: dict[str, Any] | None = None
 
     @property
     def all(self) -> tuple[Task, ...]:

@@ -42,7 +42,7 @@ class _Shape(ctypes.Structure):
 
 class _Tiling(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64 * MOST_AXES) for name in ("lattice", "counts", "sides")),
+        *((name, ctypes.c_int64 * MOST_AXES) for name in ("lattice", "counts", "sides", "firsts", "shape")),
         ("overlaps", ctypes.c_double * MOST_AXES),
         ("scale", ctypes.c_double),
     ]
@@ -79,7 +79,7 @@ class SirenKernel:
         coordinates, weights = coordinates.to(torch.float64).contiguous(), weights.detach()
         values = torch.empty(len(coordinates), self.shape.channels)
         layout = _Tiling(scale=tiling.scale)
-        for name in ("lattice", "counts", "sides", "overlaps"):
+        for name in ("lattice", "counts", "sides", "firsts", "shape", "overlaps"):
             getattr(layout, name)[: tiling.dimensions] = getattr(tiling, name)
 
         def run(first: int, last: int) -> int:

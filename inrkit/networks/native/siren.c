@@ -257,7 +257,7 @@ static void pass(const Shape *s, const float *net, const float *points, const in
 #define PIECE 8192  /* points that are sorted into tiles at a time */
 
 typedef struct {
-    int64_t lattice[AXES], counts[AXES], sides[AXES];
+    int64_t lattice[AXES], counts[AXES], sides[AXES], firsts[AXES], shape[AXES];
     double overlaps[AXES], scale;
 } Tiling;
 
@@ -266,6 +266,7 @@ static int64_t floor_divided(int64_t a, int64_t b) { return a / b - (a % b < 0);
 /* Values of a field of tiles: each point's are those of the tiles around it, blended.
  *   coordinates: (points, dimensions) in [-1, 1]; slots: a tile's row of `parameters`, or -1; networks: how many rows
  *   means: (tiles, channels), spreads: (tiles); values: (points, channels)
+ * Tiles are those of a window: along each axis `shape` of them, from `firsts` on.
  * Returns 0, or 1 if there is no memory. */
 int blend(const Shape *s, const Tiling *t, int64_t points, const double *coordinates, const int64_t *slots,
           const float *means, const float *spreads, const float *parameters, int64_t networks, float *values) {
@@ -295,12 +296,14 @@ int blend(const Shape *s, const Tiling *t, int64_t points, const double *coordin
                 double x = (coordinates[(start + p) * d + a] + 1) * (0.5 * (double)length);
                 double whole = floor(x < 0 ? 0 : x);
                 int64_t cell = whole > (double)(length - 1) ? length - 1 : (int64_t)whole;
+                int64_t first = t->firsts[a], last = first + t->shape[a] - 1;
                 int64_t near = floor_divided((cell + 1) * count - 1, length);
+                near = near < first ? first : near > last ? last : near;
                 int64_t low = floor_divided(near * length, count), high = floor_divided((near + 1) * length, count);
                 double before = x - (double)low, after = (double)high - x;
                 int64_t other = before < after ? near - 1 : near + 1;
                 double share = 0, overlap = t->overlaps[a];
-                if (count > 1 && overlap > 0 && other >= 0 && other < count) {
+                if (count > 1 && overlap > 0 && other >= first && other <= last) {
                     double reach = (1 - (before < after ? before : after) / overlap) / 2;
                     if (reach > 0) {
                         reach = reach > 0.5 ? 0.5 : reach;
@@ -318,7 +321,7 @@ int blend(const Shape *s, const Tiling *t, int64_t points, const double *coordin
                 for (int64_t a = 0; a < d; a++) {
                     int64_t side = choice >> (d - 1 - a) & 1;
                     product *= weight[a][side];
-                    number = number * t->counts[a] + tile[a][side];
+                    number = number * t->shape[a] + tile[a][side] - t->firsts[a];
                 }
                 if (product <= 0) continue;
                 for (int64_t i = 0; i < c; i++) value[i] += (float)product * means[number * c + i];

@@ -1,0 +1,424 @@
+"""`fit_regions`: one giant signal, cut into regions that are fitted on many workers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from inrkit.batch.engine import stopped_by_signals
+from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Started, Task
+from inrkit.config import Config
+from inrkit.config.schema import WRITER_KEYS
+from inrkit.device import choose_device, choose_precision
+from inrkit.errors import ConfigError, DataError, InrkitError, RunError, escaped
+from inrkit.evaluation.between import noise_between
+from inrkit.evaluation.evaluate import applicable, default_chunk, evaluate
+from inrkit.files import from_json, to_json, write_text
+from inrkit.plugins.options import parse
+from inrkit.runs.build import as_signal, evaluated_most, read_signal
+from inrkit.runs.memory import MemoryRun
+from inrkit.runs.regions import FOLDER, VALUES, Layout, assemble, forget, region_run, store
+from inrkit.runs.request import ask
+from inrkit.runs.run import Run, versions
+from inrkit.runs.wording import duration, measured
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.digest import digest
+from inrkit.signals.signal import Signal
+
+_EVEN = 0.1
+"""Share of the steps after the first that all regions get alike, so that none is left out."""
+_JUDGED = 1 << 20
+"""Coordinates of a region whose error stands for the region's."""
+_TRIES = 2
+"""How often a region is tried that fails."""
+_SEED = 2654435761
+"""Tells the seeds of regions apart."""
+_GOALS = "goals.json"
+
+
+def fit_regions(
+    target: Any,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    launcher: str | Mapping[str, Any] = "local",
+    workers: int = 0,
+    quiet: bool = True,
+    **options: Any,
+) -> Run:
+    """Fit an INR of tiles to a signal on a lattice, region by region, on many workers.
+
+    The signal is cut into regions of whole tiles (`regions.values`). Each is fitted by itself, so no worker needs more
+    of the signal than a region, and the parts become one field. The same seed gives the same field whatever the number
+    of workers, if each step is as long; where the training is limited by seconds it depends on the machine.
+
+    Every region first gets an equal part of the budget (`regions.first`). The rest is shared out by the error that each
+    still has: a tile's error falls about as 1 / steps, so the sum of all errors is smallest where steps go by the
+    square root of a region's mean error.
+
+    Worker processes import the main module of the calling program. So a script must make this call below
+    `if __name__ == "__main__":`.
+
+    Args:
+        target: as for `fit`.
+        out: the run's folder, for a launcher on many machines one that all share. If not given, `runs/<file's name>`.
+        resume: go on with the run in `out` or `target`; the number of workers may be another.
+        launcher: its name, or a mapping with its name and options.
+        workers: how many regions are fitted at a time; 0 leaves it to the launcher.
+        quiet: print nothing.
+        options: as for `fit`.
+
+    Returns:
+        The run; its `result["status"]` is "done" or "interrupted".
+
+    Raises:
+        ConfigError, DataError, RunError: as `fit`; and where a region has failed twice. A run that failed can be
+            resumed.
+    """
+    asked = ask(target, out=out, resume=resume, **options)
+    if isinstance(asked.run, MemoryRun):
+        raise ConfigError("regions leave files behind; name a folder for them with out=…")
+    chosen = launcher_of({"name": launcher} if isinstance(launcher, str) else launcher, workers)
+    return execute_regions(asked.config, asked.run, chosen, dataset=asked.dataset, resume=resume, quiet=quiet)
+
+
+def launcher_of(given: Mapping[str, Any], workers: int = 0) -> Launcher:
+    """The launcher of that name, with its options.
+
+    Raises:
+        ConfigError: there is none, or it has no such options.
+    """
+    plugin = LAUNCHERS.get(str(given.get("name", "local")))
+    wanted = {**({"workers": workers} if workers else {}), **{k: v for k, v in given.items() if k != "name"}}
+    options, errors = parse(plugin.Options, wanted, "launcher")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    launcher: Launcher = plugin(options, JobOptions())
+    return launcher
+
+
+def execute_regions(
+    config: Config,
+    run: Run,
+    launcher: Launcher,
+    *,
+    dataset: CoordinateDataset | None = None,
+    resume: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Carry out a prepared fit region by region; arguments and errors are those of `fit_regions`."""
+    config.regions.values = config.regions.values or VALUES
+    with contextlib.ExitStack() as held:
+        if resume:
+            held.enter_context(run.locked())
+            if not (run.folder / FOLDER).is_dir():
+                raise ConfigError(f"{run.folder} was not fitted region by region; resume it without --workers")
+        signal = read_signal(config) if dataset is None else as_signal(config, dataset)
+        applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
+        layout = Layout.read(run.folder / FOLDER) if resume else Layout.of(config, signal)
+        if not resume:
+            run.create(config)
+            held.enter_context(run.locked())
+            (run.folder / FOLDER).mkdir(exist_ok=True)
+            layout.write(run.folder / FOLDER)
+        elif run.config.train != config.train:
+            run.rewrite_config(config)
+        _Fit(config, run, launcher, signal, layout, quiet).run()
+    return run
+
+
+@dataclass(frozen=True)
+class _Goals:
+    """How long each region trains.
+
+    Args:
+        asked: `train.steps`, or worker-seconds, that are shared out.
+        each: of each region, steps or seconds.
+    """
+
+    asked: float
+    each: list[float]
+
+    @classmethod
+    def read(cls, path: Path) -> _Goals | None:
+        if not path.exists():
+            return None
+        try:
+            return cls(**from_json(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is damaged; start anew in another --out") from error
+
+    def write(self, path: Path) -> None:
+        write_text(path, to_json({"asked": self.asked, "each": self.each}))
+
+
+class _Fit:
+    """A fit region by region; arguments are those of `execute_regions`."""
+
+    def __init__(
+        self, config: Config, run: Run, launcher: Launcher, signal: Signal, layout: Layout, quiet: bool
+    ) -> None:
+        self.config = config
+        self._run = run
+        self._launcher = launcher
+        self._signal = signal
+        self._layout = layout
+        self._earlier = _seconds_of(run)
+        self._started = time.perf_counter()
+        self._evaluation = 0.0
+        self._folder = run.folder / FOLDER
+        self._held = [number for number in range(len(layout)) if layout.held[number]]
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed} of {task.total} regions"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+
+    def run(self) -> None:
+        self._tell()
+        try:
+            if self._layout.stored:
+                store(self._signal.dataset, self._folder)
+            with stopped_by_signals(self._launcher), self._launcher, self._bar:
+                self._train()
+            self._conclude("interrupted" if self._launcher.stopping else "done")
+        except Exception as error:
+            with contextlib.suppress(InrkitError):  # the first error is the one to show
+                self._write_result("failed", {}, error=str(error))
+            raise
+
+    def _train(self) -> None:
+        """Train every region for its part of the budget; where the launcher is stopped, some."""
+        path, asked = self._folder / _GOALS, self._asked
+        goals = _Goals.read(path)
+        if goals is None:
+            each = [asked * self._size(number) if self._timed else asked for number in self._held]
+            first = self.config.regions.first
+            if not self._bring(each, first, "first part"):
+                return
+            self._note()
+            goals = self._shared(_Goals(first * asked, [first * goal for goal in each]), asked)
+            goals.write(path)
+        elif asked > goals.asked:
+            if not self._bring(goals.each, 1.0, "going on"):
+                return
+            goals = self._shared(goals, asked)
+            goals.write(path)
+        self._bring(goals.each, 1.0, "by error")
+
+    @property
+    def _timed(self) -> bool:
+        return self.config.train.seconds > 0
+
+    @property
+    def _asked(self) -> float:
+        """What is shared out: steps of each region, or seconds of all workers."""
+        if self._timed:
+            return self.config.train.seconds * max(1, self._launcher.workers)
+        return self.config.train.steps
+
+    def _size(self, number: int) -> float:
+        """A region's share of the whole signal."""
+        return self._layout.values(number) / sum(self._layout.values(each) for each in self._held)
+
+    def _done(self, number: int) -> float:
+        """How long a region has trained."""
+        try:
+            result = region_run(self._run, number).result
+            return float(result["seconds"]["train"] if self._timed else result["steps"])
+        except (DataError, KeyError, TypeError):
+            return 0.0
+
+    def _bring(self, goals: Sequence[float], share: float, what: str) -> bool:
+        """Train the regions until each has a share of its goal; False if the launcher was stopped before.
+
+        Raises:
+            RunError: a region fails again and again.
+        """
+        wanted = dict(zip(self._held, goals, strict=True))
+        behind = [number for number in self._held if self._done(number) < share * wanted[number]]
+        bar = self._bar.add_task(what, total=len(self._held), completed=len(self._held) - len(behind))
+        tasks = {str(number): self._task(number, wanted[number], share) for number in behind}
+        errors: dict[str, str] = {}
+        for _ in range(_TRIES):
+            errors = {}
+            for event in self._launcher.run(list(tasks.values())):
+                if isinstance(event, Started):
+                    continue
+                if event.status == "failed":
+                    errors[event.task.id] = event.error or "no reason given"
+                    continue
+                if self._done(int(event.task.id)) >= share * wanted[int(event.task.id)]:
+                    tasks.pop(event.task.id)
+                    self._bar.advance(bar)
+                    if self._bar.disable:
+                        self._say(int(event.task.id), len(self._held) - len(tasks))
+            if self._launcher.stopping or not tasks:
+                return not tasks
+        number, reason = next(iter(errors.items()), (next(iter(tasks)), "it did not come to its end"))
+        log = region_run(self._run, int(number)).folder / "log.txt"
+        raise RunError(
+            f"region {number} of {len(self._layout)} failed: {reason} ({log}); what is done is kept: go on with inrkit "
+            f"fit {self._run.folder} --resume"
+        )
+
+    def _task(self, number: int, goal: float, share: float) -> Task:
+        keys = self.config.to_dict()
+        silent = {**dict.fromkeys(WRITER_KEYS, False), "film": "none"}
+        steps = keys["train"]["steps"] if self._timed else round(goal)
+        own = {
+            **keys,
+            "network": {**keys["network"], **self._layout.options_of(number)},
+            "data": {"path": "", "weights": ""},
+            "train": {**keys["train"], "steps": steps, "seconds": goal if self._timed else 0.0},
+            "log": {**keys["log"], **silent, "every": steps, "evaluated": _JUDGED, "reconstruction": 0},
+            "regions": {**keys["regions"], "values": 0},
+            "metrics": ["psnr"],
+            "seed": (keys["seed"] + _SEED * number) % (1 << 62),
+        }
+        folder = region_run(self._run, number).folder
+        region = {"number": number, "folder": str(self._folder.absolute()), "config": keys, "share": share}
+        return Task(str(number), str(folder.absolute()), own, region=region)
+
+    def _shared(self, before: _Goals, asked: float) -> _Goals:
+        """Goals by the error that regions have left, if so much is asked for in all."""
+        parameters, errors = [], []
+        for number in self._held:
+            run = region_run(self._run, number)
+            parameters.append(float(run.result["parameters"]))
+            errors.append(self._error(number) * self._layout.values(number) / parameters[-1])
+        # In steps of 4 %, so that the rounding of a sum, which differs with the number of threads, changes nothing.
+        wishes = [2.0 ** (round(16 * math.log2(error)) / 32) if error > 0 else 0.0 for error in errors]
+        mean = sum(count * wish for count, wish in zip(parameters, wishes, strict=True)) / sum(parameters)
+        more = asked - before.asked
+        each = []
+        for goal, count, wish in zip(before.each, parameters, wishes, strict=True):
+            factor = (1 - _EVEN) * wish / mean + _EVEN if mean > 0 else 1.0
+            part = more * factor * (count / sum(parameters) if self._timed else 1)
+            each.append(goal + part if self._timed else float(math.ceil(goal) + round(part)))
+        return _Goals(asked, each)
+
+    def _error(self, number: int) -> float:
+        """A region's mean squared error, as a share of the squared range."""
+        return float(10 ** (-region_run(self._run, number).metrics["psnr"] / 10))
+
+    def _mean(self, of: Any) -> float:
+        """The mean over the regions of a number of each, by their sizes."""
+        return float(sum(of(number) * self._size(number) for number in self._held))
+
+    def _seconds(self, part: str) -> float:
+        """Seconds that the regions' workers have spent on a part, in all."""
+        return float(sum(region_run(self._run, number).result["seconds"][part] for number in self._held))
+
+    def _steps(self) -> int:
+        return round(self._mean(lambda number: region_run(self._run, number).result["steps"]))
+
+    def _note(self) -> None:
+        """A row of metrics.jsonl from the regions' own."""
+        error = self._mean(self._error)
+        quality = -10 * math.log10(error) if error > 0 else math.inf
+        row = {"step": self._steps(), "seconds": self._seconds("train"), "psnr": quality}
+        self._run.write_history([row])
+        self._console.print(f"all regions have their first part: {measured({'psnr': quality})}")
+
+    def _conclude(self, status: str) -> None:
+        """Put the regions' fields together, and say how good the whole is."""
+        if any(not (region_run(self._run, number).folder / "field.safetensors").exists() for number in self._held):
+            self._write_result("interrupted", {})
+            return
+        config, signal, run = self.config, self._signal, self._run
+        assemble(config, signal, self._layout, run)
+        field = run.field.to(choose_device(config.general.device))
+        began = time.perf_counter()
+        metrics = evaluate(
+            field.network,
+            signal.to(field.device),
+            config.general.metrics,
+            default_chunk(field.device, field.network),
+            evaluated_most(config),
+        )
+        self._evaluation = time.perf_counter() - began
+        row = {"step": self._steps(), "seconds": self._seconds("train"), **metrics}
+        run.write_history([*(each for each in run.history if each["step"] < row["step"]), row])
+        modality = config.modality.make()
+        run.write_reconstruction(field, modality, reconstruct=len(signal.dataset) <= config.log.reconstruction)
+        if config.data.path:
+            metrics = metrics | modality.assess(field, Path(config.data.path))
+        self._write_result(status, metrics, parameters=sum(each.numel() for each in field.network.parameters()))
+        if status == "done":
+            forget(self._folder)
+
+    def _write_result(self, status: str, metrics: dict[str, float], **more: Any) -> None:
+        config, dataset = self.config, self._signal.dataset
+        parts = dict.fromkeys(("train", "selection", "evaluation"), 0.0)
+        steps = 0
+        with contextlib.suppress(DataError, KeyError):  # of a region that has not begun
+            parts = {part: self._seconds(part) for part in parts}
+            parts["evaluation"] += self._evaluation
+            steps = self._steps()
+        device = choose_device(config.general.device)
+        noise = None
+        if metrics:
+            most = evaluated_most(config)
+            noise = noise_between(metrics, dataset, min(most, len(dataset)), self._run.field.network.options)
+        self._run.write_result(
+            {
+                "status": status,
+                "modality": config.modality.name,
+                "metrics": metrics,
+                "steps": steps,
+                "parameters": 0,
+                "coordinates": len(self._signal),
+                "seconds": {"total": self._earlier + time.perf_counter() - self._started, **parts},
+                "device": str(device),
+                "precision": choose_precision(config.train.precision, device),
+                "seed": config.general.seed,
+                "signal": digest(dataset),
+                "versions": versions(),
+                "regions": len(self._held),
+                "workers": self._launcher.workers,
+                "notes": [] if noise is None else [noise],
+                **more,
+            }
+        )
+
+    def _tell(self) -> None:
+        """Say what is going to be done."""
+        dataset, layout = self._signal.dataset, self._layout
+        name = escape(escaped(self.config.data.path)) or "a signal in memory"
+        lattice = "×".join(map(str, dataset.grid_shape or ()))
+        channels = f"{dataset.channels} channel{'s' if dataset.channels > 1 else ''}"
+        budget = duration(self.config.train.seconds) if self._timed else f"{self.config.train.steps:,} steps"
+        self._console.print(
+            f"[bold]{name}[/bold]: {self.config.modality.name}, {lattice}, {channels} of {dataset.dtype}\n"
+            f"{len(layout):,} regions of at most {self.config.regions.values:,} values, {budget} on "
+            f"{self._launcher.workers} worker{'s' if self._launcher.workers > 1 else ''}"
+        )
+
+    def _say(self, number: int, ended: int) -> None:
+        run = region_run(self._run, number)
+        self._console.print(
+            f"region {number}: {measured(run.metrics)} after {run.result['steps']:,} steps ({ended} of "
+            f"{len(self._held)})"
+        )
+
+
+def _seconds_of(run: Run) -> float:
+    """Seconds that a run has taken before it was interrupted."""
+    try:
+        return float(run.result["seconds"]["total"])
+    except (DataError, KeyError, TypeError):
+        return 0.0

@@ -1,0 +1,299 @@
+"""Regions: boxes of whole tiles that a large signal is cut into, each fitted by itself, and one field of all of them.
+
+Tiles share no parameters, and a region's tiles are those that the whole signal has there. So the fields of regions are
+put together without a seam: where two tiles meet they are blended as ever, be they of one region or of two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrkit.config import Config
+from inrkit.errors import ConfigError, DataError
+from inrkit.files import from_json, require_file, to_json, write_text, written_whole
+from inrkit.networks import Tiles
+from inrkit.networks.tiles import TilesOptions, divided_evenly
+from inrkit.runs.build import field_of, weighted
+from inrkit.runs.field import read_field, write_field
+from inrkit.runs.run import Run
+from inrkit.signals.dataset import CoordinateDataset
+from inrkit.signals.decoding import mapped_array
+from inrkit.signals.parts import Part
+from inrkit.signals.signal import Signal
+from inrkit.signals.tiled import Survey, filled
+from inrkit.signals.transforms import TRANSFORMS
+from inrkit.training.member import Listener, Member
+
+FOLDER = "regions"
+"""Of a run, for all that its regions leave behind."""
+VALUES = 1 << 24
+"""Most values of a region, unless said otherwise: a region takes about a GiB of memory with its training."""
+_LAYOUT = "layout.json"
+_ARRAYS = ("values", "known", "weights")
+"""What is stored of a signal that is no memory map, as .npy."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a signal is cut, and what all regions have in common; it is plain JSON.
+
+    Args:
+        network: options of the whole field's network.
+        windows: of each region, as `TilesOptions.window`.
+        held: of each region, whether something in it is known.
+        transform: name and state of the whole signal's value transform.
+        extent: smallest and largest value of the whole signal; None if PSNR does not refer to them.
+        channel_weights: the signal's.
+        full_scale: the signal's.
+        stored: whether the signal's values are stored beside the regions, because its file cannot be mapped.
+    """
+
+    network: dict[str, Any]
+    windows: list[list[int]]
+    held: list[bool]
+    transform: dict[str, Any]
+    extent: tuple[float, float] | None
+    channel_weights: tuple[float, ...]
+    full_scale: bool
+    stored: bool
+
+    @classmethod
+    def of(cls, config: Config, signal: Signal) -> Layout:
+        """Cut a signal.
+
+        Raises:
+            ConfigError: it cannot be cut, or the config's parts do not act on tiles.
+        """
+        dataset = signal.dataset
+        if config.network.plugin is not Tiles:
+            raise ConfigError(
+                f"only a network of tiles can be fitted region by region, and network is '{config.network.name}'; "
+                "choose network=tiles, or leave --workers and --launcher out"
+            )
+        if dataset.grid_shape is None:
+            raise ConfigError(
+                "only a signal on a lattice can be cut into regions, and this one has free points; leave --workers and "
+                "--launcher out"
+            )
+        if config.general.init:
+            raise ConfigError("regions cannot begin with the weights of another fit; leave init out")
+        options = Tiles.fitted(config.network.options, signal)
+        windows = _windows(options, dataset.channels, config.regions.values)
+        transform = {"name": config.transform.name, "state": signal.transform.state()}
+        to_extent = dataset.value_range is None or not dataset.full_scale
+        return cls(
+            network=dataclasses.asdict(options),
+            windows=windows,
+            held=[_holds(dataset, *box_of(options, window)) for window in windows],
+            transform=transform,
+            extent=dataset.extent if to_extent else None,
+            channel_weights=tuple(dataset.channel_weights.tolist()),
+            full_scale=dataset.full_scale,
+            stored=not dataset.mapped or not config.data.path,
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Layout:
+        """From a run's folder of regions.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        path = folder / _LAYOUT
+        try:
+            require_file(path)
+            found = cls(**from_json(path.read_text(encoding="utf-8")))
+            TilesOptions(**found.network)
+            return found
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is missing or damaged; start anew in another --out") from error
+
+    def write(self, folder: Path) -> None:
+        write_text(folder / _LAYOUT, to_json(dataclasses.asdict(self)))
+
+    def __len__(self) -> int:
+        """How many regions there are."""
+        return len(self.windows)
+
+    @property
+    def options(self) -> TilesOptions:
+        """Of the whole field's network."""
+        return TilesOptions(**self.network)
+
+    def options_of(self, number: int) -> dict[str, Any]:
+        """Options of a region's network."""
+        return {**self.network, "window": self.windows[number], "networks": 0}
+
+    def box(self, number: int) -> tuple[list[int], list[int]]:
+        """A region's first cells, and those after its last, along each axis."""
+        return box_of(self.options, self.windows[number])
+
+    def values(self, number: int) -> int:
+        """How many values a region has, but for a factor that all have in common."""
+        return math.prod(stop - start for start, stop in zip(*self.box(number), strict=True))
+
+
+def store(dataset: CoordinateDataset, folder: Path) -> None:
+    """Write a signal where its regions will find it, if its own file cannot be mapped."""
+    assert dataset.grid_shape is not None
+    known = None
+    if dataset.known is not None:
+        known = np.zeros(len(dataset), dtype=bool)
+        known[dataset.known.numpy()] = True
+        known = known.reshape(dataset.grid_shape)
+    weights = None if dataset.weights is None else dataset.weights.numpy()
+    for name, array in zip(_ARRAYS, (dataset.stored_array(), known, weights), strict=True):
+        path = folder / f"{name}.npy"
+        if array is not None and not path.exists():
+            with written_whole(path) as aside:
+                np.save(aside, array)
+
+
+def forget(folder: Path) -> None:
+    """Remove what regions have needed and no resumed run does."""
+    for path in [*(folder / f"{name}.npy" for name in _ARRAYS), *folder.glob("*/field.safetensors")]:
+        path.unlink(missing_ok=True)
+
+
+def open_region(config: Config, folder: Path, number: int) -> Signal:
+    """The signal of one region, which alone is in memory.
+
+    Args:
+        config: of the whole fit.
+        folder: of its regions.
+        number: of the region.
+
+    Raises:
+        DataError: the signal cannot be read.
+    """
+    layout = Layout.read(folder)
+    if layout.stored:
+        dataset = _stored(layout, folder)
+    else:
+        dataset = weighted(config, config.modality.make().read(Path(config.data.path)))
+    if layout.extent is not None:
+        dataset.extent = layout.extent[0], layout.extent[1]
+    transform = TRANSFORMS.get(layout.transform["name"]).from_state(layout.transform["state"])
+    return Signal(Part(dataset, *layout.box(number)), transform)
+
+
+class Until(Listener):
+    """Ends a training when a share of it is done.
+
+    Args:
+        share: of the steps, or of the seconds where these are limited.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def on_step(self, member: Member, selected: int) -> None:
+        done = member.seconds["train"] if member.budget else member.step
+        if done >= self.share * (member.budget or member.steps):
+            member.stop()
+
+
+def assemble(config: Config, signal: Signal, layout: Layout, run: Run) -> None:
+    """Write a run's field.safetensors from those of its regions, without having them in memory.
+
+    Raises:
+        DataError: the field of a region is missing or damaged.
+        RunError: the file cannot be written.
+    """
+    options = layout.options
+    tiling, channels = options.tiling(), signal.dataset.channels
+    means, spreads = torch.zeros(len(tiling), channels), torch.ones(len(tiling))
+    slots = torch.full((len(tiling),), -1)
+    numbers = torch.arange(len(tiling)).view(tiling.shape)
+    holding = torch.zeros(len(tiling), dtype=torch.bool)
+    weights: list[torch.Tensor] = []
+    networks = 0
+    for number, window in enumerate(layout.windows):
+        if not layout.held[number]:
+            continue
+        _, parts = read_field(region_run(run, number).folder)
+        box = tuple(slice(first, stop) for first, stop in zip(window[::2], window[1::2], strict=True))
+        tiles = numbers[box].reshape(-1)
+        means[tiles], spreads[tiles], holding[tiles] = parts["means"], parts["spreads"], True
+        slots[tiles] = torch.where(parts["slots"] < 0, -1, parts["slots"] + networks)
+        weights.append(parts["weights"])
+        networks += len(parts["weights"])
+    means = filled(Survey(means, spreads, slots < 0), holding, tiling).means
+    with torch.device("meta"):
+        network = Tiles(dataclasses.replace(options, networks=networks), signal.dataset.dimensions, channels)
+    description = field_of(config, network, signal).description()
+    state: dict[str, torch.Tensor | Sequence[torch.Tensor]] = {
+        "weights": weights,
+        "means": means,
+        "spreads": spreads,
+        "slots": slots,
+    }
+    write_field(run.folder / "field.safetensors", description, state)
+
+
+def region_run(run: Run, number: int) -> Run:
+    """The run of one region."""
+    return Run(run.folder / FOLDER / f"{number:05d}")
+
+
+def box_of(options: TilesOptions, window: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The first cells of a window of tiles, and those after its last, along each axis."""
+    axes = list(zip(options.lattice, options.counts, strict=True))
+    starts = [first * length // count for first, (length, count) in zip(window[::2], axes, strict=True)]
+    stops = [stop * length // count for stop, (length, count) in zip(window[1::2], axes, strict=True)]
+    return starts, stops
+
+
+def _windows(options: TilesOptions, channels: int, most: int) -> list[list[int]]:
+    """Windows of tiles that cover all, each of at most so many values where a tile has no more."""
+    tiles, lattice = options.counts, options.lattice
+    wanted = math.ceil(math.prod(lattice) * channels / most)
+    while True:
+        counts = [min(count, along) for count, along in zip(divided_evenly(lattice, wanted), tiles, strict=True)]
+        # A region's longest side is a tile longer than its shortest, at most.
+        sides = [
+            math.ceil(along / count) * math.ceil(length / along)
+            for along, count, length in zip(tiles, counts, lattice, strict=True)
+        ]
+        if math.prod(sides) * channels <= most or counts == tiles:
+            break
+        wanted += 1
+        if wanted > math.prod(tiles):
+            counts = list(tiles)
+            break
+    along = [
+        [(place * tile // count, (place + 1) * tile // count) for place in range(count)]
+        for tile, count in zip(tiles, counts, strict=True)
+    ]
+    return [[end for pair in pairs for end in pair] for pairs in itertools.product(*along)]
+
+
+def _holds(dataset: CoordinateDataset, start: Sequence[int], stop: Sequence[int]) -> bool:
+    """Whether something in a box is known."""
+    try:
+        return dataset.known is None or len(Part(dataset, start, stop, margin=0)) > 0
+    except DataError:
+        return False
+
+
+def _stored(layout: Layout, folder: Path) -> CoordinateDataset:
+    """The signal that `store` has written."""
+    arrays = {name: mapped_array(path) for name in _ARRAYS if (path := folder / f"{name}.npy").exists()}
+    if "values" not in arrays:
+        raise DataError(f"{folder} has no values.npy, the signal; go on with inrkit fit {folder.parent} --resume")
+    return CoordinateDataset(
+        arrays["values"],
+        channel_weights=tuple(layout.channel_weights),
+        full_scale=layout.full_scale,
+        known=arrays.get("known"),
+        weights=arrays.get("weights"),
+    )
