@@ -46,7 +46,7 @@ _GOALS = "goals.json"
 
 
 def fit_regions(
-    target: Any,
+    target: Any = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -175,6 +175,8 @@ class _Fit:
         self._earlier = _seconds_of(run)
         self._started = time.perf_counter()
         self._evaluation = 0.0
+        self._behind = _status_of(run) != "done"
+        """Whether the run's files are not those of its regions as they are."""
         self._folder = run.folder / FOLDER
         self._held = [number for number in range(len(layout)) if layout.held[number]]
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
@@ -190,11 +192,10 @@ class _Fit:
     def run(self) -> None:
         self._tell()
         try:
-            if self._layout.stored:
-                store(self._signal.dataset, self._folder)
             with stopped_by_signals(self._launcher), self._launcher, self._bar:
                 self._train()
-            self._conclude("interrupted" if self._launcher.stopping else "done")
+            if self._behind or self._launcher.stopping:
+                self._conclude("interrupted" if self._launcher.stopping else "done")
         except Exception as error:
             with contextlib.suppress(InrkitError):  # the first error is the one to show
                 self._write_result("failed", {}, error=str(error))
@@ -250,8 +251,13 @@ class _Fit:
         """
         wanted = dict(zip(self._held, goals, strict=True))
         behind = [number for number in self._held if self._done(number) < share * wanted[number]]
+        self._behind = self._behind or bool(behind)
+        if self._behind:
+            behind = [number for number in self._held if number in behind or not self._left_a_field(number)]
         bar = self._bar.add_task(what, total=len(self._held), completed=len(self._held) - len(behind))
         tasks = {str(number): self._task(number, wanted[number], share) for number in behind}
+        if tasks and self._layout.stored:
+            store(self._signal.dataset, self._folder)
         errors: dict[str, str] = {}
         for _ in range(_TRIES):
             errors = {}
@@ -261,30 +267,35 @@ class _Fit:
                 if event.status == "failed":
                     errors[event.task.id] = event.error or "no reason given"
                     continue
-                if self._done(int(event.task.id)) >= share * wanted[int(event.task.id)]:
+                number = int(event.task.id)
+                if self._done(number) >= share * wanted[number]:
                     tasks.pop(event.task.id)
                     self._bar.advance(bar)
                     if self._bar.disable:
-                        self._say(int(event.task.id), len(self._held) - len(tasks))
+                        self._say(number, len(self._held) - len(tasks))
             if self._launcher.stopping or not tasks:
                 return not tasks
-        number, reason = next(iter(errors.items()), (next(iter(tasks)), "it did not come to its end"))
-        log = region_run(self._run, int(number)).folder / "log.txt"
+        failed, reason = next(iter(errors.items()), (next(iter(tasks)), "it did not come to its end"))
+        log = region_run(self._run, int(failed)).folder / "log.txt"
         raise RunError(
-            f"region {number} of {len(self._layout)} failed: {reason} ({log}); what is done is kept: go on with inrkit "
+            f"region {failed} of {len(self._layout)} failed: {reason} ({log}); what is done is kept: go on with inrkit "
             f"fit {self._run.folder} --resume"
         )
+
+    def _left_a_field(self, number: int) -> bool:
+        return (region_run(self._run, number).folder / "field.safetensors").exists()
 
     def _task(self, number: int, goal: float, share: float) -> Task:
         keys = self.config.to_dict()
         silent = {**dict.fromkeys(WRITER_KEYS, False), "film": "none"}
         steps = keys["train"]["steps"] if self._timed else round(goal)
+        every = math.ceil(share * steps)  # its last evaluation is one that a resumed run keeps
         own = {
             **keys,
             "network": {**keys["network"], **self._layout.options_of(number)},
             "data": {"path": "", "weights": ""},
             "train": {**keys["train"], "steps": steps, "seconds": goal if self._timed else 0.0},
-            "log": {**keys["log"], **silent, "every": steps, "evaluated": _JUDGED, "reconstruction": 0},
+            "log": {**keys["log"], **silent, "every": every, "evaluated": _JUDGED, "reconstruction": 0},
             "regions": {**keys["regions"], "values": 0},
             "metrics": ["psnr"],
             "seed": (keys["seed"] + _SEED * number) % (1 << 62),
@@ -336,7 +347,7 @@ class _Fit:
 
     def _conclude(self, status: str) -> None:
         """Put the regions' fields together, and say how good the whole is."""
-        if any(not (region_run(self._run, number).folder / "field.safetensors").exists() for number in self._held):
+        if not all(map(self._left_a_field, self._held)):
             self._write_result("interrupted", {})
             return
         config, signal, run = self.config, self._signal, self._run
@@ -414,6 +425,14 @@ class _Fit:
             f"region {number}: {measured(run.metrics)} after {run.result['steps']:,} steps ({ended} of "
             f"{len(self._held)})"
         )
+
+
+def _status_of(run: Run) -> str | None:
+    """The status that a run's result tells, if it can be read."""
+    try:
+        return str(run.result.get("status"))
+    except DataError:
+        return None
 
 
 def _seconds_of(run: Run) -> float:

@@ -178,14 +178,15 @@ class Tiles(Network):
         plugin, each = each_network(options)
         values = len(signal) * dataset.channels
         share = options.values_per_parameter or _values_per_parameter(values)
-        budget = options.parameters or math.ceil(values / share)
+        # Of a part, all of it was decided for the whole.
+        budget = math.inf if options.window else options.parameters or math.ceil(values / share)
         size = _size(plugin, each, dataset.dimensions, dataset.channels)
         while size > budget and getattr(each, "hidden_features", 0) > _NARROWEST:
             each = dataclasses.replace(each, hidden_features=max(_NARROWEST, each.hidden_features - 4))
             size = _size(plugin, each, dataset.dimensions, dataset.channels)
         options = dataclasses.replace(options, each={"name": _name(options), **dataclasses.asdict(each)})
         if not options.counts:
-            most = max(1, budget // size)
+            most = max(1, int(budget // size))
             if dataset.grid_shape is None:
                 most = min(most, max(1, len(signal) // _LEAST_POINTS))
             return _divided(options, signal, most)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
+import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 
 from inrkit.coding.file import is_compressed
 from inrkit.coding.file import read as read_compressed
+from inrkit.device import available_memory
 from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
@@ -262,7 +267,7 @@ class Field:
             dtype: of the result; the stored one if not given. Integers are rounded and clipped.
 
         Returns:
-            (*shape, C).
+            (*shape, C); a memory map of a temporary file if it is larger than half of the memory that is free.
 
         Raises:
             ConfigError: contradicting or impossible lengths are given, or the signal came on no lattice and has no
@@ -277,10 +282,7 @@ class Field:
             raise ConfigError("both a region and a shape or scale are given; a region's resolution is its step")
         shape = self.lattice(shape, scale) if region is None else region.shape
         dtype = np.dtype(self.dtype if dtype is None else dtype)
-        try:
-            result = np.empty((math.prod(shape), self.channels), dtype=dtype)
-        except (MemoryError, ValueError) as error:
-            raise ConfigError("a lattice of that size does not fit in memory; give a smaller shape or scale") from error
+        result = _array((math.prod(shape), self.channels), dtype)
         device = self.device
 
         def coordinates(span: slice) -> Tensor:
@@ -672,6 +674,29 @@ def _file_of(path: str | Path) -> Path:
 
 
 _CPU = torch.device("cpu")
+
+
+def _array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to fill, on the disk if it would take too much memory.
+
+    Raises:
+        ConfigError: there is no room for it there either.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        if size <= available_memory() / 2:
+            return np.empty(shape, dtype)
+        if size > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with tempfile.TemporaryFile() as file:
+            # Room is taken now: a disk that runs full later would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except (MemoryError, ValueError, OverflowError, OSError, AttributeError) as error:  # not every system reserves
+        raise ConfigError(
+            "a lattice of that size fits neither in memory nor in the folder of temporary files; give a smaller shape "
+            "or scale, or render it region by region"
+        ) from error
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -196,10 +196,17 @@ class Until(Listener):
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def on_step(self, member: Member, selected: int) -> None:
-        done = member.seconds["train"] if member.budget else member.step
-        if done >= self.share * (member.budget or member.steps):
+    def on_start(self, member: Member) -> None:
+        if not member.budget and self._reached(member):  # one that was killed before it could say so
             member.stop()
+
+    def on_step(self, member: Member, selected: int) -> None:
+        if self._reached(member):
+            member.stop()
+
+    def _reached(self, member: Member) -> bool:
+        done = member.seconds["train"] if member.budget else member.step
+        return done >= self.share * (member.budget or member.steps)
 
 
 def assemble(config: Config, signal: Signal, layout: Layout, run: Run) -> None:

@@ -279,3 +279,23 @@ def test_without_ray_the_launcher_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'inrkit\[ray\]'"):
         Ray(RayOptions(), JobOptions())
+
+
+@pytest.mark.slow
+def test_a_lost_nodes_region_is_fitted_again_and_the_field_is_that_of_one_worker(cluster, tmp_path):
+    pixels = np.random.default_rng(0).normal(128, 40, (400, 300, 3)).cumsum(0).cumsum(1)
+    np.save(tmp_path / "signal.npy", (pixels % 256).astype(np.uint8))
+    fit = [sys.executable, "-m", "inrkit", "fit", "signal.npy", "base=image", "train.steps=400", "log.report=false"]
+    fit += ["regions.values=100000", "checkpoint.seconds=0.5"]
+    with subprocess.Popen(
+        [*fit, *cluster.words, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        when(lambda: len(list(tmp_path.glob("run/regions/*/checkpoint.pt"))) >= 2, process)
+        cluster.kill(next(number for number, raylet in enumerate(cluster.raylets()) if number and at_work(raylet)))
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone = [*fit, "--workers", "1", "--out", "alone"]
+    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True, env=environment, timeout=300)
+    fields = [(tmp_path / name / "field.safetensors").read_bytes() for name in ("run", "alone")]
+    assert fields[0] == fields[1]

@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 import inrkit
 from inrkit.contract import check_selector
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, DataError
 from inrkit.networks import Tiles
 from inrkit.networks.tiles import TilesOptions, _values_per_parameter
+from inrkit.runs.field import write_field
 from inrkit.selectors import Residuals
 from inrkit.selectors.evos import EvosOptions
 from inrkit.selectors.progress import Progress
@@ -479,3 +480,52 @@ def test_a_fitted_field_has_no_seams(shape, counts) -> None:
         near = (np.abs(middles[:, None] - borders) < 1.5).any(axis=1)
         error = np.abs(np.diff(found, order) - np.diff(expected, order))
         assert error[near].mean() < 2 * error[~near].mean()
+
+
+@pytest.mark.parametrize(("lattice", "counts", "overlap"), TILINGS)
+def test_a_window_of_tiles_is_the_tiling_there(lattice, counts, overlap) -> None:
+    whole = Tiling(lattice, counts, overlap)
+    window = [(count // 3, count) for count in counts]
+    part = Tiling(lattice, counts, overlap, window)
+    numbers = torch.arange(len(whole)).view(counts)[tuple(slice(*each) for each in window)].reshape(-1)
+    assert len(part) == len(numbers)
+    assert torch.equal(part.origins(torch.arange(len(part))), whole.origins(numbers))
+    low = [first * length // count + overlap for (first, _), length, count in zip(window, lattice, counts, strict=True)]
+    places = torch.rand(500, len(lattice), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    places = torch.tensor(low) + places * (torch.tensor(lattice) - torch.tensor(low))
+    one, other = whole.cover(places), part.cover(places)
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], numbers[other[1]])
+    assert torch.equal(one[2], other[2])
+
+
+def test_a_place_outside_a_window_belongs_to_its_nearest_tile() -> None:
+    part = Tiling((30, 20), (3, 2), 1.0, [(1, 2), (1, 2)])
+    place, tile, share = part.cover(torch.tensor([[2.0, 3.0], [29.0, 19.0], [15.0, 15.0]], dtype=torch.float64))
+    assert place.tolist() == [0, 1, 2]
+    assert tile.tolist() == [0, 0, 0]
+    assert share.tolist() == [1, 1, 1]
+
+
+def test_machine_code_blends_a_window_as_torch_does() -> None:
+    options = TilesOptions(lattice=[60, 40], counts=[4, 3], window=[1, 3, 0, 2])
+    network = Tiles(options, 2, 3)
+    if network.kernel is None:
+        pytest.skip("no C compiler")
+    torch.nn.init.normal_(network.means)
+    points = torch.rand(400, 2, dtype=torch.float64) * 2 - 1
+    with torch.inference_mode():
+        compiled = network(points)
+    assert torch.allclose(compiled, network(points), atol=1e-5)
+
+
+@pytest.mark.parametrize("slot", [-2, 3, 1 << 40])
+def test_a_field_whose_slots_are_no_rows_is_refused(tmp_path, slot: int) -> None:
+    rng = np.random.default_rng(0)
+    run = inrkit.fit(
+        rng.random((30, 30, 1), dtype=np.float32), out=tmp_path / "run", steps=1, network={"counts": [3, 1]}
+    )
+    state = run.field.network.state_dict()
+    write_field(tmp_path / "evil.safetensors", run.field.description(), {**state, "slots": torch.tensor([0, 1, slot])})
+    with pytest.raises(DataError, match="damaged"):
+        inrkit.load(tmp_path / "evil.safetensors")

@@ -1,0 +1,249 @@
+"""One signal on many workers: regions, their budget, the field of all, and what gets lost."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+import inrkit
+from inrkit.batch.job import perform
+from inrkit.batch.launchers.base import JobOptions, Launcher, Outcome, Started
+from inrkit.batch.launchers.local import LocalOptions
+from inrkit.batch.regions import execute_regions
+from inrkit.errors import ConfigError, RunError
+from inrkit.runs.regions import Layout
+from inrkit.runs.request import ask
+
+SHORT = {"steps": 12, "seed": 3, "log": {"report": False}}
+
+
+class Here(Launcher):
+    """Performs tasks in this process, and is stopped after some of them."""
+
+    Options = LocalOptions
+
+    def __init__(self, most: int = 1 << 30, reverse: bool = False) -> None:
+        super().__init__(LocalOptions(), JobOptions())
+        self.most, self.reverse, self.performed = most, reverse, []
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    def run(self, tasks):
+        for task in sorted(tasks, key=lambda each: int(each.id), reverse=self.reverse):
+            if self.stopping:
+                return
+            yield Started(task)
+            ended = perform(json.loads(json.dumps(asdict(task))))
+            yield Outcome(task, **ended)
+            self.performed.append(task.id)
+            if len(self.performed) == self.most:
+                self.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def picture(height: int = 120, width: int = 90, channels: int = 3) -> np.ndarray:
+    """Smooth on the left and rough on the right."""
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).normal(0, 60, (height, width, channels)) * (x > width / 2)[..., None]
+    return np.clip(128 + 60 * np.sin(x / 9 + y / 17)[..., None] + noise, 0, 255).astype(np.uint8)
+
+
+def fitted(given, out, *, launcher=None, resume=False, parts=4, **options):
+    size = np.prod(np.shape(given)) if not isinstance(given, str) else 120 * 90 * 3
+    regions = {"values": int(size) // parts, **options.pop("regions", {})}
+    asked = ask(given, out=out, resume=resume, regions=regions, **{**SHORT, **options})
+    return execute_regions(asked.config, asked.run, launcher or Here(), dataset=asked.dataset, resume=resume)
+
+
+def test_the_parts_make_up_one_field_without_seams(tmp_path) -> None:
+    values = picture()
+    run = fitted(values, tmp_path / "run", steps=60)
+    assert run.result["status"] == "done"
+    assert run.result["regions"] >= 4
+    # The same tiles as those of a fit of the whole, and about as good.
+    whole = inrkit.fit(values, **{**SHORT, "steps": 60})
+    assert run.field.network.options.counts == whole.field.network.options.counts
+    assert run.result["parameters"] == whole.result["parameters"]
+    assert run.metrics["psnr"] > whole.metrics["psnr"] - 0.5
+    error = np.square(run.field.render(dtype=np.float32).astype(float) - values).mean()
+    assert run.metrics["psnr"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+    # Each region is what its own run learnt.
+    layout = Layout.read(tmp_path / "run" / "regions")
+    assert sum(layout.values(number) for number in range(len(layout))) == 120 * 90
+
+
+@pytest.mark.parametrize("kind", ["sound", "volume", "holes"])
+def test_signals_of_all_dimensions_can_be_cut(tmp_path, kind: str) -> None:
+    t = np.linspace(0, 60, 6000, dtype=np.float32)
+    given, options = np.sin(t), {}
+    if kind == "volume":
+        given = np.sin(np.mgrid[:20, :24, :28].sum(0) / 5).astype(np.float32)
+    if kind == "holes":
+        given = np.ma.masked_array(picture()[..., 0].astype(np.float32), mask=np.mgrid[:120, :90][0] > 60)
+        options = {"modality": "volume"}
+    run = fitted(given, tmp_path / "run", **options)
+    assert run.result["status"] == "done"
+    assert np.isfinite(run.field.render()).all()
+    assert not list((tmp_path / "run" / "regions").glob("*.npy"))
+
+
+def test_the_field_does_not_depend_on_who_fits_which_region_when(tmp_path) -> None:
+    values = picture()
+    one = fitted(values, tmp_path / "one")
+    stopped = fitted(values, tmp_path / "other", launcher=Here(most=3))
+    assert stopped.result["status"] == "interrupted"
+    # What a worker leaves behind that was killed after its first part: a checkpoint, and no result.
+    shutil.copytree(tmp_path / "other", tmp_path / "killed")
+    (tmp_path / "killed" / "regions" / "00001" / "result.json").unlink()
+    for name in ("other", "killed"):
+        launcher = Here(reverse=True)
+        other = fitted(values, tmp_path / name, launcher=launcher, resume=True)
+        assert other.result["status"] == "done"
+        assert launcher.performed[0] != "0"
+        assert other.metrics == one.metrics
+        for each, same in zip(one.field.network.parameters(), other.field.network.parameters(), strict=True):
+            assert torch.equal(each, same)
+
+
+def test_steps_go_where_error_is_left(tmp_path) -> None:
+    run = fitted(picture(), tmp_path / "run", steps=40)
+    goals = json.loads((tmp_path / "run" / "regions" / "goals.json").read_text())
+    layout = Layout.read(tmp_path / "run" / "regions")
+    rough = [layout.box(number)[0][1] >= 45 for number in range(len(layout))]
+    shares = [goal for goal, is_rough in zip(goals["each"], rough, strict=True) if is_rough]
+    assert min(shares) > max(goal for goal, is_rough in zip(goals["each"], rough, strict=True) if not is_rough)
+    sizes = [layout.values(number) for number in range(len(layout))]
+    mean = sum(goal * size for goal, size in zip(goals["each"], sizes, strict=True)) / sum(sizes)
+    assert mean == pytest.approx(40, rel=0.1)
+    assert abs(run.result["steps"] - mean) <= 1
+    alike = fitted(picture(), tmp_path / "alike", regions={"first": 1.0})
+    assert json.loads((alike.folder / "regions" / "goals.json").read_text())["each"] == [12.0] * len(layout)
+
+
+def test_a_run_goes_on_with_more_steps(tmp_path) -> None:
+    values = picture()
+    fitted(values, tmp_path / "run")
+    launcher = Here()
+    longer = fitted(values, tmp_path / "run", launcher=launcher, resume=True, steps=30)
+    assert longer.result["status"] == "done"
+    assert longer.result["steps"] == pytest.approx(30, abs=2)
+    assert longer.metrics["psnr"] > inrkit.fit(values, **SHORT).metrics["psnr"]
+    again = Here()
+    assert fitted(values, tmp_path / "run", launcher=again, resume=True, steps=30).result["status"] == "done"
+    assert not again.performed
+
+
+def test_a_memory_map_is_not_copied(tmp_path) -> None:
+    np.save(tmp_path / "signal.npy", picture(channels=1)[..., 0])
+    run = fitted(str(tmp_path / "signal.npy"), tmp_path / "run", parts=12, launcher=Here(most=2))
+    assert run.result["status"] == "interrupted"
+    assert not Layout.read(tmp_path / "run" / "regions").stored
+    assert not list((tmp_path / "run" / "regions").glob("*.npy"))
+
+
+def test_weights_count_in_every_region(tmp_path) -> None:
+    weights = np.linspace(0.2, 3, 90, dtype=np.float32)[None].repeat(120, 0)
+    np.save(tmp_path / "weights.npy", weights)
+    values = picture()
+    run = fitted(values, tmp_path / "run", data={"weights": str(tmp_path / "weights.npy")})
+    error = np.square(run.field.render(dtype=np.float32).astype(float) - values).mean(axis=2)
+    weighted = (error * weights).sum() / weights.sum()
+    assert run.metrics["psnr"] == pytest.approx(10 * np.log10(255**2 / weighted), abs=1e-3)
+
+
+def test_a_region_that_fails_fails_the_fit_and_loses_nothing(tmp_path) -> None:
+    values = picture()
+    one = fitted(values, tmp_path / "one")
+    fitted(values, tmp_path / "run", launcher=Here(most=2))
+    # A file in place of its folder: nothing can be written there.
+    lost = tmp_path / "run" / "regions" / "00002"
+    lost.write_text("")
+    with pytest.raises(RunError, match=r"region 2 of \d+ failed.*--resume"):
+        fitted(values, tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    lost.unlink()
+    assert fitted(values, tmp_path / "run", resume=True).metrics == one.metrics
+
+
+@pytest.mark.parametrize("selector", ["egra", "uniform", "full"])
+def test_other_selectors_select_in_regions_too(tmp_path, selector: str) -> None:
+    run = fitted(picture(60, 60, 1), tmp_path / "run", selector=selector, steps=3)
+    assert run.result["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"network": "siren"}, "only a network of tiles"),
+        ({"init": "somewhere"}, "leave init out"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_before_anything_is_written(tmp_path, options: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        fitted(picture(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_free_points_are_refused(tmp_path) -> None:
+    points = np.random.default_rng(0).random((50, 2))
+    asked = ask(None, points=points, values=points[:, 0], out=tmp_path / "run", network="tiles")
+    with pytest.raises(ConfigError, match="free points"):
+        execute_regions(asked.config, asked.run, Here(), dataset=asked.dataset)
+
+
+def test_a_config_of_regions_is_not_fitted_as_a_whole() -> None:
+    with pytest.raises(ConfigError, match="fit_regions"):
+        inrkit.fit(picture(), regions={"values": 1000}, **SHORT)
+
+
+def test_an_ordinary_run_is_not_resumed_in_regions(tmp_path) -> None:
+    inrkit.fit(picture(), out=tmp_path / "run", **SHORT)
+    asked = ask(picture(), out=tmp_path / "run", resume=True, **SHORT)
+    with pytest.raises(ConfigError, match="not fitted region by region"):
+        execute_regions(asked.config, asked.run, Here(), dataset=asked.dataset, resume=True)
+
+
+def trained_on(folder) -> dict:
+    """When the checkpoints of a run's regions were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("run/regions/*/checkpoint.pt")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["a worker", "the fit"])
+def test_whatever_is_killed_the_field_is_the_same(tmp_path, lost: str) -> None:
+    np.save(tmp_path / "signal.npy", picture(400, 300))
+    words = ["base=image", "train.steps=100", "regions.values=100000", "checkpoint.seconds=0.3", "log.report=false"]
+    fit = [sys.executable, "-m", "inrkit", "fit", "signal.npy", *words]
+    subprocess.run([*fit, "--workers", "1", "--out", "alone"], cwd=tmp_path, check=True, capture_output=True)
+    with subprocess.Popen([*fit, "--workers", "2", "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while len(trained_on(tmp_path)) < 2:
+            assert process.poll() is None and time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+        parent = psutil.Process(process.pid)
+        workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+        (workers[0] if lost == "a worker" else parent).kill()
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == (0 if lost == "a worker" else -signal.SIGKILL), said
+    if lost == "the fit":
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive
+        resumed = [sys.executable, "-m", "inrkit", "fit", "run", "--resume", "--workers", "1"]
+        subprocess.run(resumed, cwd=tmp_path, check=True, capture_output=True)
+    fields = [(tmp_path / name / "field.safetensors").read_bytes() for name in ("run", "alone")]
+    assert fields[0] == fields[1]
