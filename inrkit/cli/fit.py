@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from inrkit.batch.launchers.base import Launcher
-from inrkit.batch.regions import execute_regions, launcher_of
 from inrkit.config import Config, parse_overrides
 from inrkit.errors import ConfigError, InrkitError
 from inrkit.reports.run_page import write_run_page
@@ -64,7 +62,7 @@ def fit(
         if watched:
             raise ConfigError("--watch shows no fit region by region; leave it out")
         options = {"name": launcher or "local", **({"address": address} if address else {})}
-        _fit_regions(config, run, launcher_of(options, workers or 0), resume, quiet)
+        _fit_regions(config, run, options, workers or 0, resume, quiet)
     elif not watched:
         execute(config, run, resume=resume, quiet=quiet, interruptible=True)
     else:
@@ -77,9 +75,11 @@ def fit(
     return 0 if run.result["status"] == "done" else 130
 
 
-def _fit_regions(config: Config, run: Run, launcher: Launcher, resume: bool, quiet: bool) -> None:
+def _fit_regions(config: Config, run: Run, launcher: dict[str, str], workers: int, resume: bool, quiet: bool) -> None:
     """Fit region by region, and say what there is to look at."""
-    execute_regions(config, run, launcher, resume=resume, quiet=quiet)
+    from inrkit.batch.regions import execute_regions, launcher_of  # slow to import
+
+    execute_regions(config, run, launcher_of(launcher, workers), resume=resume, quiet=quiet)
     result = run.result
     opened = [run.reconstruction or run.folder]
     if config.log.report:

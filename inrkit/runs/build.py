@@ -135,7 +135,7 @@ def build(
     if config.regions.values:
         raise ConfigError(
             "regions.values is set, so the signal is to be fitted region by region; do so with inrkit fit, or with "
-            "inrkit.fit_regions in Python"
+            "inrkit.batch.fit_regions in Python"
         )
     applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
     try:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 
 from inrkit import ConfigError, CoordinateDataset, DataError, Field, RunError, load
 from inrkit.config import resolve
-from inrkit.networks import set_precision
+from inrkit.networks import Tiles, set_precision
 from inrkit.networks.siren import Siren, SirenOptions
+from inrkit.networks.tiles import TilesOptions
 from inrkit.runs.build import field_of
+from inrkit.runs.tensor_file import write_tensors
 from inrkit.signals.lattice import cell_affine, lattice_coordinates
 from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import MinMax
@@ -285,3 +288,48 @@ def test_a_field_says_in_a_line_what_it_is(field):
         field, network=Plain(), names={**field.names, "network": "", "modality": ""}, grid_shape=None, channels=1
     )
     assert repr(plain) == "Field(array, 2 dimensions, 1 channel uint8, Plain 9 parameters)"
+
+
+def test_a_file_of_tensors_is_what_safetensors_reads(tmp_path):
+    given = {
+        name: torch.arange(-6, 6).reshape(3, 4).to(getattr(torch, name))
+        for name in ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+    }
+    given |= {"none": torch.zeros(0, 3), "number": torch.tensor(3.5), "turned": torch.rand(4, 5).T, "ü": torch.ones(1)}
+    rows = [torch.rand(2, 3), torch.rand(1, 3), torch.rand(0, 3)]
+    write_tensors(tmp_path / "file.safetensors", {**given, "rows": rows}, {"said": "ä\n"})
+    with safe_open(tmp_path / "file.safetensors", framework="pt") as file:
+        assert file.metadata() == {"said": "ä\n"}
+        assert set(file.keys()) == {*given, "rows"}
+        for name, tensor in {**given, "rows": torch.cat(rows)}.items():
+            assert file.get_tensor(name).dtype == tensor.dtype
+            assert torch.equal(file.get_tensor(name), tensor)
+
+
+def test_a_dtype_that_no_file_holds_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"odd is torch\.complex64"):
+        write_tensors(tmp_path / "file.safetensors", {"odd": torch.zeros(1, dtype=torch.complex64)}, {})
+
+
+def test_a_lattice_larger_than_memory_is_rendered_to_the_disk(field, monkeypatch):
+    in_memory = field.render((40, 50))
+    monkeypatch.setattr("inrkit.runs.field.available_memory", lambda: 1000)
+    on_disk = field.render((40, 50))
+    assert isinstance(on_disk, np.memmap)
+    assert np.array_equal(on_disk, in_memory)
+
+
+def test_weights_of_tiles_are_read_as_they_are_asked_for(tmp_path):
+    network = Tiles(TilesOptions(lattice=[40, 40], counts=[4, 4]), 2, 3)
+    dataset = CoordinateDataset(np.zeros((40, 40, 3), np.uint8))
+    config = resolve([{"base": "image", "data": {"path": "photo.png"}}])
+    field_of(config, network, Signal(dataset, MinMax(0, 255))).save(tmp_path / "field.safetensors")
+    loaded = load(tmp_path)
+    weights = loaded.network.weights
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        places = [line.split()[0].split("-") for line in maps.read_text().splitlines() if "field.safetensors" in line]
+        assert any(int(first, 16) <= weights.data_ptr() < int(last, 16) for first, last in places)
+    with torch.no_grad():
+        weights += 1  # a change stays in memory
+    assert torch.equal(load(tmp_path).network.weights, network.weights)
