@@ -22,7 +22,7 @@ import soundfile
 from scale import draw, wave
 
 COLUMNS = (
-    *("signal", "values", "fitted", "regions", "parameters", "steps", "all in, s", "workers, s", "PSNR, dB"),
+    *("signal", "values", "fitted", "regions", "parameters", "steps", "all in, s", "training, s", "PSNR, dB"),
     *("between, dB", "fit, GiB", "a worker, GiB"),
 )
 RATE = 44_100

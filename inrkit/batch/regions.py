@@ -331,8 +331,9 @@ class _Fit:
         return float(sum(of(number) * self._size(number) for number in self._held))
 
     def _seconds(self, part: str) -> float:
-        """Seconds that the regions' workers have spent on a part, in all."""
-        return float(sum(region_run(self._run, number).result["seconds"][part] for number in self._held))
+        """Seconds that a worker has spent on a part, on average, if all had the same to do."""
+        workers = max(1, min(self._launcher.workers, len(self._held)))
+        return float(sum(region_run(self._run, number).result["seconds"][part] for number in self._held)) / workers
 
     def _steps(self) -> int:
         return round(self._mean(lambda number: region_run(self._run, number).result["steps"]))

@@ -363,6 +363,8 @@ def _facts(
     if parameters and coordinates and dataset is not None:
         facts.append(("values a parameter", f"{coordinates * dataset.channels / parameters:.3g}"))
     facts += [(title, value) for title, value in _words(result.get("metrics"))]
+    if "regions" in result:
+        facts.append(("regions", f"{result['regions']}, fitted by {result.get('workers', 1)} at a time"))
     for name in ("precision", "seed"):
         if name in result:
             facts.append((name, str(result[name])))

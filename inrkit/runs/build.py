@@ -328,7 +328,7 @@ def require_room(config: Config, member: Member) -> None:
         "files": ("its files", "set log.reconstruction=0"),
     }[largest]
     if tiled and dataset.grid_shape is not None and largest != "files":
-        mend += ", or fit it region by region with --workers=1"
+        mend += ", or fit it region by region with --workers 1"
     raise ConfigError(
         f"this fit would take {storage(needed)} of memory, most of it for {what}, and {storage(room)} are at hand on "
         f"{member.device}; {mend}"
