@@ -16,6 +16,7 @@ from torch import Tensor
 from inrkit.device import available_memory
 from inrkit.signals.lattice import mirrored
 from inrkit.signals.operators import NoneOptions, NoOperator
+from inrkit.signals.parts import Part
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiling import Tiling
 
@@ -260,7 +261,10 @@ class TiledLattice(TiledSignal):
     @property
     def keeps_spline(self) -> bool:
         dataset = self._dataset
-        return dataset.known is None and 12 * len(dataset) * dataset.channels <= available_memory() / 4
+        if dataset.known is not None:
+            return False
+        # A part is small, and its fit must not depend on the machine that it comes to.
+        return isinstance(dataset, Part) or 12 * len(dataset) * dataset.channels <= available_memory() / 4
 
     @cached_property
     def _spline(self) -> Tensor | None:

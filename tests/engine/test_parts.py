@@ -70,3 +70,9 @@ def test_tiles_see_of_a_part_what_they_see_of_the_whole(between: float, holes: b
         assert (visits[0].weights is None) == (visits[1].weights is None)
         if visits[0].weights is not None and visits[1].weights is not None:
             assert torch.equal(visits[0].weights, visits[1].weights)
+
+
+def test_how_a_part_is_trained_does_not_depend_on_the_memory_at_hand(monkeypatch) -> None:
+    monkeypatch.setattr("inrkit.signals.tiled.available_memory", lambda: 0)
+    assert not tiled(Signal(whole()), Tiling(LATTICE, COUNTS, 1.0)).keeps_spline
+    assert tiled(Signal(Part(whole(), START, STOP)), Tiling(LATTICE, COUNTS, 1.0, WINDOW)).keeps_spline
