@@ -141,7 +141,7 @@ class _Goals:
     """How long each region trains.
 
     Args:
-        asked: `train.steps`, or worker-seconds, that are shared out.
+        asked: `train.steps` or `train.seconds` that are shared out.
         each: of each region, steps or seconds.
     """
 
@@ -206,7 +206,7 @@ class _Fit:
         path, asked = self._folder / _GOALS, self._asked
         goals = _Goals.read(path)
         if goals is None:
-            each = [asked * self._size(number) if self._timed else asked for number in self._held]
+            each = [asked * self._size(number) * self._workers if self._timed else asked for number in self._held]
             first = self.config.regions.first
             if not self._bring(each, first, "first part"):
                 return
@@ -226,10 +226,13 @@ class _Fit:
 
     @property
     def _asked(self) -> float:
-        """What is shared out: steps of each region, or seconds of all workers."""
-        if self._timed:
-            return self.config.train.seconds * max(1, self._launcher.workers)
-        return self.config.train.steps
+        """What is shared out: steps of each region, or seconds of each worker."""
+        return self.config.train.seconds or self.config.train.steps
+
+    @property
+    def _workers(self) -> int:
+        """How many regions are fitted at a time."""
+        return max(1, min(self._launcher.workers, len(self._held)))
 
     def _size(self, number: int) -> float:
         """A region's share of the whole signal."""
@@ -318,7 +321,7 @@ class _Fit:
         each = []
         for goal, count, wish in zip(before.each, parameters, wishes, strict=True):
             factor = (1 - _EVEN) * wish / mean + _EVEN if mean > 0 else 1.0
-            part = more * factor * (count / sum(parameters) if self._timed else 1)
+            part = more * factor * (self._workers * count / sum(parameters) if self._timed else 1)
             each.append(goal + part if self._timed else float(math.ceil(goal) + round(part)))
         return _Goals(asked, each)
 
@@ -332,8 +335,8 @@ class _Fit:
 
     def _seconds(self, part: str) -> float:
         """Seconds that a worker has spent on a part, on average, if all had the same to do."""
-        workers = max(1, min(self._launcher.workers, len(self._held)))
-        return float(sum(region_run(self._run, number).result["seconds"][part] for number in self._held)) / workers
+        spent = [region_run(self._run, number).result["seconds"][part] for number in self._held]
+        return float(sum(spent)) / self._workers
 
     def _steps(self) -> int:
         return round(self._mean(lambda number: region_run(self._run, number).result["steps"]))

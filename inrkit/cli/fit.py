@@ -24,8 +24,8 @@ from inrkit.runs.writers import Harmless
 @click.option("--resume", is_flag=True, help="Continue a run from its checkpoint; train.steps may be raised.")
 @click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
 @click.option("--workers", type=click.IntRange(min=1), help="Cut the signal into regions, and fit so many at a time.")
-@click.option("--launcher", help="What fits the regions: local (the default) or ray.")
-@click.option("--address", help="Of a Ray cluster to join, with --launcher ray.")
+@click.option("--launcher", help="What fits the regions: local (the default), or ray.")
+@click.option("--address", help="Of a Ray cluster to join, whose nodes fit the regions.")
 @click.option("--watch", "watched", is_flag=True, help="Serve a page that grows with the fit, on this machine alone.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def fit(
@@ -61,7 +61,7 @@ def fit(
     if workers or launcher or address or config.regions.values:
         if watched:
             raise ConfigError("--watch shows no fit region by region; leave it out")
-        options = {"name": launcher or "local", **({"address": address} if address else {})}
+        options = {"name": launcher or ("ray" if address else "local"), **({"address": address} if address else {})}
         _fit_regions(config, run, options, workers or 0, resume, quiet)
     elif not watched:
         execute(config, run, resume=resume, quiet=quiet, interruptible=True)

@@ -222,6 +222,7 @@ class _Fit:
 
 def _fit(run: Run, given: Any) -> _Fit:
     config = run.config
+    config = dataclasses.replace(config, regions=dataclasses.replace(config.regions, values=0))  # all in one file
     if isinstance(given, str | Path):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(given)))
         given = None

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 import inrkit
 from inrkit.batch.job import perform
@@ -216,6 +217,24 @@ def test_an_ordinary_run_is_not_resumed_in_regions(tmp_path) -> None:
     asked = ask(picture(), out=tmp_path / "run", resume=True, **SHORT)
     with pytest.raises(ConfigError, match="not fitted region by region"):
         execute_regions(asked.config, asked.run, Here(), dataset=asked.dataset, resume=True)
+
+
+def test_seconds_are_those_of_each_worker(tmp_path) -> None:
+    values = picture()
+    run = fitted(values, tmp_path / "run", steps=1000, seconds=0.4)
+    assert run.result["status"] == "done"
+    assert run.result["seconds"]["train"] >= 0.4
+    launcher = Here()
+    longer = fitted(values, tmp_path / "run", launcher=launcher, resume=True, steps=1000, seconds=0.6)
+    assert longer.result["seconds"]["train"] >= 0.6
+    assert launcher.performed
+
+
+def test_a_run_of_regions_is_compressed_like_any_other(tmp_path) -> None:
+    Image.fromarray(picture(60, 60)).save(tmp_path / "photo.png")
+    run = fitted(str(tmp_path / "photo.png"), tmp_path / "run", parts=3)
+    small = inrkit.compress(run, tmp_path / "small.inr", bits=6, steps=2)
+    assert small.path.stat().st_size < (run.folder / "field.safetensors").stat().st_size / 3
 
 
 def trained_on(folder) -> dict:
