@@ -252,7 +252,7 @@ class Fit:
 
     def _beside(self) -> dict[str, Any]:
         """What a checkpoint holds beside the training's own state."""
-        return {"elapsed": self.elapsed(), "signal": self._digest}
+        return {"elapsed": self.elapsed(), "signal": self._digest, "rows": len(self._history.rows)}
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -264,12 +264,14 @@ class Fit:
             self._earlier = float(state["elapsed"])
             if not 0 <= self._earlier < math.inf or (member.budget is None and member.step > member.steps):
                 raise ValueError(member.step)
+            if type(state.get("rows", 0)) is not int or state.get("rows", 0) < 0:
+                raise ValueError("rows")
         except Exception as error:  # a checkpoint of another fit may raise anything
             raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
         self._resumed_at = member.step
-        self._history.rows = _kept_rows(run, member, "unscheduled" in state)
+        self._history.rows = _kept_rows(run, member, state)
 
     def elapsed(self) -> float:
         """Seconds that the fit has taken so far, including those before an interruption."""
@@ -351,19 +353,20 @@ def _begun(
     return config if resume else begun(config, signal, beginning), beginning
 
 
-def _kept_rows(run: Run, member: Member, tells: bool) -> list[dict[str, float]]:
+def _kept_rows(run: Run, member: Member, state: dict[str, Any]) -> list[dict[str, float]]:
     """The rows of a resumed run's history that an uninterrupted run would have too.
 
     Args:
         run: with its history.
         member: with its checkpoint loaded.
-        tells: whether the checkpoint says which evaluation was made only because the run was interrupted; checkpoints
-            of version 0.1.0 do not.
+        state: of the checkpoint. It says which evaluation was made only because the run was interrupted; checkpoints of
+            version 0.1.0 do not. A run may be killed after such an evaluation and before the checkpoint that tells of
+            it; so the checkpoint also says how many rows there were when it was written, where it is new enough.
     """
-    every = run.config.log.every
+    every, tells = run.config.log.every, "unscheduled" in state
     return [
         row
-        for row in run.history
+        for row in run.history[: state.get("rows")]
         if row["step"] <= member.step
         and (member.finished or row["step"] != member.unscheduled)
         and (tells or row["step"] % every == 0 or (row["step"] == member.step and member.finished))

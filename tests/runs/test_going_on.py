@@ -429,6 +429,25 @@ def test_a_run_that_failed_before_its_first_checkpoint_starts_over(photo, tmp_pa
     assert run.result["status"] == "done" and "error" not in run.result
 
 
+class InterruptedTwice(StopAt):
+    """Ctrl-C during a step, and again after the evaluation that follows, before the checkpoint that tells of it."""
+
+    def on_evaluation(self, member, row):
+        if row["step"] == self.step:
+            raise KeyboardInterrupt
+
+
+def test_an_evaluation_of_an_interrupted_run_is_no_row_of_a_resumed_one_whatever_ended_it(photo, tmp_path):
+    often = {**QUICK, "checkpoint": {"seconds": 1e-9}}
+    whole = inrkit.fit(photo, out=tmp_path / "whole", **often)
+    with pytest.raises(KeyboardInterrupt):
+        inrkit.fit(photo, out=tmp_path / "run", callbacks=[InterruptedTwice(4)], **often)
+    assert [row["step"] for row in inrkit.Run(tmp_path / "run").history] == [3, 4]
+    run = inrkit.fit(tmp_path / "run", resume=True)
+    assert [row["step"] for row in run.history] == [3, 6] == [row["step"] for row in whole.history]
+    assert equal(weights(run), weights(whole))
+
+
 def ended_process():
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
