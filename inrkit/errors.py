@@ -22,6 +22,13 @@ class InrkitError(Exception):
         return "\n".join(told)
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C: what a library does on its way out may fail in turn, and hide it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class ConfigError(InrkitError):
     """The request is wrong: an unknown key or name, an impossible value, an option that does not fit."""
 

@@ -23,7 +23,7 @@ from inrkit.cli.render import render
 from inrkit.cli.report import report
 from inrkit.cli.sample import sample
 from inrkit.device import keep_freed_memory
-from inrkit.errors import InrkitError, in_one_line
+from inrkit.errors import InrkitError, in_one_line, interrupted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,29 +59,29 @@ def _run(words: list[str], debug: bool) -> int:
     """Run a command; returns its exit code."""
     try:
         code: int = inrkit.main(words, prog_name="inrkit", standalone_mode=False)
-    except click.UsageError as error:
-        code = _complain(in_one_line(error.format_message()) + _hint(error, words), 2)
-    except click.ClickException as error:
-        code = _complain(in_one_line(error.format_message()), 2)
-    except InrkitError as error:
-        if debug:
-            traceback.print_exc()
-        code = _complain(str(error), error.exit_code)
+        return code
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("stopped", 130)
-    except BrokenPipeError:
-        code = 1
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        where = f"{error.filename} cannot be used: " if error.filename else ""
-        code = _complain(in_one_line(f"{where}{error.strerror or error}"), 1)
+        return _complain("stopped", 130)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        told = in_one_line(f"{type(error).__name__}: {error}")
-        code = _complain(f"{told}; this is a fault of inrkit, see more with --debug", 1)
-    return code
+        return _complain("stopped", 130) if interrupted(error) else _failed(error, words, debug)
+
+
+def _failed(error: Exception, words: list[str], debug: bool) -> int:
+    """Tell of the error of a command; returns its exit code."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, click.ClickException):
+        hint = _hint(error, words) if isinstance(error, click.UsageError) else ""
+        return _complain(in_one_line(error.format_message()) + hint, 2)
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, InrkitError):
+        return _complain(str(error), error.exit_code)
+    if isinstance(error, OSError):
+        where = f"{error.filename} cannot be used: " if error.filename else ""
+        return _complain(in_one_line(f"{where}{error.strerror or error}"), 1)
+    told = in_one_line(f"{type(error).__name__}: {error}")
+    return _complain(f"{told}; this is a fault of inrkit, see more with --debug", 1)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

@@ -24,6 +24,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from inrkit.errors import interrupted
+
 
 def option(
     default: Any,
@@ -93,7 +95,9 @@ def parse(
         try:
             # Cached, because a study parses the same few values thousands of times.
             value = (_typed_plain if isinstance(value, str | int | float | None) else _typed)(options, key, value)
-        except (OmegaConfBaseException, ValueError, TypeError, RecursionError):
+        except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+            if interrupted(error):
+                raise KeyboardInterrupt from error
             errors.append(f"{prefix}{key} is {_shown(value)}; it must be {_kind(hints[key])}")
             continue
         complaint = _outside(value, known[key].metadata)

@@ -1,9 +1,13 @@
 """Messages repeat names and values from anywhere, and stay readable lines."""
 
 import pickle
+import sys
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError
 
+import inrkit.cli
 from inrkit import ConfigError, DataError
 from inrkit.batch.summary import _line
 from inrkit.errors import escaped
@@ -41,3 +45,20 @@ def test_messages_are_bounded_and_keep_their_ends():
 
 def test_a_name_is_text_in_a_studys_tables():
     assert _line(["<script>.png", "a|b\n.png"]) == "| &lt;script>.png | a\\|b\\n.png |"
+
+
+def hidden(*_, **__):
+    """Ctrl-C at a moment at which a library's own cleaning up fails."""
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise ConfigKeyError("'NoneType' object has no attribute '_invalidate_flags_cache'")
+
+
+@pytest.mark.parametrize("where", [(OmegaConf, "merge"), (inrkit.cli.fit, "callback")])
+def test_ctrl_c_that_an_error_hides_is_ctrl_c(where, monkeypatch, capsys):
+    monkeypatch.setattr(*where, hidden)
+    monkeypatch.setattr(sys, "argv", ["inrkit", "fit", "photo.png", "metrics=[psnr]"])
+    with pytest.raises(SystemExit) as end:
+        inrkit.cli.main()
+    assert end.value.code == 130 and capsys.readouterr().err.strip() == "inrkit: stopped"
