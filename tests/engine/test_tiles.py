@@ -2,6 +2,9 @@ import copy
 import dataclasses
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import inrkit
 from inrkit.contract import check_selector
 from inrkit.errors import ConfigError, DataError
 from inrkit.networks import Tiles
+from inrkit.networks.native import _compiled
 from inrkit.networks.tiles import TilesOptions, _values_per_parameter
 from inrkit.runs.field import write_field
 from inrkit.selectors import Residuals
@@ -529,3 +533,12 @@ def test_a_field_whose_slots_are_no_rows_is_refused(tmp_path, slot: int) -> None
     write_field(tmp_path / "evil.safetensors", run.field.description(), {**state, "slots": torch.tensor([0, 1, slot])})
     with pytest.raises(DataError, match="damaged"):
         inrkit.load(tmp_path / "evil.safetensors")
+def test_ctrl_c_does_not_reach_the_compiler_of_machine_code(tmp_path, monkeypatch):
+    """A terminal sends it to all processes of its session; without the compiler's work the fit would end otherwise."""
+    told = tmp_path / "told"
+    (tmp_path / "cc.py").write_text(f"import os; open({str(told)!r}, 'w').write(str(os.getsid(0))); exit(1)")
+    monkeypatch.setenv("CC", f"{sys.executable} {tmp_path / 'cc.py'}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(subprocess.CalledProcessError):
+        _compiled()
+    assert int(told.read_text()) != os.getsid(0)

@@ -263,6 +263,7 @@ def _compiled() -> Path:
                 check=True,
                 capture_output=True,
                 timeout=120,
+                start_new_session=True,  # Ctrl-C ends the fit after its step, not the compiler
             )
             made.replace(file)
     return file
