@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,10 @@ class Film(Writer):
         self._next = 1
         self._began = self._took = 0.0
 
+    @property
+    def _path(self) -> Path:
+        return self.run.folder / f"{NAME}.{self._suffix}"
+
     def on_start(self, member: Member) -> None:
         self._began = time.monotonic()
         self._step, self._next = member.step, member.step + 1
@@ -81,7 +86,8 @@ class Film(Writer):
             self._next = max(member.step + 1, round(member.step * self._growth))
 
     def on_end(self, member: Member) -> None:
-        if member.step != self._step:
+        # A run that was killed between its last checkpoint and its film has none yet, and no step follows.
+        if member.step != self._step or not (self._frames or self._path.exists()):
             self._draw(member)
 
     def conclude(self, result: dict[str, Any]) -> None:
@@ -89,7 +95,7 @@ class Film(Writer):
             return
         pixels, _ = self._frames[-1]
         self._frames[-1] = pixels, _text(self._step, result["seconds"]["train"], self._quality)
-        with written_whole(self.run.folder / f"{NAME}.{self._suffix}") as aside:
+        with written_whole(self._path) as aside:
             aside.write_bytes(film(self._frames, self._suffix))
 
     def _draw(self, member: Member) -> None:

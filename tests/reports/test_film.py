@@ -80,6 +80,15 @@ def test_a_film_stays_where_a_run_that_is_done_is_resumed(photo, tmp_path, monke
     assert (run.folder / "film.gif").read_bytes() == before
 
 
+def test_a_run_that_was_killed_before_its_film_was_written_has_one_of_its_end(photo, tmp_path):
+    run = inrkit.fit(photo, out=tmp_path / "run", film="gif", **SMALL)
+    (run.folder / "film.gif").unlink()
+    (run.folder / "result.json").unlink()
+    inrkit.fit(run.folder, resume=True)
+    with Image.open(run.folder / "film.gif") as opened:
+        assert getattr(opened, "n_frames", 1) == 1
+
+
 def test_a_page_shows_its_film(photo, tmp_path):
     run = inrkit.fit(photo, out=tmp_path / "run", film="gif", **{**SMALL, "report": True})
     assert "data:image/gif;base64," in (run.folder / "report.html").read_text()
