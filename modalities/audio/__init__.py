@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from inrkit.errors import DataError
-from inrkit.modalities.audio.files import Sound, read_sound, write_sound
+from inrkit.modalities.audio.files import Sound, read_sound, takes_rate, write_sound
 from inrkit.modalities.known import as_mask, known_of, partly_known, read_mask, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
@@ -100,9 +100,8 @@ class Audio(Modality):
         return {**metadata, "samples": metadata["samples"] * region.shares[0]}
 
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
-        if metadata["format"] == "FLAC":
-            return ".flac"
-        return ".aiff" if metadata["format"] == "AIFF" else ".wav"
+        suffix = {"FLAC": ".flac", "AIFF": ".aiff"}.get(metadata["format"], ".wav")
+        return suffix if takes_rate(suffix, metadata["rate"]) else ".wav"
 
     def sample(self, path: Path) -> None:
         melody = sample_melody()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import struct
@@ -124,6 +125,16 @@ def read_sound(path: Path, offset: float, duration: float | None) -> Sound:
             values = values[:, order]
         speakers = speakers if riff is None else riff.speakers
         return Sound(values, file.samplerate, first, total, file.format, file.subtype, speakers)
+
+
+def takes_rate(suffix: str, rate: int) -> bool:
+    """Whether a format is written at so many samples a second; FLAC is read at some at which it is not."""
+    container, subtypes = _WRITTEN[suffix]
+    try:
+        soundfile.SoundFile(io.BytesIO(), "w", rate, 1, subtypes[1], format=container).close()
+    except (soundfile.LibsndfileError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def write_sound(path: Path, values: np.ndarray, rate: int, stored: str, speakers: int = 0) -> None:
