@@ -48,6 +48,8 @@ _LIMITED = 1
 """Colour matrices and range as FFmpeg numbers them (ITU-T H.273)."""
 _LONGEST_SIDE = 2**16 - 1
 """Pixels a side of a GIF."""
+_LONGEST = 2**16 - 1
+"""Hundredths of a second for which a GIF shows a frame at most, and the larger number of an APNG's fraction."""
 _READ_LESS = "read a part by modality.duration or modality.every"
 _ROUNDING = 1e-6
 """Seconds by which the times of frames may miss those asked for."""
@@ -166,7 +168,7 @@ class Video(Modality):
             height, width = values.shape[1:3]
             if max(height, width) > _LONGEST_SIDE:
                 raise ConfigError(f".gif cannot hold {width}×{height} pixels; choose .apng")
-            times = [10 * ticks for ticks in _ticks(durations, 0.01)]
+            times = [10 * min(ticks, _LONGEST) for ticks in _ticks(durations, 0.01)]
             path.write_bytes(_encode_pictures(values, "GIF", duration=times, loop=0))
         else:
             if values.shape[3] == 2:
@@ -176,8 +178,13 @@ class Video(Modality):
             # that replaces all, leaves behind.
             way = {"blend" if values.shape[3] < 4 else "disposal": [number % 2 for number in range(len(values))]}
             level = png_level(values[..., 0].size)
-            times = _ticks(durations, 0.001)
-            path.write_bytes(_encode_pictures(values, "PNG", duration=times, loop=0, compress_level=level, **way))
+            times = [_as_fraction(ticks) for ticks in _ticks(durations, 0.001)]
+            options = {"loop": 0, "compress_level": level, **way}
+            try:
+                path.write_bytes(_encode_pictures(values, "PNG", duration=times, **options))
+            except struct.error:  # earlier versions of Pillow count thousandths only
+                times = [min(ticks, _LONGEST) for ticks in times]
+                path.write_bytes(_encode_pictures(values, "PNG", duration=times, **options))
 
     def units(self, metadata: dict[str, Any], dimensions: int) -> tuple[str, ...]:
         return ("s", "pixel", "pixel")
@@ -351,6 +358,14 @@ def _ticks(durations: list[float], tick: float) -> list[int]:
     """Durations in whole ticks, at least one each, whose rounding does not add up."""
     edges = np.rint(np.cumsum([0.0, *durations]) / tick)
     return [max(1, int(ticks)) for ticks in np.diff(edges)]
+
+
+def _as_fraction(milliseconds: int) -> int:
+    """Milliseconds rounded so that they are a fraction of a second of two numbers of 16 bits, as APNG has them."""
+    for unit in (1, 10, 100, 1000):
+        if milliseconds <= _LONGEST * unit:
+            return round(milliseconds / unit) * unit
+    return _LONGEST * 1000
 
 
 def _opaque(dtype: np.dtype) -> int:

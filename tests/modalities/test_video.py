@@ -780,3 +780,14 @@ def test_without_pyav_a_video_says_what_to_install_and_a_gif_is_read(tmp_path):
     assert (done.returncode, done.stdout) == (2, "(12, 48, 48)\n")
     assert "clip.mp4 is a video of a kind that needs: pip install 'inrkit[video]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".gif", 655.35), (".apng", 65535.0)])
+def test_a_frame_that_is_shown_too_long_is_shown_as_long_as_can_be(tmp_path, suffix, longest):
+    frames = noise(3, 8, 8, 3)
+    about = {"shown": [1, 1, 1], "durations": [1e6, 70.001, 2.0], "seconds": 1e6 + 72.001, "size": [8, 8]}
+    video().write(tmp_path / f"long{suffix}", frames, about)
+    with Pillow.open(tmp_path / f"long{suffix}") as opened:
+        shown = [frame.info["duration"] / 1000 for frame in ImageSequence.Iterator(opened)]
+    earlier = [65.535, 65.535, 2.0]  # of Pillow 11
+    assert shown in (pytest.approx([longest, 70.0, 2.0]), *[pytest.approx(earlier)] * (suffix == ".apng"))
