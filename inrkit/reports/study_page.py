@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ from urllib.parse import quote
 import numpy as np
 
 from inrkit.errors import DataError, InrkitError
-from inrkit.files import write_text
+from inrkit.files import from_json, write_text
 from inrkit.reports.html import page
 from inrkit.reports.run_page import FILE
 from inrkit.runs import drawing
-from inrkit.runs.run import Run
+from inrkit.runs.run import Run, is_number
 from inrkit.runs.wording import duration, metric_in_words
 
 _FIXED = ("id", "status", "phase", "seconds", "steps", "error", "folder")
@@ -56,6 +55,9 @@ def study_page(folder: Path) -> str:
     rows = _results(folder / "results.jsonl")
     runs = {row["id"]: Run(folder / row["folder"]) for row in rows if row.get("folder")}
     metrics = _metrics(rows, runs)
+    for number, row in enumerate(rows, 1):
+        if not all(is_number(row.get(name)) for name in metrics):
+            raise DataError(f"{folder / 'results.jsonl'} is damaged at line {number}; run the study again")
     axes = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in (*_FIXED, *metrics)]
     varying = [axis for axis in axes if len({str(row.get(axis)) for row in rows}) > 1]
     groups = _groups(rows, runs, [axis for axis in varying if axis not in _AVERAGED], metrics)
@@ -85,15 +87,19 @@ def study_page(folder: Path) -> str:
 
 def _results(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; run the study first") from error
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = from_json(line)
+            if not all(is_number(row.get(name)) for name in ("seconds", "steps")):
+                raise ValueError("numbers")
+            if not all(isinstance(row.get(name), str | None) for name in ("folder", "error")):
+                raise ValueError("words")
             rows.append({**row, "status": str(row["status"]), "id": str(row["id"] or f"row {number}")})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged at line {number}; run the study again, which writes it anew") from error
     return rows
 
@@ -234,9 +240,7 @@ def _lead(rows: Sequence[Row], statuses: Mapping[str, int], varying: Sequence[st
     counted = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
     over = f", over {', '.join(varying)}" if varying else ""
     told = f"{len(rows)} runs{over}: {counted}."
-    done = [
-        row for row in rows if row["status"] == "done" and isinstance(row.get(metrics[0] if metrics else ""), float)
-    ]
+    done = [row for row in rows if metrics and row["status"] == "done" and isinstance(row.get(metrics[0]), float)]
     if done:
         best = (max if _larger_is_better(metrics[0]) else min)(done, key=lambda row: row[metrics[0]])
         title, value = metric_in_words(metrics[0], best[metrics[0]])

@@ -107,7 +107,7 @@ class Run:
             result = from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is damaged; remove it and --resume the run") from error
-        if not isinstance(result, dict):
+        if not isinstance(result, dict) or not _is_sound(result):
             raise DataError(f"{path} is damaged; remove it and --resume the run")
         return result
 
@@ -317,6 +317,27 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
     elif isinstance(state, dict | list | tuple):
         for entry in state.values() if isinstance(state, dict) else state:
             yield from _tensors(entry)
+
+
+def _is_sound(result: dict[str, Any]) -> bool:
+    """Whether the entries of a result.json that are there are such as a run writes."""
+    numbers = [result.get(name, {}) for name in ("metrics", "seconds")]
+    counts = [result.get(name, 0) for name in ("steps", "parameters", "coordinates", "recoveries")]
+    words = [result.get(name, "") for name in ("status", "modality", "device", "precision", "error")]
+    return (
+        all(isinstance(entries, dict) for entries in numbers)
+        and all(is_number(value) for entries in numbers for value in entries.values())
+        and all(type(count) is int and 0 <= count < 1 << 63 for count in counts)
+        and all(isinstance(word, str) for word in words)
+        and isinstance(result.get("notes", []), list)
+    )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from standard JSON is a number that floats have, or null, which stands for infinity."""
+    if value is None or isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023
 
 
 def numbers_of(row: dict[str, Any]) -> dict[str, float]:

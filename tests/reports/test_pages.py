@@ -12,10 +12,12 @@ from PIL import Image
 import inrkit
 from inrkit.cli import inrkit as command
 from inrkit.config import resolve
+from inrkit.errors import DataError
 from inrkit.modalities.image import sample_picture
 from inrkit.reports import trace
 from inrkit.reports.citations import _METHODS, _METRICS, cited, entries
 from inrkit.reports.run_page import run_page
+from inrkit.reports.study_page import study_page
 from inrkit.training.member import Listener
 
 SMALL = {"network": {"hidden_features": 16, "hidden_layers": 1}, "every": 4, "quiet": True, "objective": "mse"}
@@ -207,6 +209,27 @@ def test_a_study_has_a_page(photo, tmp_path, monkeypatch):
     text = (tmp_path / "out" / "report.html").read_text()
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert all(f'href="{row["folder"]}/report.html"' in text for row in rows)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": "long"}, {"steps": [4]}, {"psnr": "high"}, {"folder": 3}, {"error": {}}, {"status": None, "id": None}],
+)
+def test_results_of_wrong_types_are_damaged_in_a_line(tmp_path, wrong):
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "result.json").write_text('{"status": "done", "metrics": {"psnr": 30.5}}')
+    rows = [{"id": "a", "status": "done", "psnr": 30.5, "seconds": 1.5, "steps": 4, "error": None, "folder": "runs/a"}]
+    rows.append({**rows[0], "id": "b", "": 2.5, **wrong})
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if wrong.get("id", "b") is None:  # a row that has not begun
+        assert "30.5" in study_page(tmp_path)
+    else:
+        with pytest.raises(DataError, match=r"results\.jsonl is damaged at line 2"):
+            study_page(tmp_path)
+    path.write_bytes(b'{"status": "\xff\xfe", "id": "a", "": 1.5}\n')
+    assert "1 runs" in study_page(tmp_path)
 
 
 def test_a_page_changes_nothing_of_what_a_job_is(photo, tmp_path):

@@ -48,8 +48,8 @@ def test_a_run_says_its_status_first_metric_and_seconds(tmp_path, monkeypatch):
         ({**RESULT, "metrics": {"of a plug-in": 0.5}}, "done, of a plug-in 0.5000, 23 s"),
         ({**RESULT, "seconds": {"train": 7000.0}}, "done, PSNR 38.21 dB, 117 min"),
         ({"status": "failed", "metrics": {}, "seconds": {}, "error": "no more"}, "failed"),
-        ({"status": "done", "metrics": ["psnr"], "seconds": 3}, "done"),
-        ({"status": "done", "metrics": {"psnr": "high"}, "seconds": {"train": "long"}}, "done"),
+        ({"status": "done", "metrics": ["psnr"], "seconds": 3}, "result.json is damaged"),
+        ({"status": "done", "metrics": {"psnr": "high"}, "seconds": {"train": "long"}}, "result.json is damaged"),
         ({}, "unfinished"),
         ({"no": "status"}, "result.json is damaged"),
         ("[1]", "result.json is damaged"),
@@ -68,6 +68,20 @@ def test_metrics_that_are_no_numbers_are_told_in_a_line(tmp_path, metrics):
     run = made(tmp_path / "run", {"status": "done", "metrics": metrics})
     with pytest.raises(DataError, match=r"result\.json is damaged; remove it and --resume the run"):
         _ = run.metrics
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"seconds": {"train": [1]}}, {"seconds": 3}, {"steps": "many"}, {"steps": -1}, {"steps": True}),
+        *({"metrics": {"psnr": "high"}}, {"status": ["done"]}, {"parameters": 1 << 70}, {"coordinates": 1.5}),
+        {"notes": "x"},
+    ],
+)
+def test_a_result_of_wrong_types_is_damaged(tmp_path, wrong):
+    run = made(tmp_path / "run", {**RESULT, **wrong})
+    with pytest.raises(DataError, match=r"result\.json is damaged; remove it and --resume the run"):
+        _ = run.result
 
 
 def test_a_folder_with_nothing_shows_itself(tmp_path):
