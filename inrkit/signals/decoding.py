@@ -65,7 +65,12 @@ def mapped_array(path: Path) -> np.ndarray:
     """The array in a .npy file as a memory map: pages come from the file as they are needed, none is written back.
 
     Copy-on-write, so that a stray write stays in memory; read-only if the system cannot reserve that much memory.
+
+    Raises:
+        ValueError: the file is damaged, or its header is none of an array that can be.
     """
+    with path.open("rb") as file:
+        _promised(file)
     try:
         return np.lib.format.open_memmap(path, mode="c")
     except OSError as error:
@@ -136,10 +141,16 @@ def require_present(path: Path, size: int, stored: int, most: int = 1) -> None:
 
 
 def _promised(file: Any) -> int:
-    """Bytes of values that the header of an .npy promises."""
+    """Bytes of values that the header of an .npy promises.
+
+    Raises:
+        ValueError: it is none, or of values of no size, at which NumPy would divide by zero and end the process.
+    """
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in read:
         return 0  # of a later kind, with names that are not Latin
     shape, _, dtype = read[version](file)
+    if dtype.itemsize == 0 or any(length < 0 for length in shape):
+        raise ValueError(f"an array of shape {shape} and dtype {dtype.str} cannot be")
     return int(math.prod(shape)) * int(dtype.itemsize)

@@ -26,7 +26,7 @@ from inrkit.modalities.image.writing import MODES, write_picture
 from inrkit.modalities.known import known_of, partly_known, share_unknown
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.decoding import decoding
+from inrkit.signals.decoding import decoding, mapped_array
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 from inrkit.signals.packing import packed
@@ -72,7 +72,8 @@ class Image(Modality):
         a single page."""
         suffix = path.suffix.lower()
         if suffix == ".npy":
-            shape = np.load(path, mmap_mode="r").shape
+            with decoding(path, "is not a NumPy array of numbers, or is damaged", *LOGGERS):
+                shape = mapped_array(path).shape
             return len(shape) == 2 or (len(shape) == 3 and shape[2] <= 4)
         if suffix in TIFF:
             with decoding(path, "is damaged or truncated", *LOGGERS):

@@ -17,7 +17,7 @@ from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import decoded, openimageio, read_hdr
 from inrkit.modalities.image.picture import LOGGERS, ORIENTATION, TIFF_MAGIC, Picture, upright
 from inrkit.modalities.image.tiff import add_facts, pillow_keeps, read_tiff, stored_of
-from inrkit.signals.decoding import decoding, mapped_array
+from inrkit.signals.decoding import DEFLATED, decoding, mapped_array, require_memory, require_present
 
 PNG = "png"
 
@@ -56,6 +56,7 @@ def _read_encoded(path: Path) -> Picture:
             tiff = isinstance(opened, TiffImagePlugin.TiffImageFile)
             if isinstance(opened, TiffImagePlugin.TiffImageFile) and not pillow_keeps(opened):
                 return read_tiff(path)
+            _require_room(path, opened)
             if opened.format == "PNG" and _is_deep_png(path, opened):
                 picture = Picture(_read_deep_png(path), profile=opened.info.get("icc_profile"))
             else:
@@ -73,6 +74,15 @@ def _read_encoded(path: Path) -> Picture:
             else:
                 _keep_depth(path, opened.format or "", picture)
             return picture
+
+
+def _require_room(path: Path, opened: Pillow.Image) -> None:
+    """Refuse a picture that takes more memory than is at hand, or more than there can be data for."""
+    count = opened.width * opened.height
+    if opened.format == "PNG":
+        require_present(path, count * _start(path, 25)[24] // 8, path.stat().st_size, DEFLATED)
+    # Pillow has three channels in the room of four, and the array is a copy of them.
+    require_memory(path, 2 * 4 * count)
 
 
 def _start(path: Path, length: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from inrkit import DataError
-from inrkit.signals.modality import MODALITIES
+from inrkit.signals.modality import MODALITIES, modality_of
 
 
 def words(*numbers):
@@ -28,8 +28,8 @@ def glb(accessors, blob=b"", **view):
     return words(0x46546C67, 2, 12 + len(body)) + body
 
 
-def npy(shape):
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}".encode().ljust(117) + b"\n"
+def npy(shape, kind="<f4"):
+    header = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
@@ -41,10 +41,18 @@ def npz(**arrays):
     return file.getvalue()
 
 
-def apng(side, frames):
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
+
+def tall(rows):
+    """A PNG of 20 pixels a row that promises so many rows and has one."""
+    header = struct.pack(">IIBBBBB", 20, rows, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(61))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def apng(side, frames):
     pixel = zlib.compress(bytes(2))
     parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))]
     parts.append(chunk(b"acTL", struct.pack(">II", frames, 0)))
@@ -66,6 +74,7 @@ def flac(samples):
 VEC3 = {"componentType": 5126, "type": "VEC3"}
 CORNERS = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 3 3 1\n"
 FILES = {
+    "image": {"rows.png": (tall(8_000_000), "promises 160000000 bytes")},
     "shape": {
         "no buffer.glb": (glb([{**VEC3, "count": 10**9}]), "values that are not in it"),
         "no step.glb": (glb([{**VEC3, "count": 4 * 10**8, "bufferView": 0}], bytes(12), byteStride=0), "a buffer ends"),
@@ -103,6 +112,22 @@ def test_a_file_that_promises_more_than_it_holds_takes_no_memory(modality, name,
     with pytest.raises(DataError, match=said):
         len(plugin(plugin.Options()).read(tmp_path / name))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+
+
+@pytest.mark.parametrize("modality", ["image", "volume", "shape", "array"])
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((3, 4), "|V0"), ((-1,), "|V0"), ((4, 0), "|S0"), ((-1,), "<f4"), ((), "|V0")]
+)
+def test_an_array_that_cannot_be_ends_no_process(modality, shape, kind, tmp_path):
+    plugin = MODALITIES.get(modality)
+    files = {"array.npz": npz(x=npy(shape, kind), y=npy(shape, kind))}
+    if modality != "array":
+        files = {"array.npy": npy(shape, kind) + bytes(99), "array.npz": npz(sdf=npy(shape, kind))}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        modality_of(tmp_path / name)  # looks into it
+        with pytest.raises(DataError, match=name):
+            len(plugin(plugin.Options()).read(tmp_path / name))
 
 
 def test_an_archive_whose_directory_points_before_its_beginning_is_damaged(tmp_path):
