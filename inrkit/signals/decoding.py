@@ -19,6 +19,12 @@ from inrkit.errors import DataError, InrkitError
 
 DEFLATED = 1040
 """Times, at most, that deflated bytes become more (RFC 1951 allows 1032)."""
+_LONG = 2 << 30
+"""Bytes of values whose unpacking takes so long that a user is told of it."""
+
+
+class LongDecoding(UserWarning):
+    """A file is so large when it is unpacked that this takes its time."""
 
 
 @contextlib.contextmanager
@@ -41,6 +47,7 @@ def decoding(path: Path, trouble: str, *loggers: str) -> Iterator[None]:
             logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("default", LongDecoding)
             yield
     except InrkitError:
         raise
@@ -95,6 +102,8 @@ def archived_array(path: Path, archive: Any, key: str) -> np.ndarray:
     if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         most = DEFLATED if entry.compress_type == zipfile.ZIP_DEFLATED else 1
         require_present(path, entry.file_size, entry.compress_size, most)
+        if most > 1:
+            tell_of_unpacking(path, entry.file_size)
     with archive.zip.open(name) as member:
         require_present(path, _promised(member), entry.file_size)
     require_memory(path, entry.file_size)
@@ -118,6 +127,22 @@ def require_memory(path: Path, size: int, mend: str = "") -> None:
         raise DataError(
             f"{path} takes {size / 2**30:.1f} GiB of memory and {available / 2**30:.1f} GiB are at hand; "
             + (mend or "save it as .npy, in C order, which is read from disk")
+        )
+
+
+def tell_of_unpacking(path: Path, size: int) -> None:
+    """Warn, before it begins, that a packed file takes long to read: it may be small itself.
+
+    Args:
+        path: of the file, for the message.
+        size: bytes of its values.
+    """
+    if size >= _LONG:
+        warnings.warn(
+            f"{path} becomes {size / 2**30:.1f} GiB when it is unpacked, which takes its time; saved as .npy, in C "
+            "order, it is read from disk as it is needed",
+            LongDecoding,
+            stacklevel=2,
         )
 
 

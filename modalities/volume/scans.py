@@ -15,7 +15,7 @@ import numpy as np
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import LOGGERS
 from inrkit.modalities.volume.arrays import Stored
-from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present
+from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present, tell_of_unpacking
 
 _VECTORS = 1007
 """Code of the intent of values that are vectors (nifti1.h)."""
@@ -41,6 +41,8 @@ def read_scan(path: Path) -> Stored:
             dtype = np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
         # The file has its first axis fastest, and a lattice its last: the values are there twice for a moment.
         require_memory(path, 2 * dtype.itemsize * count)
+        if path.suffix.lower() in (".gz", ".mgz"):
+            tell_of_unpacking(path, header.get_data_dtype().itemsize * count)
         array = np.asarray(proxy, dtype=dtype)
         affine = np.array(scan.affine, dtype=float)
         if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:

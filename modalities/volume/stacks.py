@@ -12,7 +12,7 @@ import tifffile
 from inrkit.errors import ConfigError, DataError
 from inrkit.modalities.image import LOGGERS
 from inrkit.modalities.volume.arrays import Stored
-from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present
+from inrkit.signals.decoding import DEFLATED, decoding, require_memory, require_present, tell_of_unpacking
 
 _CHANNELS = "SC"
 _MICROMETRES = ("µm", "μm", "um", "micron", "microns", "micrometer", "\\u00B5m")
@@ -42,6 +42,8 @@ def read_stack(path: Path) -> Stored:
             if most is not None and file.ome_metadata is None:  # parts of an OME stack may lie in other files
                 require_present(path, series.nbytes, path.stat().st_size, most)
             require_memory(path, series.nbytes)
+            if int(series.keyframe.compression) != 1:
+                tell_of_unpacking(path, series.nbytes)
             try:
                 array = series.asarray()
             except ValueError as error:

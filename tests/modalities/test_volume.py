@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 import inrkit
 from inrkit import MODALITIES, ConfigError, DataError
+from inrkit.signals import decoding
 from inrkit.signals.modality import modality_of
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}}
@@ -748,3 +749,23 @@ def test_psnr_refers_to_what_a_wide_dtype_holds_and_to_all_that_a_byte_can(tmp_p
     assert volume().read(tmp_path / "a.npy").peak == 59
     np.save(tmp_path / "a.npy", np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
     assert volume().read(tmp_path / "a.npy").peak == 255
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".npz", ".tif", ".nii", ".npy"])
+def test_a_file_that_is_large_when_it_is_unpacked_is_told_of_before(tmp_path, monkeypatch, suffix):
+    path, values = tmp_path / f"long{suffix}", np.zeros((9, 8, 7), np.float32)
+    if suffix == ".npz":
+        np.savez_compressed(path, volume=values)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, values, compression="zlib")
+    elif suffix == ".npy":
+        np.save(path, values)
+    else:
+        kind = nibabel.MGHImage if suffix == ".mgz" else nibabel.Nifti1Image
+        nibabel.save(kind(values, np.eye(4)), path)
+    monkeypatch.setattr(decoding, "_LONG", values.nbytes)
+    if suffix in (".nii", ".npy"):
+        assert len(volume().read(path)) == values.size  # without a warning, which would be an error here
+    else:
+        with pytest.warns(decoding.LongDecoding, match=f"{suffix} becomes .* when it is unpacked"):
+            assert len(volume().read(path)) == values.size
