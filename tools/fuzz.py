@@ -1,60 +1,97 @@
 """Change files at random and read them: every reader must read or refuse them, in bounded memory and time.
 
-    .venv/bin/python tools/fuzz.py --minutes 30
+    .venv/bin/python tools/fuzz.py --minutes 60
 
-Inputs are small valid files of every format that can be written here, a field, a checkpoint and configs, changed where
-it matters: numbers replaced by extremes, parts cut, doubled and swapped, words of text exchanged, members of archives
-and chunks of PNG changed with their checksums made right again. Each is read in a fork of its own, with a limit of
-memory and time. What raises anything but an error of inrkit is kept, with its traceback.
+Inputs are small valid files of every kind that is read (`small_files.py`), and what inrkit itself reads back: fields,
+checkpoints, configs, studies, metrics, results. `mutations.py` changes them. A signal is read as a fit reads it; what
+is read is written again, as a fit would at its end. Whatever raises anything but an error of inrkit is kept.
+
+An input that runs a line of the readers that none has run before is changed further. Inputs are read by a fork of this
+process, many of them by one; the fork ends with the first that needs much memory or that kills it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import itertools
+import json
+import mmap
 import os
+import pickle
 import random
 import resource
+import select
 import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import traceback
-import zipfile
-import zlib
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
 
+import mutations
 import numpy as np
+import small_files
 import torch
 
 import inrkit
-from inrkit.coding.entropy import inflated
-from inrkit.coding.file import MARK
-from inrkit.coding.file import WORDS as WORDS_OF_FIELDS
+from inrkit.batch import pack, read_study
+from inrkit.batch.results import Results
 from inrkit.config import parse_overrides, read_yaml, resolve
-from inrkit.errors import InrkitError
+from inrkit.config.schema import SLOTS
+from inrkit.errors import ConfigError, InrkitError
+from inrkit.reports.run_page import run_page
+from inrkit.reports.study_page import study_page
+from inrkit.runs.build import read_signal
 from inrkit.runs.run import Run
-from inrkit.signals.modality import MODALITIES
+from inrkit.signals.digest import digest
 
-SUFFIXES = {
-    "image": ("png", "jpg", "tif", "webp", "bmp", "tga", "ppm", "jp2", "npy"),
-    "audio": ("wav", "flac", "ogg", "aif", "mp3"),
-    "shape": ("obj", "ply", "stl", "off", "glb", "npy"),
-    "volume": ("npy", "npz", "nii", "nii.gz", "tif"),
-    "video": ("gif", "npy", "apng"),
-    "array": ("csv", "tsv", "npz"),
-}
-EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
-WORDS = [b"0", b"-1", b"nan", b"inf", b"1e999", b"9" * 30, b"9" * 5000, b"", b"null", b"{}", b"[]", b"\xff\xfe", b"\0"]
+TURN = 4.0
+"""Seconds of a kind of input before it is the next one's turn."""
+OFTEN = 2000
+"""Inputs that one fork reads at most: libraries leak."""
+GROWTH = 256 << 10
+"""KiB by which a fork may grow before it ends, so that the next large input is seen to be large."""
+WATCHED = ("/inrkit/", "/modalities/", "/nibabel/", "/tifffile/", "/trimesh/")
+"""Of files whose lines count as new ground."""
+WRITTEN = 1 << 16
+"""Values of a signal up to which it is also written."""
+SHAPE = {"count": 600, "resolution": 10}
+
+
+@dataclass
+class Kind:
+    """A kind of input, and how it went so far.
+
+    Attributes:
+        name: what reads it, and the file's name.
+        path: where its inputs are put, maybe with other files beside them.
+        reader: reads the file.
+        corpus: inputs that are changed further; the first is valid.
+        lines: that they have run.
+        faults: what went wrong, by its description, with the input.
+    """
+
+    name: str
+    path: Path
+    reader: Callable[[Path], object]
+    corpus: list[bytes]
+    lines: set[tuple[str, int]] = field(default_factory=set)
+    faults: dict[str, bytes] = field(default_factory=dict)
+    tried: int = 0
+    read: int = 0
+    seconds: float = 0.0
+    turns: int = 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of all kinds of input together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="inputs whose names hold this")
     parser.add_argument("--keep", type=Path, default=Path("fuzzed"), help="folder for the inputs that find a fault")
@@ -62,106 +99,162 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="that reading may take")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    chance, until = random.Random(given.seed), time.monotonic() + 60 * given.minutes
-    tried, read, found = 0, 0, {}
+    warnings.simplefilter("ignore")
+    until = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
-        every = {name: seed for name, seed in seeds(Path(folder)).items() if given.only in name}
+        every = [kind for kind in kinds(Path(folder)) if given.only in kind.name]
         print(f"{len(every)} kinds of input", flush=True)
         while time.monotonic() < until and every:
-            name = chance.choice(list(every))
-            content, reader = every[name]
-            path = Path(folder) / f"changed-{name.partition(' ')[2]}"
-            path.write_bytes(changed(content, path.name, chance))
-            outcome = attempt(reader, path, given.memory, given.seconds)
-            tried += 1
-            read += outcome == "read"
-            if outcome not in ("read", "refused") and outcome not in found:
-                found[outcome] = name
-                given.keep.mkdir(exist_ok=True)
-                (given.keep / f"{len(found)}-{path.name}").write_bytes(path.read_bytes())
-                print(f"{name}: {outcome}", flush=True)
-    print(f"{tried} inputs, {read} of them read, {len(found)} faults")
-    sys.exit(1 if found else 0)
+            kind = min(every, key=lambda each: each.seconds)
+            known = set(kind.faults)
+            turn(kind, min(TURN, max(0.1, until - time.monotonic())), given.seed, given.memory, given.seconds)
+            for fault in kind.faults.keys() - known:
+                given.keep.mkdir(exist_ok=True, parents=True)
+                number = len(list(given.keep.iterdir())) + 1
+                (given.keep / f"{number}-{kind.path.name}").write_bytes(kind.faults[fault])
+                print(f"{kind.name}: {fault}", flush=True)
+    for kind in every:
+        told = f"{kind.tried:>7} inputs, {kind.read:>6} read, {len(kind.corpus):>4} with new lines"
+        print(f"{kind.name:<24} {told}, {kind.seconds / 60:5.1f} min, {len(kind.faults)} faults")
+    faults = sum(len(kind.faults) for kind in every)
+    tried, read = sum(kind.tried for kind in every), sum(kind.read for kind in every)
+    print(f"{tried} inputs, {read} of them read, {faults} faults")
+    sys.exit(1 if faults else 0)
 
 
-Reader = Callable[[Path], object]
-
-
-def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
-    """Valid inputs by name, "kind file", with what reads them."""
-    found: dict[str, tuple[bytes, Reader]] = {}
-    for modality, suffixes in SUFFIXES.items():
-        plugin = MODALITIES.get(modality)
-        reader = plugin(plugin.Options())
-        for suffix in suffixes:
-            path = folder / f"{modality}.{suffix}"
-            with contextlib.suppress(Exception):  # a format that this modality does not write, or not without an extra
-                _write_sample(modality, reader, path)
-            if path.exists() and path.stat().st_size < 1 << 20:
-                found[f"{modality} {path.name}"] = path.read_bytes(), _signal_reader(reader)
-    picture = folder / "picture.npy"
-    np.save(picture, np.random.default_rng(0).random((12, 10, 1)).astype(np.float32))
-    quick = {"steps": 2, "network": {"name": "siren", "hidden_features": 8, "hidden_layers": 1}, "compile": "never"}
-    run = inrkit.fit(picture, out=folder / "run", **quick)
-    found["field field.safetensors"] = (run.folder / "field.safetensors").read_bytes(), _render
-    inrkit.compress(run.folder / "field.safetensors", run.folder / "field.inr", size=20_000)
-    found["field field.inr"] = (run.folder / "field.inr").read_bytes(), _render
-    found["checkpoint checkpoint.pt"] = (run.folder / "checkpoint.pt").read_bytes(), _resume(run.folder)
-    found["config config.yaml"] = (run.folder / "config.yaml").read_bytes(), lambda path: resolve([read_yaml(path)])
-    words = b"selector=evos selector.ratio=0.5 network=wire optimizer.lr=1e-3 metrics=[psnr,ssim] train.steps=5 seed=3"
-    found["words words.txt"] = words, _resolve_words
+def kinds(folder: Path) -> list[Kind]:
+    """All kinds of input, each with a folder of its own."""
+    found = []
+    for modality, suffix in small_files.suffixes():
+        place = folder / f"{modality}{suffix}"
+        place.mkdir()
+        path = place / f"signal{suffix}"
+        if _written(modality, path):
+            found.append(Kind(f"{modality} {suffix}", path, _signal_reader(modality, path), [path.read_bytes()]))
+    run = _fitted(folder / "run")
+    inrkit.compress(run, run.folder / "field.inr", size=20_000)
+    own: dict[str, Callable[[Path], object]] = {
+        "field.safetensors": lambda path: inrkit.load(path).render((5, 5)),
+        "field.inr": lambda path: inrkit.load(path).render((5, 5)),
+        "checkpoint.pt": _resume,
+        "config.yaml": lambda path: resolve([read_yaml(path)]),
+        "metrics.jsonl": lambda path: run_page(Run(path.parent)),
+        "result.json": lambda path: run_page(Run(path.parent)),
+        "trace.npz": lambda path: run_page(Run(path.parent)),
+        "compressed.jsonl": lambda path: run_page(Run(path.parent)),
+    }
+    for name, reader in own.items():
+        path = _fitted(folder / name).folder / name
+        content = (run.folder / name).read_bytes()
+        found.append(Kind(f"run {name}", path, reader, [content]))
+    pack(run.folder, folder / "weights.safetensors")
+    content = (folder / "weights.safetensors").read_bytes()
+    found.append(Kind("pack weights.safetensors", folder / "weights.safetensors", _read_weights, [content]))
+    path = folder / "study.yaml"
+    path.write_text(_STUDY.format(picture=folder / "picture.npy"))
+    found.append(Kind("study study.yaml", path, _read_study, [path.read_bytes()]))
+    path = folder / "study" / "results.jsonl"
+    path.parent.mkdir()
+    rows = [{"id": "a", "status": status, "seed": 0, "psnr": 30.5, "seconds": 1.5, "error": None} for status in _STATES]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    found.append(Kind("study results.jsonl", path, lambda path: study_page(path.parent), [content]))
+    found.append(Kind("words words.txt", folder / "words.txt", _resolve_words, [_WORDS.encode()]))
+    found.append(Kind("words keys.txt", folder / "keys.txt", _resolve_words, [_keys().encode()]))
     return found
 
 
-def _write_sample(modality: str, reader: inrkit.Modality, path: Path) -> None:
-    if path.suffix == ".apng":
-        frames = [np.full((6, 5, 3), 40 * number, np.uint8) for number in range(4)]
-        from PIL import Image
-
-        Image.fromarray(frames[0]).save(
-            path, "PNG", save_all=True, append_images=[Image.fromarray(each) for each in frames[1:]]
-        )
-        return
-    if modality == "shape" and path.suffix == ".npy":
-        np.save(path, np.random.default_rng(0).random((6, 6, 6)).astype(np.float32) - 0.5)
-        return
-    if modality == "shape":
-        import trimesh
-
-        trimesh.creation.icosphere(1).export(path)
-        return
-    if modality == "array":
-        rows = np.random.default_rng(0).random((30, 3))
-        if path.suffix == ".npz":
-            np.savez(path, points=rows[:, :2], values=rows[:, 2:])
-        else:
-            separator = "," if path.suffix == ".csv" else "\t"
-            lines = [separator.join(("x [m]", "y [m]", "t"))] + [separator.join(map(str, row)) for row in rows.tolist()]
-            path.write_text("\n".join(lines))
-        return
-    shape = {"image": (12, 10, 3), "audio": (4000, 1), "volume": (6, 5, 4, 1), "video": (4, 6, 5, 3)}[modality]
-    values = np.random.default_rng(0).integers(0, 200, shape).astype(np.int16 if modality == "audio" else np.uint8)
-    reader.write(path, values, {"rate": 8000, "sample_rate": 8000, "squeezed": True, "frame_rate": 10.0})
+_STATES = ("done", "failed", "pending")
+_STUDY = """\
+base: image-single
+set: {{data.path: {picture}, train.steps: 20}}
+matrix:
+  network: [siren, {{name: wire, hidden_features: 8}}]
+  optimizer.lr: [0.001, 0.01]
+  seed: [0, 1]
+variants: {{way: {{short: {{train.steps: 10}}, plain: {{selector: uniform}}}}}}
+exclude: [{{seed: 1, network: wire}}]
+include: [{{network: gauss, seed: 7}}]
+batch: {{together: 4}}
+job: {{retries: 1}}
+"""
+_WORDS = "selector=evos selector.ratio=0.5 network=wire optimizer.lr=1e-3 metrics=[psnr,ssim] train.steps=5 seed=3"
 
 
-def _signal_reader(reader: inrkit.Modality) -> Reader:
+def _written(modality: str, path: Path) -> bool:
+    """Write a small file; False if a library for it is missing. In a fork: some of them keep threads, which forks of
+    this process would wait for."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            small_files.write(modality, path)
+            code = 0
+        except (ImportError, ConfigError):
+            code = 2
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code not in (0, 2):
+        raise RuntimeError(f"{path.name} cannot be written")
+    return code == 0
+
+
+def _keys() -> str:
+    """Every key of the default config with its value, as words of the command line."""
+    keys = resolve([{"data": {"path": "photo.png"}}]).to_dict()
+
+    def words(value: Any, key: str) -> list[str]:
+        if isinstance(value, dict) and value:
+            return [word for name, entry in value.items() for word in words(entry, f"{key}.{name}" if key else name)]
+        return [f"{key}={json.dumps(value).replace(' ', '')}"]
+
+    return " ".join(words({slot: keys[slot] for slot in SLOTS} | {"train": keys["train"]}, ""))
+
+
+def _fitted(folder: Path) -> Run:
+    """A small run."""
+    picture = folder.parent / "picture.npy"
+    np.save(picture, np.random.default_rng(0).random((12, 10, 1)).astype(np.float32))
+    quick = {"steps": 2, "network": {"name": "siren", "hidden_features": 8, "hidden_layers": 1}, "compile": "never"}
+    return inrkit.fit(picture, out=folder, **quick)
+
+
+def _signal_reader(modality: str, path: Path) -> Callable[[Path], object]:
+    choice = {"name": modality, **(SHAPE if modality == "shape" else {})}
+    config = resolve([{"data": {"path": str(path)}, "modality": choice}])
+
     def read(path: Path) -> object:
-        dataset = reader.read(path)
-        return dataset.extent
+        signal = read_signal(config)
+        dataset = signal.dataset
+        digest(dataset)
+        shape = dataset.grid_shape
+        if modality == "shape" or not shape or dataset.values.numel() > WRITTEN:
+            return dataset
+        json.dumps(dataset.metadata)  # goes into field.safetensors
+        plugin = config.modality.make()
+        values = dataset.values.reshape(*shape, dataset.channels).numpy().astype(dataset.dtype)
+        written = path.parent / f"written{plugin.reconstruction_suffix(dataset.metadata, dataset.dtype)}"
+        try:
+            plugin.write(written, values, dataset.metadata)
+        except InrkitError as error:
+            raise RuntimeError(f"is read, but not written: {error}") from error
+        return dataset
 
     return read
 
 
-def _render(path: Path) -> object:
-    return inrkit.load(path).render((5, 5))
+def _resume(path: Path) -> object:
+    return inrkit.fit(path.parent, resume=True, steps=4)
 
 
-def _resume(run: Path) -> Reader:
-    def resume(path: Path) -> object:
-        path.replace(run / "checkpoint.pt")
-        return inrkit.fit(run, resume=True, steps=4) if Run(run).exists else None
+def _read_weights(path: Path) -> object:
+    weights = inrkit.Weights(path)
+    return [(weights[index], weights.field(index)) for index in range(min(len(weights), 3))]
 
-    return resume
+
+def _read_study(path: Path) -> object:
+    study = read_study(str(path), out=path.parent / "out")
+    return Results(path.parent / "out", []), study
 
 
 def _resolve_words(path: Path) -> object:
@@ -169,153 +262,132 @@ def _resolve_words(path: Path) -> object:
     return resolve([{"data": {"path": "photo.png"}}, parse_overrides(words)])
 
 
-def changed(content: bytes, name: str, chance: random.Random) -> bytes:
-    """The content with one change or a few."""
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
-        content = _changed_inside(content, chance) if chance.random() < 0.4 else _changed_once(content, chance)
-    return content
-
-
-def _changed_inside(content: bytes, chance: random.Random) -> bytes:
-    """A change below a container's checksums and compression, if it has any."""
-    with contextlib.suppress(Exception):
-        if content[:2] == b"PK":
-            return _changed_archive(content, chance)
-        if content[:2] == b"\x1f\x8b":
-            import gzip
-
-            return gzip.compress(_changed_once(gzip.decompress(content), chance))
-        if content[:4] == b"\x89PNG":
-            return _changed_png(content, chance)
-        if content[:8] == MARK:
-            return _changed_compressed(content, chance)
-        if content[:4] == b"glTF" or b"inrkit" in content[:4096]:
-            return _changed_text(content, chance)
-    return _changed_once(content, chance)
-
-
-def _changed_archive(content: bytes, chance: random.Random) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        parts = [(part.filename, archive.read(part)) for part in archive.infolist()]
-        stored = archive.infolist()[0].compress_type
-    which = chance.randrange(len(parts))
-    parts[which] = parts[which][0], _changed_once(parts[which][1], chance)
-    if chance.random() < 0.2:
-        del parts[chance.randrange(len(parts))]
-    result = io.BytesIO()
-    with zipfile.ZipFile(result, "w", stored) as archive:
-        for name, data in parts:
-            archive.writestr(name, data)
-    return result.getvalue()
-
-
-def _changed_png(content: bytes, chance: random.Random) -> bytes:
-    chunks, start = [], 8
-    while start + 8 <= len(content):
-        (length,) = struct.unpack(">I", content[start : start + 4])
-        chunks.append((content[start + 4 : start + 8], content[start + 8 : start + 8 + length]))
-        start += 12 + length
-    which = chance.randrange(len(chunks))
-    name, body = chunks[which]
-    if name in (b"IDAT", b"fdAT") and chance.random() < 0.5:
-        head = b"" if name == b"IDAT" else body[:4]
-        body = head + zlib.compress(_changed_once(zlib.decompress(body[len(head) :]), chance))
-    else:
-        body = _changed_once(body, chance)
-    chunks[which] = name, body
-    if chance.random() < 0.2:
-        chunks.insert(which, chunks[chance.randrange(len(chunks))])
-    return content[:8] + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
-
-
-def _changed_compressed(content: bytes, chance: random.Random) -> bytes:
-    """A change of a compressed field's description, tables or numbers, with the checksum made right."""
-    head, ends = content[:12], np.cumsum([24, *struct.unpack_from("<III", content, 12)])
-    parts = [content[start:stop] for start, stop in itertools.pairwise(ends)]
-    numbers = content[ends[-1] : -4]
-    which = chance.randrange(4)
-    if which == 3:
-        numbers = _changed_once(numbers, chance)
-    else:
-        words = WORDS_OF_FIELDS if which == 0 else b""
-        plain = inflated(parts[which], 1 << 20, words)
-        plain = _changed_text(plain, chance) if which == 0 else _changed_once(plain, chance)
-        machine = zlib.compressobj(9, zdict=words) if words else zlib.compressobj(9)
-        parts[which] = machine.compress(plain) + machine.flush()
-    whole = head + struct.pack("<III", *map(len, parts)) + b"".join(parts) + numbers
-    return whole + struct.pack("<I", zlib.crc32(whole))
-
-
-def _changed_text(content: bytes, chance: random.Random) -> bytes:
-    """One run of digits exchanged, so that lengths of JSON inside a binary file often stay right."""
-    places = [place for place, byte in enumerate(content[:8192]) if byte in b"0123456789"]
-    place = chance.choice(places)
-    new = bytes([chance.choice(b"0123456789-e.[{")])
-    return content[:place] + new + content[place + 1 :]
-
-
-def _changed_once(content: bytes, chance: random.Random) -> bytes:
-    size = len(content)
-    if not size:
-        return chance.choice(WORDS)
-    # Headers are where it matters.
-    place = chance.randrange(min(size, 256)) if chance.random() < 0.6 else chance.randrange(size)
-    kind = chance.randrange(8)
-    if kind == 0:
-        return content[:place] + bytes([content[place] ^ (1 << chance.randrange(8))]) + content[place + 1 :]
-    if kind in (1, 2):
-        width, order = chance.choice((1, 2, 4, 8)), chance.choice(("little", "big"))
-        value = chance.choice(EXTREMES) % (1 << 8 * width)
-        return content[:place] + value.to_bytes(width, order) + content[place + width :]  # type: ignore[arg-type]
-    if kind == 3:
-        return content[:place]
-    if kind == 4:
-        other = chance.randrange(size)
-        return content[:place] + content[other : other + chance.choice((1, 8, 64, 4096))] + content[place:]
-    if kind == 5:
-        return content[:place] + content[place + chance.choice((1, 2, 8, 64)) :]
-    ends = [at for at in range(place, min(size, place + 64)) if content[at : at + 1] in b" ,\n\t=:]}[{"]
-    return content[:place] + chance.choice(WORDS) + content[(ends[0] if ends else place + 1) :]
-
-
-def attempt(reader: Reader, path: Path, memory: float, seconds: float) -> str:
-    """Read a file in a fork of this process: "read", "refused", or in a line what went wrong."""
+def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) -> None:
+    """Read changed inputs of a kind in a fork of this process for so many seconds, or until it has to end."""
+    kind.turns += 1
+    start = time.monotonic()
+    counts = mmap.mmap(-1, 16)  # shared with the fork: inputs tried and read
     receive, send = os.pipe()
     process = os.fork()
     if process == 0:
-        os.close(receive)
-        os.write(send, _outcome(reader, path, memory, seconds).encode()[:4000])
-        os._exit(0)
+        try:
+            os.close(receive)
+            chance = random.Random(f"{seed} {kind.name} {kind.turns}")
+            told = _attempts(kind, start + length, chance, counts, memory, seconds)
+            with os.fdopen(send, "wb") as pipe:
+                pickle.dump(told, pipe)
+        finally:
+            os._exit(0)
     os.close(send)
+    if not select.select([receive], [], [], length + 2 * seconds)[0]:
+        os.kill(process, signal.SIGKILL)
     with os.fdopen(receive, "rb") as pipe:
-        told = pipe.read().decode(errors="replace")
+        told = pipe.read()
     status = os.waitpid(process, 0)[1]
+    tried, read = struct.unpack("<QQ", counts)
+    kind.tried, kind.read = kind.tried + tried, kind.read + read
+    kind.seconds += time.monotonic() - start
     if told:
-        return told
-    return f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended without a word"
+        corpus, lines, faults = pickle.loads(told)
+        kind.corpus += corpus
+        kind.lines |= lines
+        kind.faults = {**faults, **kind.faults}
+    else:
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        told = f"takes more than {seconds:.0f} s" if number == signal.SIGALRM else f"killed by signal {number}"
+        kind.faults.setdefault(told, kind.path.read_bytes())
 
 
-def _outcome(reader: Reader, path: Path, memory: float, seconds: float) -> str:
+def _attempts(
+    kind: Kind, until: float, chance: random.Random, counts: mmap.mmap, memory: float, seconds: float
+) -> tuple[list[bytes], set[tuple[str, int]], dict[str, bytes]]:
+    """Read changed inputs; returns those that ran new lines, these lines, and what went wrong."""
     silent = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(silent, number)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (8 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))  # the machine is to survive, too
+    corpus, faults, lines = [], {}, _Lines(kind.lines)
+    begun, tried, read = _peak(), 0, 0
+    while time.monotonic() < until and tried < OFTEN and _peak() - begun < GROWTH:
+        # The newest inputs lead further, the first is the one most like a real file.
+        known = [*kind.corpus, *corpus]
+        content = known[0] if chance.random() < 0.3 else chance.choice(known[-40:])
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        content = mutations.changed(content, chance)
+        kind.path.write_bytes(content)
+        before = _peak()
+        outcome = _outcome(kind.reader, kind.path, lines)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        grown = (_peak() - before) / 2**20
+        if grown > memory:
+            outcome = f"takes more than {memory} GiB ({outcome[:100]})"
+        tried, read = tried + 1, read + (outcome == "read")
+        struct.pack_into("<QQ", counts, 0, tried, read)
+        if outcome not in ("read", "refused"):
+            place = outcome.partition(": ")[0]  # the message may name numbers
+            if not any(fault.startswith(place) for fault in (*faults, *kind.faults)):
+                faults[outcome] = content
+        elif lines.found and len(content) < 1 << 18:
+            corpus.append(content)
+        kind.lines |= lines.found
+        lines.found = set()
+    return corpus, lines.known, faults
+
+
+def _peak() -> int:
+    """KiB of memory that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _Lines:
+    """Notes which lines of the readers run that have not run before.
+
+    Args:
+        known: lines that have.
+    """
+
+    def __init__(self, known: set[tuple[str, int]]) -> None:
+        self.known = set(known)
+        self.found: set[tuple[str, int]] = set()
+        self._watched: dict[CodeType, bool] = {}
+
+    def __enter__(self) -> None:
+        sys.settrace(self._called)
+        threading.settrace(self._called)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        self.known |= self.found
+
+    def _called(self, frame: FrameType, event: str, _: object) -> Any:
+        code = frame.f_code
+        if code not in self._watched:
+            self._watched[code] = any(part in code.co_filename for part in WATCHED)
+        return self._ran if self._watched[code] else None
+
+    def _ran(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "line":
+            line = (frame.f_code.co_filename, frame.f_lineno)
+            if line not in self.known:
+                self.found.add(line)
+        return self._ran
+
+
+def _outcome(reader: Callable[[Path], object], path: Path, lines: _Lines) -> str:
+    """ "read", "refused", or in a line what went wrong."""
     try:
-        reader(path)
-        told = "read"
+        with lines:
+            reader(path)
     except InrkitError as error:
-        told = "refused" if "\n" not in str(error) or str(error).count("\n") < 60 else "a message without end"
+        return "refused" if str(error).count("\n") < 60 else "a message without end"
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [each for each in frames if "/inrkit/" in each.filename or "/modalities/" in each.filename]
         own = (ours or frames)[-1]
-        told = f"{type(error).__name__} at {Path(own.filename).name}:{own.lineno}: {str(error)[:200]!r}"
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    return told if grown < memory else f"takes {grown:.1f} GiB ({told[:100]})"
+        return f"{type(error).__name__} at {Path(own.filename).name}:{own.lineno}: {str(error)[:120]!r}"
+    return "read"
 
 
 if __name__ == "__main__":
