@@ -533,6 +533,8 @@ def test_a_field_whose_slots_are_no_rows_is_refused(tmp_path, slot: int) -> None
     write_field(tmp_path / "evil.safetensors", run.field.description(), {**state, "slots": torch.tensor([0, 1, slot])})
     with pytest.raises(DataError, match="damaged"):
         inrkit.load(tmp_path / "evil.safetensors")
+
+
 def test_ctrl_c_does_not_reach_the_compiler_of_machine_code(tmp_path, monkeypatch):
     """A terminal sends it to all processes of its session; without the compiler's work the fit would end otherwise."""
     told = tmp_path / "told"
