@@ -201,9 +201,7 @@ def claim(path: Path, text: str) -> None:
             aside.write_text(text, encoding="utf-8")
             _to_disk(aside)
         except OSError as error:
-            raise WriteError(
-                f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-            ) from error
+            raise _unwritable(path, error) from error
         try:
             os.link(aside, path)
         except FileExistsError:
@@ -217,8 +215,13 @@ def claim(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def append_text(path: Path, text: str) -> None:
-    """Add `text` to the end of a file, in one piece, and wait until it is on the disk.
+def append_text(path: Path, text: str, wait: bool = True) -> None:
+    """Add `text` to the end of a file, in one piece.
+
+    Args:
+        path: of the file.
+        text: to add.
+        wait: until it is on the disk; otherwise `bring_to_disk` is to be called before anything relies on it.
 
     Raises:
         WriteError: the disk is full, or the file cannot be written.
@@ -226,12 +229,26 @@ def append_text(path: Path, text: str) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        raise WriteError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        raise _unwritable(path, error) from error
+    if wait:
+        bring_to_disk(path)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Wait until what was written to a file would survive a power cut.
+
+    Raises:
+        WriteError: the disk is full, or the file cannot be written.
+    """
+    try:
+        _to_disk(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> WriteError:
+    return WriteError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder")
 
 
 def from_json(text: str) -> Any:

@@ -31,6 +31,9 @@ class AfterStep(Listener):
 class History(Listener):
     """Writes metrics.jsonl, one row per evaluation. Rows that cannot be written are written later, with the next.
 
+    A row is brought to the disk when something relies on it, a checkpoint or the field: with thousands of small fits,
+    waiting for the disk after each evaluation would take longer than training.
+
     Args:
         run: to write to.
 
@@ -41,26 +44,34 @@ class History(Listener):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, float]] = []
-        self._behind = False
+        self._behind = self._settled = False
 
     def on_evaluation(self, member: Member, row: dict[str, float]) -> None:
         self.rows.append(row)
+        self._settled = False
         try:
-            self.catch_up()
-            self.run.append_history(row)
+            if self._behind:
+                self.catch_up()
+            else:
+                self.run.append_history(row)
         except WriteError as error:
             _warn(error)
             self._behind = True
 
     def catch_up(self) -> None:
-        """Write the rows that could not be written before.
+        """Write the rows that could not be written before, and bring all to the disk.
 
         Raises:
-            WriteError: they still cannot.
+            WriteError: that still cannot be done.
         """
+        if self.rows and not self._settled and not self._behind:
+            try:
+                self.run.settle_history()
+            except WriteError:  # it may be gone
+                self._behind = True
         if self._behind:
             self.run.write_history(self.rows)
-            self._behind = False
+        self._behind, self._settled = False, True
 
 
 class Checkpoints(Listener):
@@ -71,13 +82,17 @@ class Checkpoints(Listener):
         history: is written first, since a resumed run has the rows up to its checkpoint from the file.
         seconds: between two checkpoints.
         more: gives what a checkpoint holds beside the training's own state.
+        last: whether one is written at the end of a training that is finished.
     """
 
-    def __init__(self, run: Run, history: History, seconds: float, more: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, run: Run, history: History, seconds: float, more: Callable[[], dict[str, Any]], last: bool = True
+    ) -> None:
         self.run = run
         self.history = history
         self.seconds = seconds
         self.more = more
+        self.last = last
         self._last = time.monotonic()
 
     def on_step(self, member: Member, selected: int) -> None:
@@ -85,7 +100,8 @@ class Checkpoints(Listener):
             self._write(member)
 
     def on_end(self, member: Member) -> None:
-        self._write(member)
+        if self.last or not member.finished:
+            self._write(member)
 
     def _write(self, member: Member) -> None:
         # A checkpoint of a diverged network must not overwrite a good one.

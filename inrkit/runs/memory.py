@@ -71,6 +71,9 @@ class MemoryRun(Run):
     def append_history(self, row: dict[str, float]) -> None:
         self._rows.append(row)
 
+    def settle_history(self) -> None:
+        """Do nothing: there is no file."""
+
     def write_result(self, result: dict[str, Any]) -> None:
         self._result = copy.deepcopy(result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import platform
@@ -20,6 +21,7 @@ from inrkit.config import Config, commented_yaml, read_yaml, resolve
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.files import (
     append_text,
+    bring_to_disk,
     claim,
     exclusive,
     expanded,
@@ -237,8 +239,12 @@ class Run:
         write_text(self.folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in rows))
 
     def append_history(self, row: dict[str, float]) -> None:
-        """Add a row to metrics.jsonl."""
-        append_text(self.folder / "metrics.jsonl", to_json(row) + "\n")
+        """Add a row to metrics.jsonl; `settle_history` waits until it is on the disk."""
+        append_text(self.folder / "metrics.jsonl", to_json(row) + "\n", wait=False)
+
+    def settle_history(self) -> None:
+        """Wait until metrics.jsonl would survive a power cut."""
+        bring_to_disk(self.folder / "metrics.jsonl")
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
@@ -267,6 +273,11 @@ class Run:
                 torch.save({"format": _CHECKPOINT_FORMAT, **state}, aside)
             except RuntimeError as error:  # torch raises this if the disk is full
                 raise OSError(f"{error}".splitlines()[0]) from error
+
+    def drop_checkpoint(self) -> None:
+        """Remove checkpoint.pt, if there is one."""
+        with contextlib.suppress(OSError):  # of no harm where it cannot be removed
+            (self.folder / "checkpoint.pt").unlink()
 
     @property
     def has_progress(self) -> bool:
@@ -376,11 +387,12 @@ def name_of(path: str | Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the software that a result depends on."""
-    return {
-        "inrkit": metadata.version("inrkit"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    return {"inrkit": _installed("inrkit"), "torch": torch.__version__, "python": platform.python_version()}
+
+
+@functools.cache
+def _installed(package: str) -> str:
+    return metadata.version(package)
 
 
 def load(

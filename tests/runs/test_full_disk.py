@@ -94,6 +94,36 @@ def test_row_that_cannot_be_written_is_written_with_the_next(tmp_path, disk, pic
     check(picture, tmp_path, disk, range(5, 9))
 
 
+def test_rows_stand_once_in_the_file_after_one_of_them_could_not_be_written(tmp_path, picture, monkeypatch):
+    append, failed = inrkit.Run.append_history, []
+
+    def appended(run, row):
+        append(run, row)
+        if row["step"] == 2:  # written, but not known to be on the disk
+            failed.append(row)
+            raise inrkit.errors.WriteError("cannot write metrics.jsonl: no space")
+
+    monkeypatch.setattr(inrkit.Run, "append_history", appended)
+    with pytest.warns(UserWarning, match="no space"):
+        fit(picture, tmp_path / "run", steps=6, checkpoint={"seconds": 1000})
+    assert len(failed) == 1
+    assert [row["step"] for row in inrkit.Run(tmp_path / "run").history] == [2, 4, 6]
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_on_them(tmp_path, picture, monkeypatch):
+    done = []
+    for name in ("append_history", "settle_history", "write_checkpoint"):
+        original = getattr(inrkit.Run, name)
+
+        def noted(run, *words, name=name, original=original):
+            done.append(name)
+            original(run, *words)
+
+        monkeypatch.setattr(inrkit.Run, name, noted)
+    fit(picture, tmp_path / "run", steps=6, checkpoint={"seconds": 1000})
+    assert done == ["append_history"] * 3 + ["settle_history", "write_checkpoint"]
+
+
 def test_fit_without_space_at_its_end_goes_on_from_its_checkpoint(tmp_path, disk, picture):
     check(picture, tmp_path, disk, range(WRITES - 5, 1000))
 

@@ -45,7 +45,11 @@ class QuasiRandom:
             root = (1 + root) ** (1 / (len(shape) + 1))
         steps = [round(root ** -(axis + 1) * 2.0**53) << 11 for axis in range(len(shape))]
         # Fractions of 1 in units of 2⁻⁶⁴, which overflow as fractional parts do.
-        self._steps = torch.tensor([step - (1 << 64) if step >> 63 else step for step in steps], device=device)
+        signed = [step - (1 << 64) if step >> 63 else step for step in steps]
+        self._steps = torch.tensor(signed, device=device)[:, None]
+        self._lengths = torch.tensor(shape, device=device)[:, None]
+        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        self._strides = torch.tensor(strides, device=device)[:, None]
         self._begin()
 
     def next(self, count: int, taken: Tensor | None = None) -> Tensor:
@@ -87,10 +91,8 @@ class QuasiRandom:
             self._begin()
         numbers = torch.arange(self._position, self._position + count, device=self._start.device)
         self._position += count
-        indices = torch.zeros_like(numbers)
-        for length, start, step in zip(self.shape, self._start, self._steps, strict=True):
-            fraction = (start + numbers * step) >> (64 - _BITS) & ((1 << _BITS) - 1)
-            indices = indices * length + (fraction * length >> _BITS)
+        fractions = (self._start[:, None] + numbers * self._steps) >> (64 - _BITS) & ((1 << _BITS) - 1)
+        indices = ((fractions * self._lengths >> _BITS) * self._strides).sum(dim=0)
         return indices if self._placed is None else self._placed(indices)
 
     def _begin(self) -> None:
