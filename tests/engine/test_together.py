@@ -338,6 +338,22 @@ def test_those_interrupted_go_on_together_or_alone(optimizer):
     assert_same(run_alone(alone), whole)
 
 
+@pytest.mark.parametrize("stop", [5, 15])
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_those_interrupted_at_a_step_end_together_bit_for_bit(optimizer, stop):
+    """As they would have ended undisturbed, also when SOAP's bases have turned before they were interrupted."""
+    more = {"optimizer": optimizer, "shapes": ((12, 10),) * 4, "steps": 24}
+    stopped, resumed = run_together(group(**more, listeners=[StopAt(stop)])), group(**more)
+    for member, earlier in zip(resumed, stopped, strict=True):
+        saved = io.BytesIO()
+        torch.save(earlier.state_dict(), saved)
+        saved.seek(0)
+        member.load_state_dict(torch.load(saved, weights_only=True))
+    for one, other in zip(run_together(resumed), run_together(group(**more)), strict=True):
+        for name, value in one.network.state_dict().items():
+            assert torch.equal(value, other.network.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_a_checkpoint_in_mid_training_is_that_of_one_by_one(optimizer):
     class Keep(Listener):

@@ -134,11 +134,20 @@ def _joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The state of all parameters that several states are of."""
     joined: dict[str, Any] = {"step": states[0]["step"]}
     for name in ("momentum", "squares"):
-        joined[name] = torch.cat([state[name] for state in states])
+        joined[name] = _laid_out_alike([state[name] for state in states])
     for name in ("covariances", "bases"):
         axes = zip(*(state[name] for state in states), strict=True)
-        joined[name] = [None if each[0] is None else torch.cat(each) for each in axes]
+        joined[name] = [None if each[0] is None else _laid_out_alike(each) for each in axes]
     return joined
+
+
+def _laid_out_alike(parts: Sequence[Tensor]) -> Tensor:
+    """(B, …) parts one after another, in memory as the first is: the rounding of a product depends on that, and bases
+    lie column by column once they have turned."""
+    first = parts[0]
+    order = sorted(range(1, first.ndim), key=first.stride, reverse=True)
+    places = [0, *(1 + order.index(axis) for axis in range(1, first.ndim))]
+    return torch.cat([part.permute(0, *order) for part in parts]).permute(places)
 
 
 def _part(state: dict[str, Any], span: slice) -> dict[str, Any]:
