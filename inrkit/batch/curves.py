@@ -9,7 +9,7 @@ import numpy as np
 
 from inrkit.batch.results import Results
 from inrkit.batch.study import Study
-from inrkit.batch.summary import Layout, labels, measures
+from inrkit.batch.summary import Layout, grouped, measures
 from inrkit.evaluation.metrics import METRICS
 from inrkit.files import written_whole
 
@@ -40,8 +40,8 @@ def draw_curves(study: Study, results: Results) -> str | None:
     layout = Layout.of(study, done)
     # What divides the tables, and their columns, get a row of panels each; a row of the tables gets a color.
     apart = [*layout.tables, *layout.columns]
-    parts = list(dict.fromkeys(labels(job, apart) for job in done))
-    rows = list(dict.fromkeys(labels(job, layout.rows) for job in done))
+    parts, rows = list(grouped(done, apart)), list(grouped(done, layout.rows))
+    groups = grouped(done, [*apart, *layout.rows])
     colors = {row: colormaps["turbo"](number / len(rows)) for number, row in enumerate(rows)}
     if len(rows) <= 10:
         colors = dict(zip(rows, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
@@ -49,8 +49,7 @@ def draw_curves(study: Study, results: Results) -> str | None:
     panels = figure.subplots(len(parts), 2, squeeze=False, sharey="row", sharex="col")
     lines = {}
     for part, row in itertools.product(parts, rows):
-        group = [job for job in done if labels(job, apart) == part and labels(job, layout.rows) == row]
-        histories = [results.history(job) for job in group]
+        histories = [results.history(job) for job in groups.get((*part, *row), [])]
         histories = [[entry for entry in entries if np.isfinite(entry.get(metric, np.nan))] for entries in histories]
         histories = [entries for entries in histories if entries]
         if not histories:

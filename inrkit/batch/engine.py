@@ -79,13 +79,15 @@ class _Engine:
 
     def run(self) -> int:
         tuning = self.study.tuning_jobs()
-        self.results.jobs = [*tuning, *self.study.main_jobs(choose(self.study, tuning, self.results))]
+        main = self.study.main_jobs(choose(self.study, tuning, self.results))
+        self.results.jobs = [*tuning, *main]
         self._write()
         try:
             with self.display, stopped_by_signals(self.launcher), self._workers:
                 self._run_jobs(tuning)
-                main = self.study.main_jobs(choose(self.study, tuning, self.results))
-                self.results.jobs = [*tuning, *main]
+                if tuning:
+                    main = self.study.main_jobs(choose(self.study, tuning, self.results))
+                    self.results.jobs = [*tuning, *main]
                 self._run_jobs(main)
         finally:
             self._write()
@@ -131,18 +133,20 @@ class _Engine:
         alone: list[Task] = []
         for event in self.launcher.run(tasks):
             if isinstance(event, Started):
-                for task in event.task.all:
-                    self.display.started(wanted[task.id])
+                self.display.started([wanted[task.id] for task in event.task.all])
                 continue
             if event.task.beside and event.each is None and event.status == "failed":
                 alone += event.task.all
+                self.display.returned([wanted[task.id] for task in event.task.all])
                 self.display.say(f"{len(event.task.all)} jobs fail together: {event.error}; each goes on alone")
                 continue
             whole = {"status": event.status, "error": event.error}
-            for task in event.task.all:
-                reported = (event.each or {}).get(task.id, whole)
-                state = self.results.record(wanted[task.id], reported["status"], reported["error"])
-                self.display.ended(wanted[task.id], state)
+            jobs = [wanted[task.id] for task in event.task.all]
+            states = []
+            for job in jobs:
+                reported = (event.each or {}).get(job.id, whole)
+                states.append(self.results.record(job, reported["status"], reported["error"]))
+            self.display.ended(jobs, states)
             self._write(last=False)
         return alone
 
@@ -175,8 +179,7 @@ class _Engine:
             WriteError: they cannot be written, and it is the last time; before, the jobs go on.
         """
         try:
-            if self.results.write(last):
-                write_text(self.folder / "summary.md", summarise(self.study, self.results))
+            self.results.write(lambda: summarise(self.study, self.results), last)
         except WriteError as error:
             if last:
                 raise

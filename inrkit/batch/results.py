@@ -1,4 +1,4 @@
-"""The state of a study's jobs, and the files that list it: results.csv and results.jsonl."""
+"""The state of a study's jobs, and the files that list it: results.csv, results.jsonl and summary.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from inrkit.runs.run import Run
 
 STATUSES = ("done", "failed", "interrupted", "pending")
 
-_WRITE_SPACING = 10
+_WRITE_SPACING = 30
 """After a write of the files, so many times its duration passes before the next: with thousands of jobs, a write after
 each job would take most of the time."""
 
@@ -122,18 +122,16 @@ class Results:
         """The rows of a phase."""
         return [self.row(job) for job in self.jobs if job.phase == phase]
 
-    def write(self, last: bool = True) -> bool:
-        """Write results.csv and results.jsonl, whole.
+    def write(self, summary: Callable[[], str], last: bool = True) -> None:
+        """Write results.csv, results.jsonl and summary.md, whole.
 
         Args:
+            summary: makes the text of summary.md.
             last: write now. Otherwise the files may be left as they are for a while, since more calls follow.
-
-        Returns:
-            Whether they were written.
         """
         started = time.monotonic()
         if not last and started - self._written_at < _WRITE_SPACING * self._write_took:
-            return False
+            return
         rows = [self.row(job) for job in self.jobs]
         write_text(self.folder / "results.jsonl", "".join(to_json(row) + "\n" for row in rows))
         names = dict.fromkeys(name for row in rows for name in row)
@@ -143,9 +141,9 @@ class Results:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.folder / "results.csv", text.getvalue())
+        write_text(self.folder / "summary.md", summary())
         self._written_at = time.monotonic()
         self._write_took = self._written_at - started
-        return True
 
     def _read(self, job: Job) -> State:
         run = self.run(job)

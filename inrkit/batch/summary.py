@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,15 @@ class Layout:
 
 def labels(job: Job, axes: Sequence[str]) -> Labels:
     """A job's labels of some axes."""
-    return tuple(job.cell[axis] for axis in axes)
+    return tuple(job.cell.get(axis) for axis in axes)
+
+
+def grouped(jobs: Iterable[Job], axes: Sequence[str]) -> dict[Labels, list[Job]]:
+    """The jobs by their labels of some axes, in order."""
+    groups: dict[Labels, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(labels(job, axes), []).append(job)
+    return groups
 
 
 def measures(study: Study, results: Results) -> list[str]:
@@ -99,13 +107,12 @@ def _results(study: Study, results: Results, done: list[Job]) -> list[str]:
     values = {job.id: _measured(job, names, results) for job in done}
     if not study.table.metrics:  # some metrics are not defined for every file
         names = [name for name in names if any(name in had for had in values.values())]
-    for table in dict.fromkeys(labels(job, layout.tables) for job in done):
+    for table, inside in grouped(done, layout.tables).items():
         if table:
             lines += [
                 "### " + ", ".join(f"{axis} = {label}" for axis, label in zip(layout.tables, table, strict=True)),
                 "",
             ]
-        inside = [job for job in done if labels(job, layout.tables) == table]
         lines += [*_table(study, layout, names, inside, values), ""]
     return lines[:-1]
 
@@ -119,12 +126,12 @@ def _table(
         jobs: those in it.
         values: measures of each job, by identity and name.
     """
-    rows = list(dict.fromkeys(labels(job, layout.rows) for job in jobs))
-    columns = list(dict.fromkeys(labels(job, layout.columns) for job in jobs))
+    rows, columns = list(grouped(jobs, layout.rows)), list(grouped(jobs, layout.columns))
+    groups = grouped(jobs, [*layout.rows, *layout.columns])
     found: dict[tuple[Labels, Labels, str], list[float]] = {}
     counts: dict[Labels, set[int]] = {}
     for row, column in itertools.product(rows, columns):
-        group = [job for job in jobs if labels(job, layout.rows) == row and labels(job, layout.columns) == column]
+        group = groups.get((*row, *column), [])
         if group:
             counts.setdefault(row, set()).add(len(group))
         for name in names:
@@ -157,16 +164,17 @@ def _by_file(study: Study, results: Results, done: list[Job]) -> list[str]:
     """A table of the first metric, a row for each file and a column for each group; none where it would be trivial."""
     files = list(dict.fromkeys(job.cell.get(PATH) for job in done))
     layout, name = Layout.of(study, done), next(name for name in measures(study, results) if "@" not in name)
-    groups = list(dict.fromkeys(labels(job, layout.axes) for job in done))
+    groups = list(grouped(done, layout.axes))
     if not (1 < len(files) <= _FILES and len(groups) > 1):
         return []
+    cells = grouped(done, [PATH, *layout.axes])
     lines = ["", f"## {_title(name)} of each file", "", "Mean over seeds.", ""]
     lines += _header(["file", *(" ".join(map(str, group)) for group in groups)])
     values = {job.id: _measured(job, [name], results) for job in done}
     for file in files:
         scores: dict[Labels, float] = {}
         for group in groups:
-            jobs = [job for job in done if job.cell.get(PATH) == file and labels(job, layout.axes) == group]
+            jobs = cells.get((file, *group), [])
             had = [values[job.id][name] for job in jobs if name in values[job.id]]
             if had:
                 scores[group] = statistics.fmean(had)
@@ -189,10 +197,10 @@ def _tuning(study: Study, results: Results) -> list[str]:
     chosen = {labels(job, axes): job.cell[key] for job in results.jobs if job.phase == "main" and job.id}
     lines = ["", f"## {key} by tuning", "", f"Mean {_title(metric)} on {_on(study)}; the chosen value is bold.", ""]
     lines += _header([*(axes or ["study"]), *map(str, tried), "note"])
-    for group in dict.fromkeys(labels(job, axes) for job in jobs):
+    for group, members in grouped(jobs, axes).items():
         means = []
         for value in tried:
-            rows = [results.row(job) for job in jobs if labels(job, axes) == group and job.cell[key] == value]
+            rows = [results.row(job) for job in members if job.cell[key] == value]
             had = [row[metric] for row in rows if row["status"] == "done" and row.get(metric) is not None]
             mean = _number(metric, statistics.fmean(had)) if had else "failed" if _ended(rows) else "–"
             means.append(_bold(mean, group in chosen and chosen[group] == value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,5 +39,14 @@ def _options_of(key: str, value: Any) -> type | None:
 
 
 def _scalar(value: Any) -> str:
+    # Not floats: -0.0 is equal to 0.0, and would be taken for it.
+    return _remembered(value) if isinstance(value, str | int | None) else _written(value)
+
+
+def _written(value: Any) -> str:
     text = write_plain(value, default_flow_style=True, width=10**6).strip()
     return text.removesuffix("...").strip()
+
+
+_remembered = functools.lru_cache(maxsize=1 << 12, typed=True)(_written)
+"""Cached, because the runs of a study write the same few values thousands of times."""

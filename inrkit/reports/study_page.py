@@ -25,10 +25,18 @@ _LESS = ("seconds", "chamfer")
 """Numbers of a run, besides its registered metrics, of which less is better."""
 _GROUPS = 40
 """Groups that have a curve, at most."""
+_SUMMARISED = 400
+"""Groups that are listed, at most."""
 _POINTS = 120
 """Points of a group's curve."""
 _THUMBNAILS = 400
 """Runs that have a picture, at most."""
+_FIRST = 200
+"""Rows of the table that a page has without its program, which shows as many at first."""
+_FAILURES = 100
+"""Failed runs that are listed with their reasons, at most."""
+_SETTINGS = 1 << 16
+"""Characters of study.yaml that are shown: it lists every file."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _LARGEST = 1 << 24
 """Pixels of a picture above which it is not opened for a thumbnail."""
@@ -75,7 +83,9 @@ def study_page(folder: Path) -> str:
         lower=[name for name in metrics if not _larger_is_better(name)],
         titles={name: " ".join(filter(None, _titled(name))) for name in metrics},
         rows=[_shown(row, runs.get(row["id"]), folder, varying, metrics, n) for n, row in enumerate(rows)],
+        first=_FIRST,
         failures=[row for row in rows if row.get("error")],
+        listed=_FAILURES,
         groups=groups,
         summary=groups and _summary(rows, [axis for axis in varying if axis not in _AVERAGED], metrics),
         grouped=[axis for axis in varying if axis not in _AVERAGED],
@@ -164,7 +174,7 @@ def _summary(rows: Sequence[Row], axes: Sequence[str], metrics: Sequence[str]) -
         if row["status"] == "done" and row.get("phase", "main") == "main":
             members.setdefault(_name(row, axes), []).append(row)
     told = []
-    for name, group in members.items():
+    for name, group in list(members.items())[:_SUMMARISED]:
         cells: list[Any] = [name, (str(len(group)), "")]
         for metric in [*metrics, "seconds"]:
             values = [math.inf if row[metric] is None else float(row[metric]) for row in group if metric in row]
@@ -209,6 +219,7 @@ def _shown(
     if run is not None and run.exists:
         link = quote(f"{row['folder']}/{FILE if (run.folder / FILE).exists() else ''}")
     return {
+        "number": number + 1,
         "name": f"run {number + 1}",
         "link": link,
         "status": row["status"],
@@ -237,9 +248,9 @@ def _thumbnail(run: Run) -> str | None:
 
 
 def _lead(rows: Sequence[Row], statuses: Mapping[str, int], varying: Sequence[str], metrics: Sequence[str]) -> str:
-    counted = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
+    counted = ", ".join(f"{count:,} {status}" for status, count in statuses.items() if count)
     over = f", over {', '.join(varying)}" if varying else ""
-    told = f"{len(rows)} runs{over}: {counted}."
+    told = f"{len(rows):,} runs{over}: {counted}."
     done = [row for row in rows if metrics and row["status"] == "done" and isinstance(row.get(metrics[0]), float)]
     if done:
         best = (max if _larger_is_better(metrics[0]) else min)(done, key=lambda row: row[metrics[0]])
@@ -271,6 +282,7 @@ def _order(rows: Sequence[Row]) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    return text if len(text) <= _SETTINGS else f"{text[:_SETTINGS]}\n… ({path.name} has the rest)"

@@ -219,7 +219,7 @@ class Fit:
             self._history = History(run)
             self.listeners: list[Listener] = [
                 self._history,
-                Checkpoints(run, self._history, config.checkpoint.seconds, self._beside),
+                Checkpoints(run, self._history, config.checkpoint.seconds, self._beside, config.checkpoint.keep),
                 *self._writers,
             ]
             if resume:
@@ -289,6 +289,8 @@ class Fit:
     def conclude(self) -> None:
         """Write the result of a fit whose field is written."""
         self._write_result("done" if self.member.finished else "interrupted")
+        if self.member.finished and not self.config.checkpoint.keep:
+            self.run.drop_checkpoint()
 
     def fail(self, error: Exception) -> Exception:
         """Write the result of a fit that failed; returns the error to show to the user."""

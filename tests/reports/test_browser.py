@@ -204,6 +204,30 @@ def test_a_study_is_sorted_filtered_and_leads_to_its_runs(study):
         unmoved(page)
 
 
+def test_all_jobs_of_a_large_study_are_sorted_and_found_though_few_are_laid_out(tmp_path):
+    rows = [
+        {"id": f"{number}", "status": "done", "phase": "main", "data.path": f"p{number}.png", "seconds": float(number)}
+        | {"steps": 9, "error": None, "folder": f"runs/r-{number}"}
+        for number in range(1000)
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with browser.opened(write_study_page(tmp_path)) as page:
+        laid_out = "document.querySelectorAll('table.sortable tbody tr').length"
+        assert page.run(laid_out) == 200
+        assert page.find("[data-count]").text == "1,000 of 1,000, the first 200 below"
+        page.find("[data-more]").click()
+        assert page.run(laid_out) == 800
+        (seconds,) = (head for head in page.driver.find_elements("css selector", "th button") if "sec" in head.text)
+        seconds.click()
+        seconds.click()
+        assert "run 1000" in page.find("table.sortable tbody tr").text
+        page.find("[data-filter]").send_keys("p777.png")
+        assert page.run(laid_out) == 1
+        assert page.find("[data-count]").text == "1 of 1,000"
+        assert not page.find("[data-more]").is_displayed()
+        unmoved(page)
+
+
 def test_a_page_can_be_read_without_a_browser(runs):
     text = (runs["volume"].folder / "report.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])

@@ -232,6 +232,31 @@ def test_results_of_wrong_types_are_damaged_in_a_line(tmp_path, wrong):
     assert "1 runs" in study_page(tmp_path)
 
 
+def many_rows(folder, count):
+    """results.jsonl of a study with so many jobs, the half of them failed."""
+    folder.mkdir()
+    rows = [
+        {"id": f"{number}", "status": "done" if number % 2 else "failed", "phase": "main", "data.path": f"{number}.png"}
+        | {"seconds": 1.0, "steps": 9, "error": None if number % 2 else f"error {number}", "folder": f"runs/r-{number}"}
+        for number in range(count)
+    ]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "study.yaml").write_text("matrix: {data.path: [" + ", ".join(row["data.path"] for row in rows) + "]}")
+    return folder
+
+
+def test_a_page_of_many_jobs_holds_most_of_them_aside_and_is_of_bounded_parts(tmp_path):
+    text = study_page(many_rows(tmp_path / "study", 3000))
+    first, aside = text.split("<template data-more-rows>")
+    assert first.count("<tr data-status=") == 200
+    assert aside.split("</template>")[0].count("<tr data-status=") == 2800
+    assert aside.split("</template>")[1].count("<tr data-status=") == 0
+    assert "error 198<" in first and "error 200<" not in first and "and 1400 more" in first
+    assert "2999.png" in aside and len(text) < 3000 * 500 + 250_000
+    few = study_page(many_rows(tmp_path / "few", 200))
+    assert few.count("<tr data-status=") == 200 and "data-more-rows>" not in few
+
+
 def test_a_page_changes_nothing_of_what_a_job_is(photo, tmp_path):
     from inrkit.batch.identity import identity
     from inrkit.config import resolve

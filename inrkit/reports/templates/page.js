@@ -436,35 +436,41 @@ function drawGroups() {
 function sortAndFilter() {
   const table = $("table.sortable");
   if (!table) return;
-  const body = $("tbody", table), rows = $$("tr", body), heads = $$("th", table);
+  // A table of thousands of rows takes seconds to lay out, so the page holds most of them aside, and shows some.
+  const aside = $("[data-more-rows]"), more = $("[data-more]"), page = 200;
+  const body = $("tbody", table), heads = $$("th", table);
+  const rows = [...$$("tr", body), ...(aside ? $$("tr", aside.content) : [])].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  const words = $("[data-filter]"), status = $("[data-status]"), count = $("[data-count]");
+  let wanted = rows, most = page;
+  const show = () => {
+    const shown = wanted.slice(0, most);
+    body.replaceChildren(...shown.map((each) => each.row));
+    count.textContent = `${wanted.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}${shown.length < wanted.length ? `, the first ${shown.length.toLocaleString("en")} below` : ""}`;
+    if (more) more.hidden = shown.length === wanted.length;
+  };
+  const filter = () => {
+    const parts = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    wanted = rows.filter(({ row, text }) => parts.every((part) => text.includes(part)) && (!status.value || row.dataset.status === status.value));
+    most = page;
+    show();
+  };
   const value = (row, column) => {
     const cell = row.children[column], text = cell.dataset.value ?? cell.textContent.trim();
-    const number = parseFloat(text);
-    return text !== "" && !Number.isNaN(Number(text)) ? number : text.toLowerCase();
+    return text !== "" && !Number.isNaN(Number(text)) ? parseFloat(text) : text.toLowerCase();
   };
   heads.forEach((head, column) => $("button", head)?.addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") === "ascending" || (!head.hasAttribute("aria-sort") && head.dataset.first === "down");
     for (const other of heads) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const order = (a, b) => {
-      const [one, two] = [value(a, column), value(b, column)];
+    for (const each of rows) each.key = value(each.row, column);
+    rows.sort(({ key: one }, { key: two }) => {
       if (one === "" || two === "") return (one === "") - (two === "");
       if (typeof one !== typeof two) return typeof one === "number" ? -1 : 1;
       return (one < two ? -1 : one > two ? 1 : 0) * (down ? -1 : 1);
-    };
-    body.append(...rows.sort(order));
+    });
+    filter();
   }));
-  const words = $("[data-filter]"), status = $("[data-status]"), count = $("[data-count]");
-  const filter = () => {
-    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let left = 0;
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !(wanted.every((word) => text.includes(word)) && (!status.value || row.dataset.status === status.value));
-      left += !row.hidden;
-    }
-    count.textContent = `${left} of ${rows.length}`;
-  };
+  more?.addEventListener("click", () => { most *= 4; show(); });
   words.addEventListener("input", filter);
   status.addEventListener("change", filter);
   filter();
