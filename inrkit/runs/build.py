@@ -207,11 +207,16 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         evaluate_most=evaluated_most(config),
         view=view,
         recovers=config.train.on_divergence == "recover",
-        rate_key=f"optimizer.{config.optimizer.plugin.rate}",
+        rate_key=_rate_key(config.optimizer.plugin.rates),
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
     return member
+
+
+def _rate_key(rates: Sequence[str]) -> str:
+    """What a message calls an optimizer's learning rates, options of its."""
+    return " and ".join(f"optimizer.{name}" for name in rates) or "the optimizer's learning rate"
 
 
 def evaluated_most(config: Config) -> int:

@@ -77,7 +77,7 @@ class Member:
             coordinates.
         recovers: whether a training that diverges goes back to its last finite evaluation, and on from there with half
             the learning rates; else it fails.
-        rate_key: of the config, for the learning rate; messages name it.
+        rate_key: the config's key for the learning rate, or keys, as messages name it.
 
     Attributes:
         forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to

@@ -1,10 +1,13 @@
 import copy
+import dataclasses
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import inrkit
 from inrkit import OPTIMIZERS, HiddenLinear
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren, SirenOptions
@@ -180,6 +183,29 @@ def test_a_preset_s_learning_rate_is_no_step_length_of_a_line_search():
     layer["optimizer"] = {"name": "adam", "lr": 1e-4}
     assert resolve([layer, {"optimizer": "muon"}]).optimizer.options.lr == 1e-4
     assert resolve([layer, {"optimizer": "lbfgs"}]).optimizer.options.step_length == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"optimizer": "adam"}, "optimizer.lr"),
+        ({"optimizer": "lbfgs", "selector": "full"}, "optimizer.step_length"),
+        ({"optimizer": "muon"}, "optimizer.lr and optimizer.adam_lr"),
+        ({"optimizer": torch.optim.SGD}, "the optimizer's learning rate"),
+    ],
+)
+def test_a_training_that_diverges_names_the_keys_that_the_optimizer_has(words, told):
+    network = {"name": "siren", "hidden_features": 8, "hidden_layers": 1}
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    members = []
+    inrkit.fit(picture, network=network, objective="mse", steps=1, callbacks=[members.append], quiet=True, **words)
+    assert members[0].rate_key == told
+
+
+@every
+def test_the_rates_of_an_optimizer_are_options_of_it(name):
+    plugin = OPTIMIZERS.get(name)
+    assert plugin.rates and set(plugin.rates) <= {field.name for field in dataclasses.fields(plugin.Options)}
 
 
 def test_muon_trains_hidden_matrices_and_adam_the_rest():

@@ -33,8 +33,8 @@ class OptimizerFactory(metaclass=PluginType):
     reevaluates: ClassVar[bool] = False
     """Whether a step evaluates the loss several times and compares it across steps, so that all steps must train on
     the same coordinates."""
-    rate: ClassVar[str] = "lr"
-    """The option that is its learning rate."""
+    rates: ClassVar[tuple[str, ...]] = ("lr",)
+    """The options that are its learning rates."""
 
     steps_rows: ClassVar[bool] = False
     """Whether it makes a `RowOptimizer` for a network with tiles, whose networks then step by themselves."""
@@ -175,6 +175,7 @@ class Muon(OptimizerFactory):
     """
 
     Options = MuonOptions
+    rates = ("lr", "adam_lr")
 
     @classmethod
     def make(cls, options: MuonOptions, network: nn.Module) -> torch.optim.Optimizer:
@@ -223,7 +224,7 @@ class Lbfgs(OptimizerFactory):
 
     Options = LbfgsOptions
     reevaluates = True
-    rate = "step_length"
+    rates = ("step_length",)
 
     @classmethod
     def make(cls, options: LbfgsOptions, network: nn.Module) -> torch.optim.Optimizer:

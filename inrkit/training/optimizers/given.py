@@ -28,6 +28,7 @@ class Given(OptimizerFactory):
     factor."""
 
     Options = GivenOptions
+    rates = ()
     held: ClassVar[tuple[MakeOptimizer, ...]] = ()
     """The maker, in a tuple because a function would become a method."""
 
