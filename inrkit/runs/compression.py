@@ -57,6 +57,8 @@ _SHARE = 0.25
 _PACE = 40
 """Updates of a weight that are one step of its rounding, at the beginning of the finish."""
 _MOST_STEPS = 500
+_LONGEST = 10**9
+"""Steps of a finish that may be asked for; nobody waits for so many."""
 _GLANCE = 1 << 12
 """Coordinates of the evaluation that ends a training; what counts is measured afterwards."""
 _RATE = 1e-3
@@ -164,13 +166,13 @@ def compress(
     chosen = choose_device(device)
     if isinstance(run, str | Path) and (Path(run) / "config.yaml").exists():
         run = Run(run)
-    fit = _fit(run, signal) if isinstance(run, Run) else None
-    if fit is None and (signal is not None or steps):
+    if not isinstance(run, Run) and (signal is not None or steps):
         given = "signal" if signal is not None else "steps"
         raise ConfigError(
             f"{given} is for a run, and a field alone does not say how to train it; give its run's folder"
         )
-    original = field_from(run, trust=trust)
+    original = field_from(run, trust=trust)  # before the signal, which may take long to read
+    fit = _fit(run, signal) if isinstance(run, Run) else None
     compression = _Compression(original, chosen, fit, steps)
     if db is not None:
         if fit is None:
@@ -207,8 +209,8 @@ def _asked(bits: float | None, db: float | None, size: int | None, steps: int | 
     name, value = next(iter(given.items()), ("bits", DEFAULT_BITS))
     if not 0 < value < math.inf:
         raise ConfigError(f"{name} is {value}; it must be a finite number above 0")
-    if steps is not None and steps < 0:
-        raise ConfigError(f"steps is {steps}; it must be at least 0")
+    if steps is not None and not 0 <= steps <= _LONGEST:
+        raise ConfigError(f"steps is {steps}; it must be in [0, {_LONGEST:,}]")
     return value
 
 

@@ -1,6 +1,7 @@
 """Compressed fields: as small and as good as was asked for, and like any other field."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_requests_that_cannot_be_met_are_told(run, tmp_path):
         ({"bits": 4, "size": 100}, "one of"),
         ({"bits": 0}, "above 0"),
         ({"size": 50}, "takes at least"),
-        ({"steps": -1}, "at least 0"),
+        ({"steps": -1}, r"steps is -1; it must be in \[0, 1,000,000,000\]"),
+        ({"steps": 10**24}, r"it must be in \[0, 1,000,000,000\]"),
     ):
         with pytest.raises(ConfigError, match=words):
             inrkit.compress(run, tmp_path / "none.inr", **wrong)
@@ -105,6 +107,14 @@ def test_requests_that_cannot_be_met_are_told(run, tmp_path):
             inrkit.compress(run.field, tmp_path / "none.inr", **given)
     assert not list(tmp_path.iterdir())
     assert inrkit.compress(run.field, tmp_path / "large.inr", bits=1e308).size > 0
+
+
+def test_a_run_without_a_field_is_told_before_its_signal_is_read(run, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    shutil.copy(run.folder / "config.yaml", tmp_path / "run")
+    monkeypatch.setattr("inrkit.runs.compression.read_signal", lambda config: pytest.fail("the signal was read"))
+    with pytest.raises(DataError, match=r"field\.safetensors"):
+        inrkit.compress(tmp_path / "run", tmp_path / "none.inr")
 
 
 def test_what_a_file_is_made_from_is_not_written_over(run, tmp_path):
