@@ -66,8 +66,7 @@ def fit(
     elif not watched:
         execute(config, run, resume=resume, quiet=quiet, interruptible=True)
     else:
-        watch = Watch(config, run)
-        click.echo(f"watch it at {watch.address}", err=quiet)
+        watch = Watch(config, run, lambda address: click.echo(f"watch it at {address}", err=quiet))
         with watch.serving():
             listener = Harmless("--watch", watch)
             execute(config, run, resume=resume, quiet=quiet, interruptible=True, listeners=[listener])

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,12 +43,18 @@ class Watch(Writer):
 
     Serves only inside `serving`.
 
+    Args:
+        config: of the fit.
+        run: of the fit.
+        tell: is given the address when the training starts; before, the fit may still turn out to be impossible.
+
     Attributes:
         address: of the page.
     """
 
-    def __init__(self, config: Config, run: Run) -> None:
+    def __init__(self, config: Config, run: Run, tell: Callable[[str], object] = lambda address: None) -> None:
         super().__init__(config, run)
+        self._tell = tell
         self._token = secrets.token_urlsafe(16)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -73,6 +79,9 @@ class Watch(Writer):
         finally:
             self._server.shutdown()
             self._server.server_close()
+
+    def on_start(self, member: Member) -> None:
+        self._tell(self.address)
 
     def on_selection(self, member: Member, selection: Selection, loss: Tensor) -> None:
         self._loss = loss.detach()

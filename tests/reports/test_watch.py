@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import inrkit
+from inrkit.cli import inrkit as command
 from inrkit.modalities.image import sample_picture
 from inrkit.reports.watch import Watch
 from inrkit.runs.run import Run
@@ -52,6 +54,17 @@ def test_only_who_knows_the_token_sees_the_page(watch):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         asked(watch.address, Host="elsewhere.example")
     assert watch._server.server_address[0] == "127.0.0.1"
+
+
+def test_the_address_is_told_once_the_fit_can_begin(fitted, tmp_path):
+    keys = ["network.hidden_features=8", "network.hidden_layers=1", "train.steps=2", "log.report=false"]
+    words = ["fit", str(tmp_path / "photo.png"), *keys, "--watch", "--out"]
+    (tmp_path / "taken").write_text("a file")
+    done = CliRunner().invoke(command, [*words, str(tmp_path / "taken" / "run")])
+    assert done.exit_code and "cannot be written" in str(done.exception or done.output)
+    assert "watch it at" not in done.output
+    done = CliRunner().invoke(command, [*words, str(tmp_path / "run")])
+    assert done.output.count("watch it at http://127.0.0.1:") == 1
 
 
 def test_a_fit_is_the_same_whether_it_is_watched_or_not(watch, fitted, tmp_path):
