@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -111,6 +112,39 @@ def test_tensorboard_has_sounds_and_meshes(tmp_path):
     modality = {"resolution": 16, "export_resolution": 24}
     run = inrkit.fit(tmp_path / "shape.ply", out=tmp_path / "shape", tensorboard=True, modality=modality, **SMALL)
     assert {f"original_{part}" for part in ("VERTEX", "FACE", "COLOR")} <= set(events(run).Tags()["tensors"])
+
+
+def test_a_resumed_fit_goes_on_with_its_run_of_weights_and_biases(photo, tmp_path, monkeypatch):
+    begun = []
+
+    class Run:
+        def __init__(self, given):
+            self.id, self.summary = given["id"] or f"run{len(begun)}", {}
+
+        log = finish = lambda self, *words, **keys: None
+
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **given: begun.append(given) or Run(given)
+    fake.Settings = fake.Image = lambda *words, **keys: None
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+
+    class Stop(inrkit.Listener):
+        def on_step(self, member, selected):
+            if member.step == 3:
+                member.stop()
+
+    inrkit.fit(photo, out=tmp_path / "run", wandb=True, callbacks=[Stop()], **SMALL)
+    monkeypatch.setenv("WANDB_PROJECT", "another")
+    run = inrkit.fit(tmp_path / "run", resume=True, quiet=True)
+    assert run.result["status"] == "done"
+    assert [(each["id"], each["resume"], each["project"]) for each in begun] == [
+        (None, None, "inrkit"),
+        ("run1", "allow", "inrkit"),
+    ]
+    (tmp_path / "run" / "wandb.json").write_text("damaged")
+    inrkit.fit(tmp_path / "run", resume=True, overrides=["train.steps=8"], quiet=True)
+    assert (begun[2]["id"], begun[2]["project"]) == (None, "another")
 
 
 @pytest.mark.slow
