@@ -113,5 +113,5 @@ def test_a_run_without_its_last_checkpoint_goes_on_after_an_interruption_and_end
     run = inrkit.fit("run", resume=True)
     assert run.metrics == whole.metrics
     assert not (run.folder / "checkpoint.pt").exists()
-    with pytest.raises(inrkit.DataError, match="no checkpoint.pt to resume from"):
+    with pytest.raises(inrkit.DataError, match=r"no checkpoint.pt to resume from"):
         inrkit.fit("run", resume=True, steps=8)
