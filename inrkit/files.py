@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from inrkit.errors import ConfigError, InrkitError, WriteError
 
+_OTHER_FILES = 512
+"""Files that a process has open besides, at most: libraries, sockets, mapped signals."""
 _ASIDE = re.compile(r"\.(\d+)-.")
 """What the name begins with of a file that the process of that number writes aside."""
 
@@ -142,6 +144,20 @@ def exclusive(folder: Path, busy: InrkitError) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release(force=True)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process have so many more files open at a time, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = count + _OTHER_FILES if hard == unlimited else min(count + _OTHER_FILES, hard)
+    if soft != unlimited and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def remove_stale(folder: Path) -> None:

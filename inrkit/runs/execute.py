@@ -16,6 +16,7 @@ from inrkit.config.schema import SLOTS
 from inrkit.device import choose_device, choose_precision
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint, WriteError
 from inrkit.evaluation.between import noise_between
+from inrkit.files import allow_open_files
 from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal, require_room
 from inrkit.runs.display import Display
@@ -100,6 +101,7 @@ def execute_together(
         For each fit its run, done or interrupted, or the error that `execute` would raise. If a fit fails, the others
         go on.
     """
+    allow_open_files(len(fits))  # each run's folder is locked by one
     started, share = time.perf_counter(), 1 / max(1, len(fits))
     resumed = [resume] * len(fits) if isinstance(resume, bool) else resume
     outcomes: list[Run | Exception] = [run for _, run in fits]

@@ -1,5 +1,6 @@
 """Runs that go on: elsewhere, for longer, from other weights, and one at a time."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 
 import inrkit
 from inrkit.batch.identity import identity
-from inrkit.files import append_text, claim, remove_stale, written_whole
+from inrkit.files import allow_open_files, append_text, claim, remove_stale, written_whole
 from inrkit.runs.execute import execute_together, stackable
 from inrkit.runs.request import prepare
 from inrkit.signals.digest import digest
@@ -490,3 +491,22 @@ def test_files_reach_the_disk_before_they_have_their_names(tmp_path, monkeypatch
     if happened[0][1] != "?":
         assert [name for kind, name in happened if kind == "disk"][1::2] == [tmp_path.name, tmp_path.name]
     assert [(tmp_path / f"{name}.txt").read_text() for name in "abc"] == ["a", "b", "c"]
+
+
+def test_thousands_of_files_may_be_open_where_the_system_lets_them(tmp_path):
+    resource = pytest.importorskip("resource", reason="there are no such limits on Windows")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(list(Path("/proc/self/fd").iterdir())) + 20 if Path("/proc/self/fd").exists() else 200
+    if 0 <= before[1] < few + 712:
+        pytest.skip("the system allows few files")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+        allow_open_files(200)
+        with contextlib.ExitStack() as opened:
+            for number in range(200):
+                opened.enter_context((tmp_path / f"{number}").open("w"))
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allow_open_files(1)  # what is enough stays
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
