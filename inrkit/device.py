@@ -1,4 +1,4 @@
-"""Which device and precision a run uses."""
+"""Which device and precision a run uses, and what a device can do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from inrkit.errors import ConfigError
+
+GPUS = ("cuda", "xpu", "mps")
+"""Kinds of GPU in the order in which `auto` looks for them: NVIDIA's and AMD's, Intel's, Apple's."""
+
+WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of GPU that have no float64 at all."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -20,11 +27,11 @@ def choose_device(name: str) -> torch.device:
         ConfigError: no such device is here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(next((kind for kind in GPUS if _present(kind)), "cpu"))
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"device is '{name}'; inrkit runs on cpu and cuda")
+        if device.type not in ("cpu", *GPUS):
+            raise ConfigError(f"device is '{name}'; inrkit runs on cpu, {', '.join(GPUS)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device is '{name}', which is not available here; choose auto or cpu") from error
@@ -35,11 +42,63 @@ def choose_precision(name: str, device: torch.device) -> str:
     """ "float32" or "bfloat16"; `auto` is bfloat16 where the device multiplies it natively."""
     if name != "auto":
         return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type in ("cuda", "xpu"):
+        module = torch.get_device_module(device)
+        return "bfloat16" if module.is_bf16_supported(including_emulation=False) else "float32"
     if device.type == "cpu":
         return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
     return "float32"
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device has numbers of 64 bits; Apple's have none, nor do some of Intel's."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type not in WITHOUT_FLOAT64
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64; float32 on a device that has no float64."""
+    return torch.float64 if has_float64(device) else torch.float32
+
+
+def wide(values: Tensor) -> Tensor:
+    """(…) float64 `values`, in main memory if their device has no float64."""
+    return (values if has_float64(values.device) else values.cpu()).to(torch.float64)
+
+
+def returned(values: Tensor, like: Tensor) -> Tensor:
+    """(…) `values` that `wide` led to, in the dtype and on the device of other ones."""
+    return values.to(like.dtype).to(like.device)
+
+
+def total(values: Tensor) -> float:
+    """The sum of (…) real values, in float64. A device without it adds up short runs of them, and the processor these
+    sums."""
+    if has_float64(values.device):
+        return float(values.sum(dtype=torch.float64))
+    flat = values.reshape(-1)
+    runs = flat[: len(flat) // _RUN * _RUN].view(-1, _RUN).sum(dim=1, dtype=torch.float32)
+    rest = flat[len(runs) * _RUN :].to(torch.float32)
+    return float(wide(torch.cat([runs, rest])).sum())
+
+
+def mean(values: Tensor) -> float:
+    """The mean of (…) real values, added up as in `total`."""
+    if has_float64(values.device):
+        return float(values.mean(dtype=torch.float64))
+    return total(values) / values.numel()
+
+
+_RUN = 256
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has finished its pending work."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)
 
 
 def keep_freed_memory() -> None:
@@ -63,8 +122,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h; the last
 
 def describe(device: torch.device) -> str:
     """The device in words."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type in ("cuda", "xpu"):
+        return f"{device} ({torch.get_device_module(device).get_device_name(device)})"
     threads = torch.get_num_threads()
     return f"{device} ({threads} thread{'s' if threads > 1 else ''})" if device.type == "cpu" else str(device)
 
@@ -76,17 +135,27 @@ def available_memory() -> int:
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device."""
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type in ("cuda", "xpu"):
+        module = torch.get_device_module(device)
+        kept = module.memory_reserved(device) - module.memory_allocated(device)
+        return int(module.mem_get_info(device)[0] + kept)
+    if device.type == "mps":  # it shares main memory with the processor
+        return min(available_memory(), torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return available_memory()
 
 
 def resident_bytes(device: torch.device) -> int:
     """Bytes that this process holds in main memory, or on the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if device.type in ("cuda", "xpu"):
+        return int(torch.get_device_module(device).memory_allocated(device))
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
     return psutil.Process().memory_info().rss
+
+
+def _present(kind: str) -> bool:
+    """Whether there is a GPU of a kind, and a torch that can use it."""
+    return torch.backends.mps.is_available() if kind == "mps" else torch.get_device_module(kind).is_available()
 
 
 def _cpu_flags() -> set[str]:

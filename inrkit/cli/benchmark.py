@@ -21,7 +21,7 @@ from inrkit.runs.wording import duration
     show_default=True,
     help="Measure steps for so long.",
 )
-@click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
+@click.option("--device", help="cpu, cuda, cuda:1, xpu, mps, or auto; the same as device=….")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def benchmark(words: tuple[str, ...], seconds: float, device: str | None, as_json: bool) -> None:
     """Measure how fast this machine fits: its matrix products, a training's steps, and where their time goes.

@@ -28,7 +28,7 @@ _FEW_BITS = 3.0
     "--steps", type=int, help="Steps of training on the rounded weights; a quarter of the fit's, at most 500."
 )
 @click.option("--signal", type=click.Path(path_type=Path), help="Where the file that was fitted is now.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, xpu, mps, or auto.")
 @click.option(
     "--trust",
     is_flag=True,

@@ -26,7 +26,7 @@ from inrkit.signals.signal import Signal
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="Another file than the one that was fitted.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, xpu, mps, or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--trust",

@@ -22,7 +22,7 @@ from inrkit.runs.writers import Harmless
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue a run from its checkpoint; train.steps may be raised.")
-@click.option("--device", help="cpu, cuda, cuda:1, or auto; the same as device=….")
+@click.option("--device", help="cpu, cuda, cuda:1, xpu, mps, or auto; the same as device=….")
 @click.option("--workers", type=click.IntRange(min=1), help="Cut the signal into regions, and fit so many at a time.")
 @click.option("--launcher", help="What fits the regions: local (the default), or ray.")
 @click.option("--address", help="Of a Ray cluster to join, whose nodes fit the regions.")

@@ -21,7 +21,7 @@ from inrkit.runs.run import load, made_from
 @click.option("--to", "stop", metavar="A,B,...", help="Where the region ends; values lie short of it.")
 @click.option("--step", metavar="S or S,S,...", help="From a value to the next, in physical units.")
 @click.option("--extrapolate", is_flag=True, help="Let a region go beyond the signal, where values are made up.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, xpu, mps, or auto.")
 @click.option("--trust", is_flag=True, help="Import a network that the field names as package.module:Name.")
 def render(
     run: Path,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import has_float64
 from inrkit.evaluation.metrics import METRICS, PSNR, FieldMetric, Predictor
 from inrkit.plugins.options import field_names
 from inrkit.selectors.draws.subsets import sample_without_replacement
@@ -122,7 +123,7 @@ class Block:
                 along = mirrored(along + firsts[:, axis, None] - (_REACH - 1), length)
             cells = cells * length + self._spread(along, axis)
         self._cells = cells
-        self._values = dataset.stored(cells.reshape(-1)).to(torch.float32).view(*cells.shape, dataset.channels)
+        self._values = dataset.stored32(cells.reshape(-1)).view(*cells.shape, dataset.channels)
         self._unknown: Tensor | None = None
         if dataset.known is not None:
             self._unknown = ~dataset.places(cells)[1]
@@ -131,12 +132,13 @@ class Block:
 
     @property
     def coordinates(self) -> Tensor:
-        """(k, D) float64 coordinates in [−1, 1]^D."""
+        """(k, D) float64 coordinates in [−1, 1]^D, in main memory if the device has no float64."""
         count, axes = len(self._firsts), len(self._sides)
-        found = torch.zeros(count, *self._sides, axes, dtype=torch.float64, device=self._firsts.device)
+        firsts = self._firsts if has_float64(self._firsts.device) else self._firsts.cpu()
+        found = torch.zeros(count, *self._sides, axes, dtype=torch.float64, device=firsts.device)
         for axis, (length, side) in enumerate(zip(self._lattice, self._sides, strict=True)):
             if length > 1:
-                along = self._firsts[:, axis, None] + torch.arange(side, device=self._firsts.device)
+                along = firsts[:, axis, None] + torch.arange(side, device=firsts.device)
                 place = (2 * along + 2 - length).to(torch.float64) / length
                 found[..., axis] = self._spread(place, axis)
         return found.view(-1, axes)
@@ -229,7 +231,7 @@ class Between(FieldMetric):
             places, target, weights = block.coordinates, block.interpolated(SPLINE), block.weights
             if weights is not None:
                 counted = weights > 0
-                places, target, weights = places[counted], target[counted], weights[counted]
+                places, target, weights = places[counted.to(places.device)], target[counted], weights[counted]
             if len(places):
                 psnr.update(predictor(places), target, weights)
         return psnr.compute()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrkit.evaluation.derivatives import jacobian
 from inrkit.evaluation.metrics import METRICS, FieldMetric, Measure, Metric
-from inrkit.networks import coordinate_dtype
+from inrkit.networks import coordinate_dtype, placed
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
 from inrkit.signals.dataset import CoordinateDataset
@@ -93,7 +93,7 @@ class NetworkPredictor:
         return decoded(
             self._network,
             signal.transform,
-            lambda part: signal.embedding(coordinates[part].to(coordinate_dtype(self._network))),
+            lambda part: signal.embedding(placed(coordinates[part], self._network)),
             slice(0, len(coordinates)),
             self._chunk,
             signal.dataset.value_range,
@@ -238,7 +238,7 @@ def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -
         chunk,
         dataset.value_range,
     )
-    return prediction, dataset.stored(indices).to(torch.float32)
+    return prediction, dataset.stored32(indices)
 
 
 def _relaid(dataset: CoordinateDataset, shape: tuple[int, ...]) -> CoordinateDataset:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
+from inrkit.device import total
 from inrkit.plugins.registry import Registry
 from inrkit.signals.lattice import SLAB
 
@@ -169,8 +170,8 @@ class PSNR(Metric):
         squares = (prediction - target).square()
         if weights is not None:
             squares = squares * weights[..., None]
-        self._squares += float(squares.sum(dtype=torch.float64))
-        self._count += target.numel() if weights is None else float(weights.sum(dtype=torch.float64)) * self.channels
+        self._squares += total(squares)
+        self._count += target.numel() if weights is None else total(weights) * self.channels
 
     def compute(self) -> float | None:
         if self._count == 0:
@@ -244,7 +245,7 @@ class SSIM(Metric):
             rated = torch.where(seen, 0, rated)
             self._left_out += int(seen[rows].sum())
             hidden = hidden[-2 * margin :]
-        self._sum += float(rated[:, :, rows].sum(dtype=torch.float64))
+        self._sum += total(rated[:, :, rows])
         self._kept = (prediction[-2 * margin :], target[-2 * margin :], hidden)
 
     def compute(self) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import mean, wide
 from inrkit.signals.bends import Bends
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import Embedding, IdentityOptions
@@ -76,11 +77,11 @@ def mapped(coordinates: Tensor, affine: np.ndarray, bends: tuple[Bends, Bends] =
         affine: (D, D + 1), between the even coordinates of both.
         bends: of the signal whose coordinates they are, and of the other.
     """
-    coordinates = bends[0].straightened(coordinates.to(torch.float64)) if bends[0] else coordinates
-    matrix = torch.as_tensor(affine[:, :-1].T.copy(), device=coordinates.device)
-    offset = torch.as_tensor(affine[:, -1].copy(), device=coordinates.device)
-    even = coordinates.to(torch.float64) @ matrix + offset
-    return (bends[1].bent(even) if bends[1] else even).to(torch.float32)
+    places = bends[0].straightened(wide(coordinates)) if bends[0] else wide(coordinates)
+    matrix = torch.as_tensor(affine[:, :-1].T.copy(), device=places.device)
+    offset = torch.as_tensor(affine[:, -1].copy(), device=places.device)
+    even = places @ matrix + offset
+    return (bends[1].bent(even) if bends[1] else even).to(torch.float32).to(coordinates.device)
 
 
 def leave_out_beyond(
@@ -93,12 +94,12 @@ def leave_out_beyond(
             for start in range(0, len(dataset), _CHUNK)
         ]
     )
-    share = 1 - float(inside.to(torch.float64).mean())
+    share = 1 - mean(inside)
     if 0 < share < 1:
         weights = inside.to(torch.float32).view(dataset.grid_shape or (len(dataset),))
         weights = weights if dataset.weights is None else weights * dataset.weights
-        mean = float(weights.mean(dtype=torch.float64))
-        if mean == 0:
+        average = mean(weights)
+        if average == 0:
             return 1.0
-        dataset.weights = weights / mean
+        dataset.weights = weights / average
     return share

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from inrkit.device import mean, wide
 from inrkit.networks import Tiles
 from inrkit.signals.embeddings import Embedding
 
@@ -47,7 +48,7 @@ def sensitivities(network: nn.Module, embedding: Embedding) -> dict[str, list[tu
         for name, gradient in zip(totals, gradients, strict=True):
             if gradient is not None:
                 gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
-                totals[name] += float(gradient.square().mean(dtype=torch.float64)) / (_PROBES * _POINTS)
+                totals[name] += mean(gradient.square()) / (_PROBES * _POINTS)
     found = {}
     for name, parameter in network.named_parameters():
         size = parameter.numel() * (2 if parameter.is_complex() else 1)
@@ -65,7 +66,7 @@ def _of_tiles(network: Tiles, generator: torch.Generator) -> list[tuple[int, flo
         offsets = torch.rand(1, count, network.dimensions, generator=generator) * sides
         values = network.rows(weights, network.tiling.local(offsets).to(weights.device))
         (gradients,) = torch.autograd.grad((values * _signs(values, generator)).sum(), weights)
-        total += gradients.to(torch.float64).square().mean(dim=0).cpu() / (_PROBES * count)
+        total += wide(gradients).square().mean(dim=0).cpu() / (_PROBES * count)
     parts = total.split(network.widths)
     return [(len(part), max(_LEAST, math.sqrt(float(part.mean())))) for part in parts]
 

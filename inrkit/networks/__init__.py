@@ -11,6 +11,7 @@ from inrkit.networks.layers import (
     FirstLinear,
     HiddenLinear,
     coordinate_dtype,
+    placed,
     precision_of,
     set_precision,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Tiles",
     "Wire",
     "coordinate_dtype",
+    "placed",
     "precision_of",
     "set_precision",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from inrkit.device import has_float64, wide
 
 
 class FirstLinear(nn.Linear):
@@ -94,3 +97,13 @@ def set_precision(network: nn.Module, precision: str) -> None:
 def coordinate_dtype(network: nn.Module) -> torch.dtype:
     """The dtype of the coordinates that a network should be given."""
     return torch.float64 if getattr(network, "exact", False) else torch.float32
+
+
+def placed(coordinates: Tensor, network: nn.Module) -> Tensor:
+    """(…, D) coordinates as a network should be given them, where it is; but float64 ones in main memory if its device
+    has no float64."""
+    device = next((each.device for each in chain(network.parameters(), network.buffers())), coordinates.device)
+    if not has_float64(device):
+        exact = coordinate_dtype(network) == torch.float64
+        return wide(coordinates.cpu()) if exact else coordinates.to(torch.float32).to(device)
+    return coordinates.to(device, coordinate_dtype(network))

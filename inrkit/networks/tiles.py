@@ -261,17 +261,20 @@ class Tiles(Network):
             return values.view(*coordinates.shape[:-1], self.channels)
         positions = self.tiling.positions(points)
         place, tile, share = self.tiling.cover(positions)
-        slot = self.slots[tile]
-        values = self.means[tile]
+        # Exact coordinates may be in main memory, and so is then what is made of them to find each point's tiles.
+        device, dtype = self.weights.device, self.weights.dtype
+        slot = self.slots.to(tile.device)[tile]
         having = (slot >= 0).nonzero()[:, 0]
-        if len(having):
-            order = slot[having].argsort(stable=True)
-            chosen = having[order]
-            local = self.tiling.local(positions[place[chosen]] - self.tiling.origins(tile[chosen]))
-            predicted = self._grouped(slot[chosen], local.to(self.weights.dtype)) * self.spreads[tile[chosen], None]
+        order = slot[having].argsort(stable=True)
+        chosen = having[order]
+        local = self.tiling.local(positions[place[chosen]] - self.tiling.origins(tile[chosen])).to(dtype).to(device)
+        place, tile, share, slot, chosen = (each.to(device) for each in (place, tile, share.to(dtype), slot, chosen))
+        values = self.means[tile]
+        if len(chosen):
+            predicted = self._grouped(slot[chosen], local) * self.spreads[tile[chosen], None]
             values = values.index_add(0, chosen, predicted)
-        blended = torch.zeros(len(points), self.channels, dtype=values.dtype, device=points.device)
-        blended = blended.index_add(0, place, values * share[:, None].to(values.dtype))
+        blended = torch.zeros(len(points), self.channels, dtype=values.dtype, device=device)
+        blended = blended.index_add(0, place, values * share[:, None])
         return blended.view(*coordinates.shape[:-1], self.channels)
 
     def rows(self, weights: Tensor, inputs: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def compress(
         size: most bytes.
         steps: of the training through the rounding; a quarter of the fit's if not given, 0 for none.
         signal: that was fitted, if it is not where the run has it from: a file, or an object as for `fit`.
-        device: "auto", "cpu", "cuda", "cuda:1".
+        device: "auto", "cpu", "cuda", "cuda:1", "xpu", "mps".
         trust: whether what a field names as `package.module:Name` may be imported; what a run's config names is
             imported anyway.
         told: is given a line for each trial of a search for `db`.

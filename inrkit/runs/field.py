@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from inrkit.coding.file import is_compressed
 from inrkit.coding.file import read as read_compressed
-from inrkit.device import available_memory
+from inrkit.device import available_memory, returned, wide
 from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.evaluation.derivatives import hessian, jacobian
 from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import from_json, require_file, to_json, written_whole
-from inrkit.networks import NETWORKS, Network, Tiles, coordinate_dtype, precision_of, set_precision
+from inrkit.networks import NETWORKS, Network, Tiles, coordinate_dtype, placed, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
 from inrkit.networks.shapes import shapes_of
 from inrkit.plugins.options import parse
@@ -478,12 +478,13 @@ class Field:
         if physical:
             points = self._straight(points)
             points = self._bends.bent(points) if self._bends else points
-        return points.to(self.device, coordinate_dtype(self.network))
+        return placed(points, self.network)
 
     def _straight(self, points: Tensor) -> Tensor:
         """(k, D) float64 coordinates by the affine map alone, from physical ones."""
-        offset = points.to(torch.float64) - torch.as_tensor(self.affine[:, -1], device=points.device)
-        return offset @ torch.as_tensor(self._inverse.T.copy(), device=points.device)
+        exact = wide(points)
+        offset = exact - torch.as_tensor(self.affine[:, -1], device=exact.device)
+        return offset @ torch.as_tensor(self._inverse.T.copy(), device=exact.device)
 
     @cached_property
     def _bends(self) -> Bends:
@@ -511,11 +512,11 @@ class Field:
 
     def _slopes(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
         """(k, C, D) gradients per physical unit at (k, D) normalised points."""
-        return jacobian(function, points).to(inverse.dtype) @ inverse
+        return returned(jacobian(function, points), inverse) @ inverse
 
     def _curvatures(self, function: Callable[[Tensor], Tensor], points: Tensor, inverse: Tensor) -> Tensor:
         """(k, C, D, D) second derivatives per squared physical unit at (k, D) normalised points."""
-        return inverse.mT @ hessian(function, points).to(inverse.dtype) @ inverse
+        return inverse.mT @ returned(hessian(function, points), inverse) @ inverse
 
     def _derived(
         self,
@@ -542,7 +543,7 @@ class Field:
 
             def normalised(points: Tensor, physical: bool) -> Tensor:
                 points = self._straight(points) if physical else unbent.straightened(points)
-                return points.to(self.device, coordinate_dtype(self.network))
+                return placed(points, self.network)
 
         precision = precision_of(self.network)
         set_precision(self.network, "float32")

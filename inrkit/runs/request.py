@@ -98,7 +98,7 @@ def fit(
         every: steps between evaluations.
         metrics: of an evaluation, by name.
         seed: of everything random.
-        device: "auto", "cpu", "cuda", "cuda:1".
+        device: "auto", "cpu", "cuda", "cuda:1", "xpu", "mps".
         init: what to take the weights from that training starts with: a run, a field, or the path of one.
         init_skip: parameters that are drawn all the same, by what their names begin with (`["last"]`).
         frozen: parameters that are not trained, likewise.

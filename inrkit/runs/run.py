@@ -270,7 +270,7 @@ class Run:
         """Write checkpoint.pt."""
         with written_whole(self.folder / "checkpoint.pt") as aside:
             try:
-                torch.save({"format": _CHECKPOINT_FORMAT, **state}, aside)
+                torch.save({"format": _CHECKPOINT_FORMAT, **_in_main_memory(state)}, aside)
             except RuntimeError as error:  # torch raises this if the disk is full
                 raise OSError(f"{error}".splitlines()[0]) from error
 
@@ -319,6 +319,15 @@ def _compressed(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as file:
         return any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist())
+
+
+def _in_main_memory(state: Any) -> Any:
+    """Nested plain containers with their tensors in main memory, so that a file of them can be read on any machine."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {name: _in_main_memory(each) for name, each in state.items()}
+    return type(state)(_in_main_memory(each) for each in state) if isinstance(state, list | tuple) else state
 
 
 def _tensors(state: Any) -> Iterator[torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inrkit.device import mean
 from inrkit.selectors.schedules import share_of
 
 
@@ -27,7 +28,7 @@ def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
     held[first] = 1
     held[second] += 2
     both, first, second = first[held[first] == 3], first[held[first] == 1], second[held[second] == 2]
-    mean_low, mean_high = float(low.mean(dtype=torch.float64)), float(high.mean(dtype=torch.float64))
+    mean_low, mean_high = mean(low), mean(high)
     total = mean_low + mean_high
     share = mean_low / total if total > 0 else 0.5
     from_first = share_of(n - len(both), share)

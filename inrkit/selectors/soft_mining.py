@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.device import has_float64, wide
 from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, rankable
 from inrkit.selectors.progress import Progress
@@ -143,7 +144,13 @@ class SoftMining(RatioSelector):
         if self._cumulative is None:
             edges = self.operator.edges()
             strength = (edges / edges.max().clamp(min=torch.finfo(torch.float32).tiny)).clamp_(min=_FAINTEST_EDGE)
-            self._cumulative = strength.cumsum(0, dtype=torch.float64)
-        heights = torch.rand(count, generator=self.generator, device=self.device, dtype=torch.float64)
-        drawn = torch.searchsorted(self._cumulative, heights * self._cumulative[-1], right=True)
-        return self.operator.neighbourhood.coordinates(drawn.clamp_(max=self.count - 1))
+            self._cumulative = wide(strength).cumsum(0)
+        drawn = torch.searchsorted(self._cumulative, self._heights(count) * self._cumulative[-1], right=True)
+        return self.operator.neighbourhood.coordinates(drawn.clamp_(max=self.count - 1).to(self.device))
+
+    def _heights(self, count: int) -> Tensor:
+        """(count,) float64 random numbers in [0, 1), where `_cumulative` is."""
+        if has_float64(self.device):
+            return torch.rand(count, generator=self.generator, device=self.device, dtype=torch.float64)
+        high, low = wide(torch.rand(2, count, generator=self.generator, device=self.device))
+        return high + low / (1 << 24)  # a float32 has 24 random bits

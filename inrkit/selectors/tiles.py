@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.device import widest
 from inrkit.selectors.base import Residuals, Selection, Selector, rankable
 from inrkit.selectors.crossover import crossover, fittest
 from inrkit.selectors.progress import Progress
@@ -88,7 +89,7 @@ class EvosOfTiles(Selector):
 
     def _proportional(self, k: int, rate: float) -> Tensor:
         """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""
-        fitness = (self._errors + self._responses).to(torch.float64)
+        fitness = (self._errors + self._responses).to(widest(self.device))
         shares = (1 - rate) * fitness / fitness.mean().clamp(min=1e-30) + rate
         # The k first arrivals of clocks that tick at these rates: a draw without replacement.
         waits = torch.empty_like(fitness).exponential_(generator=self.generator)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.device import returned, wide
+
 
 class Bends:
     """A rising map along each of some axes, piecewise linear, from even coordinates to those of a network.
@@ -66,8 +68,8 @@ class Bends:
 
 def _interpolated(places: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """(…,) piecewise linear values at places."""
-    knots, values = knots.to(places.device), values.to(places.device)
-    exact = places.to(torch.float64)
+    exact = wide(places)
+    knots, values = knots.to(exact.device), values.to(exact.device)
     left = (torch.searchsorted(knots, exact.detach().contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
     slopes = (values[1:] - values[:-1]) / (knots[1:] - knots[:-1])
-    return (values[left] + slopes[left] * (exact - knots[left])).to(places.dtype)
+    return returned(values[left] + slopes[left] * (exact - knots[left]), places)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import available_memory
+from inrkit.device import available_memory, has_float64, mean, wide
 from inrkit.errors import DataError
 from inrkit.signals.lattice import lattice_coordinates
 
 # Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
 _UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
+_WIDE = (torch.float64, torch.int32, torch.int64)
 _SCAN = 1 << 22
 _CHUNK = 1 << 20
 """Numbers that are read at a time when a whole signal is read."""
@@ -145,7 +146,8 @@ class CoordinateDataset:
 
     @property
     def device(self) -> torch.device:
-        return self.values.device
+        """Where coordinates and gathered values are; the values that they are gathered from may be in main memory."""
+        return self.channel_weights.device
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -189,7 +191,7 @@ class CoordinateDataset:
     def coordinates(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
         """(k, D) coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice; float32 unless `dtype` asks for more."""
         if self.points is not None:
-            return self.points[indices].to(dtype)
+            return wide(self.points[indices]) if dtype == torch.float64 else self.points[indices]
         if isinstance(indices, slice):
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
         return lattice_coordinates(indices, self.grid_shape, dtype)  # type: ignore[arg-type]
@@ -210,12 +212,13 @@ class CoordinateDataset:
             return
         points, values = self.resample(number)
         self.points = torch.as_tensor(np.asarray(points, dtype=np.float32)).to(self.device)
-        self.values = _as_tensor(values).reshape(-1, self.channels).to(self.device)
+        self.values = _as_tensor(values).reshape(-1, self.channels).to(self.values.device)
         self.round = number
 
     def stored(self, indices: Tensor | slice) -> Tensor:
-        """(k, C) values of `indices` in the file's units, as float32 or float64."""
-        values = self.values[indices]
+        """(k, C) values of `indices` in the file's units, as float32 or float64; float64 in main memory if the device
+        has none."""
+        values = self._gathered(indices)
         if self.dtype in _UNSIGNED:
             return as_float(values.to(torch.int64) & _UNSIGNED[self.dtype][1])
         return as_float(values)
@@ -227,10 +230,14 @@ class CoordinateDataset:
             values = values.view(self.dtype)
         return values.reshape(*(self.grid_shape or (len(self),)), self.channels)
 
+    def stored32(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) values of `indices` in the file's units, as float32 on the device."""
+        return self.stored(indices).to(torch.float32).to(self.device)
+
     def chunks(self) -> Iterator[Tensor]:
         """All known stored values in order, (k, C) float64, some at a time."""
         for part in self._parts(max(1, _CHUNK // self.channels)):
-            yield self.stored(part).to(torch.float64)
+            yield wide(self.stored(part))
 
     def sample(self, count: int) -> Tensor:
         """(n,) float64 known values: all of them, or those of about `count` / C coordinates, the same each time."""
@@ -240,7 +247,7 @@ class CoordinateDataset:
         if population > rows:
             drawn = torch.randint(population, (rows,), generator=torch.Generator().manual_seed(0))
             chosen = drawn.sort().values.to(self.device)  # in the order in which a memory map is read fastest
-        return self.stored(chosen if self.known is None else self.known[chosen]).to(torch.float64).reshape(-1)
+        return wide(self.stored(chosen if self.known is None else self.known[chosen])).reshape(-1)
 
     def places(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Where indices stand among the known, on a lattice of which a part is known.
@@ -271,7 +278,7 @@ class CoordinateDataset:
         less.__dict__.pop("extent", None)
         chosen = torch.from_numpy(places).to(self.device)
         if self.points is not None:
-            less.points, less.values = self.points[chosen], self.values[chosen]
+            less.points, less.values = self.points[chosen], self.values[chosen.to(self.values.device)]
             less.weights = None if self.weights is None else self.weights[chosen]
         else:
             less.known = chosen if self.known is None else chosen[self.places(chosen)[1]]
@@ -298,10 +305,17 @@ class CoordinateDataset:
         for start in range(0, len(self), size):
             yield slice(start, start + size)
 
-    def to(self, device: torch.device) -> CoordinateDataset:
-        """The same signal with its values on `device`."""
+    def to(self, device: torch.device, values: bool = True) -> CoordinateDataset:
+        """The same signal on `device`.
+
+        Args:
+            device: where.
+            values: whether the values go there too. Else they stay where they are, and what is gathered of them goes
+                there; so it is with values that need float64 if the device has none.
+        """
         moved = copy.copy(self)
-        moved.values = self.values.to(device)
+        if values and not (self._wide and not has_float64(device)):
+            moved.values = self.values.to(device)
         moved.points = None if self.points is None else self.points.to(device)
         moved.known = None if self.known is None else self.known.to(device)
         moved.channel_weights = self.channel_weights.to(device)
@@ -310,6 +324,20 @@ class CoordinateDataset:
             given = self.weights[tuple(slice(None) if step else slice(1) for step in self.weights.stride())]
             moved.weights = given.to(device).expand(self.weights.shape)
         return moved
+
+    @property
+    def _wide(self) -> bool:
+        """Whether `stored` gives float64."""
+        return self.dtype in _UNSIGNED or self.values.dtype in _WIDE
+
+    def _gathered(self, indices: Tensor | slice) -> Tensor:
+        """(k, C) values of `indices` as they are kept, on the device; in main memory if they need float64 and it has
+        none."""
+        values = self.values
+        if values.device == self.device:
+            return values[indices]
+        found = values[indices if isinstance(indices, slice) else indices.to(values.device)]
+        return found if self._wide and not has_float64(self.device) else found.to(self.device)
 
     def _spread(self, weights: np.ndarray) -> Tensor:
         """Weights broadcast over the lattice or the points, without copies."""
@@ -329,11 +357,11 @@ class CoordinateDataset:
         counted = spread
         if self.known is not None:
             counted = spread[torch.unravel_index(self.known.to(spread.device), spread.shape)]
-        mean = float(counted.mean(dtype=torch.float64))
-        if not (math.isfinite(mean) and mean > 0):
+        average = mean(counted)
+        if not (math.isfinite(average) and average > 0):
             raise DataError("weights must be finite, not negative, and not all zero")
         given = spread[tuple(slice(None) if step else slice(1) for step in spread.stride())]
-        return (given / mean).expand(spread.shape)
+        return (given / average).expand(spread.shape)
 
 
 _NOTHING_KNOWN = "no value is known; check what says which are"
@@ -392,5 +420,4 @@ def _is_mapped(values: np.ndarray | None) -> bool:
 
 def as_float(values: Tensor) -> Tensor:
     """Stored values as float32, or as float64 where float32 would lose whole numbers."""
-    wide = values.dtype in (torch.float64, torch.int32, torch.int64)
-    return values.to(torch.float64 if wide else torch.float32)
+    return values.to(torch.float64 if values.dtype in _WIDE else torch.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import has_float64
 from inrkit.errors import ConfigError
 from inrkit.signals.bends import Bends
 
@@ -31,8 +32,12 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dt
         dtype: of the coordinates.
 
     Returns:
-        (…, D) of `dtype` in (−1, 1), axes in the order of `shape`.
+        (…, D) of `dtype` in (−1, 1), axes in the order of `shape`; float64 in main memory if the indices' device has
+        none.
     """
+    device = indices.device
+    if not has_float64(device) and (dtype == torch.float64 or max(shape) > _EXACT):
+        indices = indices.cpu()
     coordinates = torch.empty(*indices.shape, len(shape), dtype=dtype, device=indices.device)
     for axis in range(len(shape) - 1, -1, -1):
         length = shape[axis]
@@ -42,7 +47,7 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dt
         if length > _EXACT or dtype == torch.float64:
             centred = centred.to(torch.float64)
         torch.div(centred, length, out=coordinates[..., axis])
-    return coordinates
+    return coordinates if dtype == torch.float64 else coordinates.to(device)
 
 
 def mirrored(places: Tensor, length: int) -> Tensor:
@@ -107,13 +112,15 @@ class Region:
         """Coordinates of the centres of the region's cells, as those of `lattice_coordinates`."""
         if self == Region.whole(self.shape):
             return lattice_coordinates(indices, self.shape, dtype)
+        device = indices.device
+        indices = indices if has_float64(device) else indices.cpu()
         axes = torch.unravel_index(indices, self.shape)
         coordinates = torch.empty(*indices.shape, len(self.shape), dtype=dtype, device=indices.device)
         for axis, (along, length, low, high) in enumerate(zip(axes, self.shape, self.low, self.high, strict=True)):
             place = low + (high - low) * (2 * along.to(torch.float64) + 1) / (2 * length)
             place = place if self.bends is None else self.bends.along(axis, place)
             coordinates[..., axis] = torch.where(place.abs() < _NOTHING, 0.0, place)
-        return coordinates
+        return coordinates if dtype == torch.float64 else coordinates.to(device)
 
 
 _NOTHING = 1e-13

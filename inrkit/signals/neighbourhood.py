@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import wide
 from inrkit.signals.dataset import CoordinateDataset
 
 _BOX = 1 << 12
@@ -53,7 +54,7 @@ class Neighbourhood:
             return self._nearest_in_tree(positions)
         indices = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
         for axis, length in enumerate(self._dataset.grid_shape):
-            cell = ((positions[:, axis].to(torch.float64) + 1) * (length / 2)).floor().to(torch.int64)
+            cell = ((wide(positions[:, axis]) + 1) * (length / 2)).floor().to(torch.int64).to(positions.device)
             indices = indices * length + cell.clamp(0, length - 1)
         if self._dataset.known is None:
             return indices

@@ -79,10 +79,10 @@ class Part(CoordinateDataset):
             cells = cells * length + (place + first)
         return lattice_coordinates(cells, self._whole, dtype)
 
-    def to(self, device: torch.device) -> CoordinateDataset:
-        moved = super().to(device)
+    def to(self, device: torch.device, values: bool = True) -> CoordinateDataset:
+        moved = super().to(device, values)
         assert isinstance(moved, Part)
-        moved._around = moved if self._around is self else self._around.to(device)
+        moved._around = moved if self._around is self else self._around.to(device, values)
         return moved
 
 

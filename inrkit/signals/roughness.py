@@ -41,7 +41,7 @@ def gradient_frequency(signal: Signal) -> float | None:
 
     def values(indices: np.ndarray) -> np.ndarray:
         found = signal.targets(torch.from_numpy(indices).to(signal.device))
-        return found.to("cpu", torch.float64).numpy()
+        return found.cpu().to(torch.float64).numpy()
 
     own = values(sampled)
     differences = [np.square(values(others) - own).sum(axis=-1).mean() / 2 for others in near.T]

@@ -58,7 +58,7 @@ class Signal:
 
     def targets(self, indices: Tensor | slice) -> Tensor:
         """(k, C) float32 values of `indices` in the network's range."""
-        return self._encoded(self._cells(indices))
+        return self.encoded(self._cells(indices))
 
     def reduced(self, indices: Tensor) -> Tensor:
         """(k,) float32 channel-weighted sums of the targets of `indices`, which a FitnessOperator acts on."""
@@ -82,7 +82,7 @@ class Signal:
                 upper = upper & dataset.places(indices + stride)[1]
             below, above = lower.to(torch.int64), upper.to(torch.int64)
             distance = (below + above).clamp(min=1)[:, None] * (2 / length)
-            difference = self._encoded(indices + above * stride) - self._encoded(indices - below * stride)
+            difference = self.encoded(indices + above * stride) - self.encoded(indices - below * stride)
             slopes[:, :, axis] = difference / distance
             stride *= length
         return slopes
@@ -92,9 +92,9 @@ class Signal:
         known = self.dataset.known
         return indices if known is None else known[indices]
 
-    def _encoded(self, cells: Tensor | slice) -> Tensor:
+    def encoded(self, cells: Tensor | slice) -> Tensor:
         """(k, C) float32 values of the dataset's indices in the network's range."""
-        return self.transform.encode(self.dataset.stored(cells)).to(torch.float32)
+        return self.transform.encode(self.dataset.stored(cells)).to(torch.float32).to(self.device)
 
     def to(self, device: torch.device) -> Signal:
         """The same signal with its values on `device`."""

@@ -65,12 +65,12 @@ def energy_spectrum(signal: Signal, axis: int) -> Tensor:
     line, start = chosen // len(places), places[chosen % len(places)]
     first = torch.div(line, stride, rounding_mode="floor") * stride * length + line % stride + start * stride
     window = torch.hann_window(size, periodic=False, dtype=torch.float64) if size > 2 else torch.ones(size)
-    weights = dataset.channel_weights.to("cpu", torch.float64)
+    weights = dataset.channel_weights.cpu().to(torch.float64)
     total = torch.zeros(size // 2 + 1, dtype=torch.float64)
     for begin in first.split(max(1, _AT_A_TIME // (size * dataset.channels))):
         indices = begin[:, None] + torch.arange(size) * stride
         if dataset.known is None:
-            values = signal.targets(indices.reshape(-1).to(dataset.device)).to("cpu", torch.float64) @ weights
+            values = signal.targets(indices.reshape(-1).to(dataset.device)).cpu().to(torch.float64) @ weights
             values = values.view(-1, size)
         else:
             values = _filled(signal, indices, weights)
@@ -106,7 +106,7 @@ def _known_stretches(cells: Tensor, length: int, stride: int, starts: int, step:
 def _filled(signal: Signal, cells: Tensor, weights: Tensor) -> Tensor:
     """(s, n) float64 reduced targets of (s, n) cells in stretches, straight lines across what is not known."""
     places, known = signal.dataset.places(cells.to(signal.device))
-    values = (signal.targets(places.reshape(-1)).to("cpu", torch.float64) @ weights).view(cells.shape)
+    values = (signal.targets(places.reshape(-1)).cpu().to(torch.float64) @ weights).view(cells.shape)
     for row, there in zip(values, known.cpu(), strict=True):
         if not there.all():
             positions = np.flatnonzero(there.numpy())

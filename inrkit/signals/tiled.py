@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import available_memory
+from inrkit.device import available_memory, wide, widest
 from inrkit.signals.lattice import mirrored
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.parts import Part
@@ -125,10 +125,11 @@ class TiledLattice(TiledSignal):
 
     def __init__(self, signal: Signal, tiling: Tiling) -> None:
         super().__init__(signal, tiling)
-        dataset = signal.dataset
-        self._dataset = dataset.around
-        self._starts = dataset.around.origin
-        self._lengths: tuple[int, ...] = dataset.around.grid_shape or ()
+        around = signal.dataset.around
+        self._held = signal if around is signal.dataset else Signal(around, signal.transform)
+        self._dataset = around
+        self._starts = around.origin
+        self._lengths: tuple[int, ...] = around.grid_shape or ()
 
     def survey(self) -> Survey:
         signal, tiling = self.signal, self.tiling
@@ -220,8 +221,7 @@ class TiledLattice(TiledSignal):
 
     def _values(self, indices: Tensor, known: Tensor | None) -> Tensor:
         """(q, k, C) float32 values of (q, k) cells, in the network's range; 0 where they are not `known`."""
-        stored = self._dataset.stored(indices.reshape(-1))
-        values = self.signal.transform.encode(stored).to(torch.float32).view(*indices.shape, -1)
+        values = self._held.encoded(indices.reshape(-1)).view(*indices.shape, -1)
         # What stands in their place may be NaN, which a weight of 0 does not take out.
         return values if known is None else values.masked_fill(~known[..., None], 0)
 
@@ -248,14 +248,10 @@ class TiledLattice(TiledSignal):
         known = self._dataset.known
         assert known is not None
         places = torch.unravel_index(known, self._lengths)
-        positions = (
-            torch.stack([place + start for place, start in zip(places, self._starts, strict=True)], dim=-1).to(
-                torch.float64
-            )
-            + 0.5
-        )
+        cells = [place + start for place, start in zip(places, self._starts, strict=True)]
+        positions = wide(torch.stack(cells, dim=-1)) + 0.5
         holding = torch.zeros(len(self.tiling), dtype=torch.bool, device=known.device)
-        holding[self.tiling.cover(positions)[1]] = True
+        holding[self.tiling.cover(positions)[1].to(known.device)] = True
         return holding
 
     @property
@@ -278,7 +274,7 @@ class TiledLattice(TiledSignal):
         coefficients = np.empty((len(dataset), dataset.channels), dtype=np.float32)
         for start in range(0, len(dataset), _CELLS):
             span = slice(start, min(start + _CELLS, len(dataset)))
-            coefficients[span] = self.signal.transform.encode(dataset.stored(span)).to(torch.float32).cpu().numpy()
+            coefficients[span] = self._held.encoded(span).cpu().numpy()
         coefficients = coefficients.reshape(*self._lengths, dataset.channels)
         for axis in self._axes:  # in place: the values are not needed beside their coefficients
             spline_filter1d(coefficients, 3, axis=axis, output=coefficients, mode="mirror")
@@ -319,16 +315,17 @@ class TiledPoints(TiledSignal):
 
     def rebuild(self) -> None:
         """Sort the points into the tiles that they belong to."""
-        positions = self.tiling.positions(self.signal.coordinates(slice(None)).to(torch.float64))
+        device = self.signal.device
+        positions = self.tiling.positions(wide(self.signal.coordinates(slice(None))))
         points, tiles, _ = self.tiling.cover(positions)
         # In a random order within a tile, so that an even choice along the list is an even choice of points.
         shuffled = torch.randperm(len(points), generator=torch.Generator().manual_seed(0)).to(points.device)
         order = shuffled[tiles[shuffled].argsort(stable=True)]
-        self._points = points[order]
-        self._counts = torch.bincount(tiles, minlength=len(self.tiling))
+        places = positions[points[order]] - self.tiling.origins(tiles[order])
+        self._local = self.tiling.local(places).to(torch.float32).to(device)
+        self._points = points[order].to(device)
+        self._counts = torch.bincount(tiles, minlength=len(self.tiling)).to(device)
         self._starts = self._counts.cumsum(0) - self._counts
-        places = positions[self._points] - self.tiling.origins(tiles[order])
-        self._local = self.tiling.local(places).to(torch.float32)
 
     def survey(self) -> Survey:
         count = len(self.tiling)
@@ -345,8 +342,9 @@ class TiledPoints(TiledSignal):
         return filled(Survey(means, spreads, ~differing), holding, self.tiling)
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
-        draws = torch.rand(points, generator=generator, device=generator.device, dtype=torch.float64)
-        return (torch.arange(points, device=generator.device) + draws) / points
+        device = generator.device
+        draws = torch.rand(points, generator=generator, device=device, dtype=widest(device))
+        return (torch.arange(points, device=device) + draws) / points
 
     def visit(self, plan: Tensor, tiles: Tensor) -> Visit:
         counts = self._counts[tiles][:, None]

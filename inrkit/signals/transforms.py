@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import returned, wide
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 
@@ -256,12 +257,12 @@ class SymmetricPower(ValueTransform):
         return {"low": self.low, "high": self.high, "power": self.power, "below": self.below, "above": self.above}
 
     def encode(self, values: Tensor) -> Tensor:
-        place = ((values.to(torch.float64) - self._start) / self._span).clamp(0, 1)
-        return (2 * place**self.power - 1).to(values.dtype)
+        place = ((wide(values) - self._start) / self._span).clamp(0, 1)
+        return returned(2 * place**self.power - 1, values)
 
     def decode(self, values: Tensor) -> Tensor:
-        place = ((values.to(torch.float64).clamp(-1, 1) + 1) / 2) ** (1 / self.power)
-        return (place * self._span + self._start).to(values.dtype)
+        place = ((wide(values).clamp(-1, 1) + 1) / 2) ** (1 / self.power)
+        return returned(place * self._span + self._start, values)
 
 
 _STEEPEST = 100.0
@@ -362,12 +363,12 @@ class BoxCox(ValueTransform):
         return {"low": self.low, "high": self.high, "exponent": self.exponent}
 
     def encode(self, values: Tensor) -> Tensor:
-        place = ((values.to(torch.float64) - self._start) / self._range).clamp(0, 1)
-        return ((self._forward(place + _SHIFT) - self._center) / self._scale).to(values.dtype)
+        place = ((wide(values) - self._start) / self._range).clamp(0, 1)
+        return returned((self._forward(place + _SHIFT) - self._center) / self._scale, values)
 
     def decode(self, values: Tensor) -> Tensor:
-        shifted = self._backward(values.to(torch.float64).clamp(-1, 1) * self._scale + self._center)
-        return ((shifted - _SHIFT) * self._range + self._start).to(values.dtype)
+        shifted = self._backward(wide(values).clamp(-1, 1) * self._scale + self._center)
+        return returned((shifted - _SHIFT) * self._range + self._start, values)
 
     def _forward(self, shifted: Tensor) -> Tensor:
         logarithm = shifted.log()

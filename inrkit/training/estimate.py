@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from inrkit.device import resident_bytes
+from inrkit.device import resident_bytes, synchronize
 from inrkit.networks import Tiles
 from inrkit.selectors import Selection
 from inrkit.selectors.progress import Progress
@@ -116,6 +116,5 @@ def _seconds_of_tiles(member: Member) -> float:
 def _seconds(step: Callable[[], None], device: torch.device) -> float:
     start = time.perf_counter()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter() - start

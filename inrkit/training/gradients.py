@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from inrkit.device import widest
 from inrkit.selectors import Residuals, Selection, Survey
 from inrkit.selectors.progress import Progress
 from inrkit.signals.operators import clamp_prediction
@@ -74,7 +75,7 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
         coupling = objective.coupling(progress, selection, torch.cat(residuals), weights)
     squared = torch.empty(count, device=signal.device)
     weighted = torch.empty(count, device=signal.device)
-    total = torch.zeros((), dtype=torch.float64, device=signal.device)
+    total = torch.zeros((), dtype=widest(signal.device), device=signal.device)
     slopes = []
     start = 0
     for chunk in chunks:

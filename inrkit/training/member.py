@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrkit.device import synchronize, total
 from inrkit.errors import RunError
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks import Network
@@ -221,8 +222,7 @@ class Member:
 
     def now(self) -> float:
         """Seconds on a clock, read after the device has finished its pending work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # or the work of one part would be charged to another
+        synchronize(self.device)  # or the work of one part would be charged to another
         return time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
@@ -302,7 +302,7 @@ class Member:
 
     def _evaluate(self, errors: Residuals) -> bool:
         """Evaluate, and tell the listeners; False if training has diverged and was taken back."""
-        if not math.isfinite(float(errors.squared.sum(dtype=torch.float64))):
+        if not math.isfinite(total(errors.squared)):
             return self._recover()
         start = self.now()
         values = evaluate(self.network, self.signal, self.metrics, self.chunk, self.evaluate_most)

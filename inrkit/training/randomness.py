@@ -12,23 +12,29 @@ from torch import Tensor
 def random_states(device: torch.device) -> dict[str, Tensor]:
     """The states of the generators that a computation on `device` may draw from: the CPU's, and the device's own."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    elif device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
 
 
 def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
     """Set the generators to the states that `random_states` gave. The state of a device not in use is ignored."""
     torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "cpu" or device.type not in states:
+        return
+    if device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])
+    else:
+        torch.get_device_module(device).set_rng_state(states[device.type], device)
 
 
 def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
     """The states of generators that were seeded with `seed`."""
     states = {"cpu": torch.Generator().manual_seed(seed).get_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.Generator(device).manual_seed(seed).get_state()
+    if device.type != "cpu":
+        states[device.type] = torch.Generator(device).manual_seed(seed).get_state()
     return states
 
 

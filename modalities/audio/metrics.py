@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrkit.device import total, wide
 from inrkit.errors import ConfigError
 from inrkit.evaluation.metrics import METRICS, Metric
 from inrkit.signals.dataset import CoordinateDataset
@@ -32,13 +33,13 @@ class _Energies(Metric):
         return len(shape) == 1
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
-        signal = target.to(torch.float64)
-        error = prediction.to(torch.float64) - signal
+        signal = wide(target)
+        error = wide(prediction) - signal
         terms = torch.stack([signal, error, signal * signal, error * error, error * signal])
         if weights is not None:
-            terms = terms * weights.to(torch.float64)[:, None]
+            terms = terms * wide(weights)[:, None]
         self._sums += terms.sum(dim=1).cpu()
-        self._count += len(target) if weights is None else float(weights.sum(dtype=torch.float64))
+        self._count += len(target) if weights is None else total(weights)
 
 
 @METRICS.register("snr")
@@ -144,7 +145,7 @@ class LogSpectralDistance(Metric):
             distances = difference.square().mean(dim=1).sqrt()
             seen = hidden.unfold(0, _WINDOW, _HOP).amax(dim=2).squeeze(1) == 0
             distances = distances if seen.all() else distances[:, seen]
-            self._sum += float(distances.sum(dtype=torch.float64))
+            self._sum += total(distances)
             self._frames += distances.numel()
         self._kept = (
             prediction[frames * _HOP :].clone(),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inrkit.device import widest
 from inrkit.networks import precision_of, set_precision
 from inrkit.networks.stacked import StackedNetwork, float_options
 from inrkit.selectors import Residuals
@@ -294,7 +295,7 @@ class _Stack:
         trained = {name: value for name, value in parameters.items() if value.requires_grad}
         inputs = [*trained.values(), *([] if coordinates is None else [coordinates])]
         parts = torch.autograd.grad(loss, inputs, allow_unused=True)
-        totals = losses.detach().sum(dim=1, dtype=torch.float64)
+        totals = losses.detach().sum(dim=1, dtype=widest(losses.device))
         for number, (row, turn) in enumerate(zip(rows, turns, strict=True)):
             turn.loss = totals[number]
             if coordinates is not None:

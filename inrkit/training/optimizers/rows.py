@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inrkit.device import has_float64
 from inrkit.training.optimizers.closures import evaluated
 from inrkit.training.optimizers.soap import adopt, first_state, mapped, refined
 
@@ -106,10 +107,10 @@ class RowAdam(RowOptimizer):
         """
         group, counts = self.group_of(parameter), self._state(parameter)["counts"]
         counts[rows] += 1
-        taken = counts[rows].to(torch.float64)
+        taken = counts[rows]
         beta1, beta2 = group["betas"]
-        rates = group["lr"] / (1 - beta1**taken)
-        return rates.to(torch.float32), (1 - beta2**taken).rsqrt().to(torch.float32)
+        rates = group["lr"] / learnt(beta1, taken)
+        return rates.to(torch.float32), learnt(beta2, taken).rsqrt().to(torch.float32)
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """(U, P) running means of the gradients and of their squares, to be updated in place."""
@@ -179,7 +180,7 @@ class RowSOAP(RowOptimizer):
         chosen, taken = rows[going], counts[going]
         turns = taken % group["precondition_every"] == 0
         beta1, beta2 = group["betas"]
-        rates = group["lr"] * (1 - beta2 ** taken.to(torch.float64)).sqrt() / (1 - beta1 ** taken.to(torch.float64))
+        rates = group["lr"] * learnt(beta2, taken).sqrt() / learnt(beta1, taken)
         changes = []
         for kept, part in zip(state["parts"], parts, strict=True):
             picked = _picked(kept, chosen)
@@ -201,6 +202,13 @@ class RowSOAP(RowOptimizer):
         turned = [length for shape in matrices for length in shape if length <= group["precondition_up_to"]]
         bases = 2 * sum(length * length for length in turned)  # and covariances
         return 2 * parameter.numel() + (1 + bases) * len(parameter)
+
+
+def learnt(beta: float, taken: Tensor) -> Tensor:
+    """(q,) 1 − βᵗ for (q,) float32 numbers of steps; in float64, or to float32's precision on a device without it."""
+    if has_float64(taken.device):
+        return 1 - beta ** taken.to(torch.float64)
+    return -torch.expm1(taken * (math.log(beta) if beta else -math.inf))
 
 
 def _for_all(state: dict[str, Any], count: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inrkit.device import has_float64, returned, wide
 from inrkit.training.optimizers.closures import evaluated
 
 SHIFT, FLOOR = 2**10, 2**16
@@ -191,14 +192,14 @@ def first_state(gradients: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     preconditioned = [gradients.ndim > 2 and length <= group["precondition_up_to"] for length in gradients.shape[1:]]
     # In float32, rounding would fill the null space of a gradient with fewer columns than rows.
     precise = [
-        _covariance(gradients.double(), axis) if wanted else None for axis, wanted in enumerate(preconditioned, start=1)
+        _covariance(wide(gradients), axis) if wanted else None for axis, wanted in enumerate(preconditioned, start=1)
     ]
     dtype = gradients.dtype
     return {
         "momentum": torch.zeros_like(gradients),
         "squares": torch.zeros_like(gradients),
-        "covariances": _each(precise, lambda covariance: (covariance * (1 - group["betas"][1])).to(dtype)),
-        "bases": _each(precise, lambda covariance: _eigenvectors(covariance, dtype)),
+        "covariances": _each(precise, lambda covariance: returned(covariance * (1 - group["betas"][1]), gradients)),
+        "bases": _each(precise, lambda covariance: _eigenvectors(covariance, dtype).to(gradients.device)),
     }
 
 
@@ -251,6 +252,14 @@ def _eigenvectors(covariances: Tensor, dtype: torch.dtype) -> Tensor:
     return (vectors * largest.sign()).to(dtype)
 
 
+def _decomposed(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The QR decomposition of (B, n, n) matrices; devices without float64 have none of their own."""
+    if has_float64(matrices.device):
+        return tuple(torch.linalg.qr(matrices))
+    vectors, factors = torch.linalg.qr(matrices.cpu())
+    return vectors.to(matrices.device), factors.to(matrices.device)
+
+
 def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     """Roots of (B, …) mean squares in the eigenbases, above a floor.
 
@@ -280,7 +289,7 @@ def adopt(state: dict[str, Any]) -> None:
         shift = SHIFT * torch.finfo(covariance.dtype).eps * _trace(covariance)
         powers = (covariance @ basis).addcmul_(basis, shift)
         order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
-        vectors, factor = torch.linalg.qr(powers.take_along_dim(order[:, None], dim=2))
+        vectors, factor = _decomposed(powers.take_along_dim(order[:, None], dim=2))
         # The decomposition's signs depend on rounding; a positive diagonal keeps the sign of every vector.
         bases[axis - 1] = vectors * torch.where(factor.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
         across = [1] * (state["squares"].ndim - 1)
