@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -92,13 +93,17 @@ class Display(Listener):
         device: the fit runs on it.
         precision: of the hidden matrices' products.
         quiet: show nothing.
+        notes: what to tell of the fit before it starts, a sentence each.
     """
 
-    def __init__(self, config: Config, run: Run, device: torch.device, precision: str, quiet: bool) -> None:
+    def __init__(
+        self, config: Config, run: Run, device: torch.device, precision: str, quiet: bool, notes: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.run = run
         self.device = device
         self.precision = precision
+        self.notes = notes
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("step {task.fields[step]}"),
@@ -145,7 +150,7 @@ class Display(Listener):
             self.console.print(f"evaluated on crops of {most:,} coordinates in all (log.evaluated)")
         if count > config.log.reconstruction:
             self.console.print("no reconstruction is written of a signal this large; inrkit render writes it")
-        for note in member.signal.dataset.metadata.get("notes", []):
+        for note in [*member.signal.dataset.metadata.get("notes", []), *self.notes]:
             self.console.print(f"note: {escape(escaped(note))}")
         for metric in left_out(config.general.metrics, member.signal.dataset):
             self.console.print(f"note: {metric} is left out: it is not defined where a part is not known")
@@ -189,7 +194,7 @@ class Display(Listener):
             f"[bold]{result['status']}[/bold] after {result['steps']:,} steps: {measured(result['metrics'])}\n"
             f"{duration(seconds['train'])} of training, {share:.1%} of it choosing coordinates"
         )
-        for note in result["notes"]:
+        for note in result["notes"][len(self.notes) :]:  # those were told before
             self.console.print(f"note: {escape(note)}")
         if result["status"] == "interrupted":
             self.console.print(f"go on with: inrkit fit {escape(escaped(shlex.quote(str(self.run.folder))))} --resume")

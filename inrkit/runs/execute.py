@@ -62,7 +62,7 @@ def execute(
     fit = Fit(config, run, resume, dataset=dataset, beginning=beginning)
     with fit.released:
         interrupts = Interrupts()
-        display = Display(config, run, fit.device, fit.precision, quiet)
+        display = Display(config, run, fit.device, fit.precision, quiet, fit.notes)
         fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
         with display, interrupts if interruptible else contextlib.nullcontext():
             try:
@@ -151,6 +151,16 @@ def stackable(configs: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return list(groups.values())
 
 
+_MAY_CHANGE = (
+    ("general", "device"),
+    ("train", "steps"),
+    ("train", "seconds"),
+    ("train", "on_divergence"),
+    ("data", "path"),
+)
+"""Sections and keys in which a resumed run may differ from what it was, so that its config.yaml is written anew."""
+
+
 class Fit:
     """One fit, from a prepared request to its files. The caller trains its member, then calls `conclude` or `fail`.
 
@@ -164,6 +174,7 @@ class Fit:
         beginning: weights to start from; those that the config's `init` names, if not given.
 
     Attributes:
+        notes: what a user is told of this fit, a sentence each.
         released: a context at whose end other fits may go on with the run.
 
     Raises:
@@ -187,6 +198,7 @@ class Fit:
         self._earlier = 0.0
         self._resumed_at: int | None = None
         self._assessed: dict[str, float] = {}
+        self.notes: list[str] = []
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
         if isinstance(dataset, Signal):
@@ -246,7 +258,7 @@ class Fit:
         run, had = self.run, self.run.config
         if state:
             self._restore(state)
-        for section, key in (("train", "steps"), ("train", "seconds"), ("train", "on_divergence"), ("data", "path")):
+        for section, key in _MAY_CHANGE:
             if getattr(getattr(self.config, section), key) != getattr(getattr(had, section), key):
                 run.rewrite_config(self.config)
                 break
@@ -254,16 +266,16 @@ class Fit:
 
     def _beside(self) -> dict[str, Any]:
         """What a checkpoint holds beside the training's own state."""
-        return {"elapsed": self.elapsed(), "signal": self._digest, "rows": len(self._history.rows)}
+        rows = len(self._history.rows)
+        return {"elapsed": self.elapsed(), "signal": self._digest, "notes": self.notes, "rows": rows}
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         run, member = self.run, self.member
-        if state.get("device") not in (None, self.device.type):
-            raise ConfigError(f"{run.folder} was fitted on {state['device']}; resume it with device={state['device']}")
         try:
             member.load_state_dict(state)
             self._earlier = float(state["elapsed"])
+            self.notes = [str(note) for note in state.get("notes", [])]
             if not 0 <= self._earlier < math.inf or (member.budget is None and member.step > member.steps):
                 raise ValueError(member.step)
             if type(state.get("rows", 0)) is not int or state.get("rows", 0) < 0:
@@ -272,6 +284,12 @@ class Fit:
             raise StaleCheckpoint(
                 f"{run.folder}/checkpoint.pt does not fit the run's config.yaml; start anew in another --out"
             ) from error
+        before = state.get("device", self.device.type)
+        if before != self.device.type:
+            self.notes.append(
+                f"from step {member.step:,} on {self.device.type}, until then on {before}: the result is not bit for "
+                "bit that of an uninterrupted fit"
+            )
         self._resumed_at = member.step
         self._history.rows = _kept_rows(run, member, state)
 
@@ -322,7 +340,7 @@ class Fit:
         self.result.update(status=status, metrics=metrics, steps=self.member.step, seconds=seconds, **more)
         dataset, most = self.signal.dataset, self.member.evaluate_most or len(self.signal.dataset)
         noise = noise_between(metrics, dataset, min(most, len(dataset)), self.member.network.options)
-        self.result["notes"] = [] if noise is None else [noise]
+        self.result["notes"] = [*self.notes, *([] if noise is None else [noise])]
         self.run.write_result(self.result)
         for writer in self._writers:
             writer.conclude(self.result)

@@ -361,6 +361,7 @@ def _check_same(asked: Config, run: Run) -> None:
         "log.reconstruction",
         "log.evaluated",
         *(f"log.{key}" for key in WRITER_KEYS),
+        "device",
         "train.chunk",
         "train.on_divergence",
     }

@@ -21,7 +21,7 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal
 from inrkit.training.learning_rates import LearningRateSchedule
 from inrkit.training.objectives import Objective
-from inrkit.training.randomness import seeded_states
+from inrkit.training.randomness import begin_anew, seeded_states
 
 _VISITS = 0x7469_6C65
 """Tells the seed of tiles' points from the selector's."""
@@ -127,7 +127,8 @@ class Member:
         self.evaluate_most = evaluate_most
         self.listeners = listeners
         self.view = view
-        self.visits = torch.Generator(device=signal.device).manual_seed(selector.generator.initial_seed() ^ _VISITS)
+        self._seed = selector.generator.initial_seed()
+        self.visits = torch.Generator(device=signal.device).manual_seed(self._seed ^ _VISITS)
         self.recovers = recovers
         self.rate_key = rate_key
         self.forward: Callable[[Tensor], Tensor] = network
@@ -135,7 +136,7 @@ class Member:
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
         self._draw = 0.0
         """Seconds that drawing points anew took, the last time."""
-        self.random = seeded_states(selector.generator.initial_seed(), signal.device)
+        self.random = seeded_states(self._seed, signal.device)
         self.failure: Exception | None = None
         self.unscheduled: int | None = None
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
@@ -245,6 +246,9 @@ class Member:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave.
 
+        On another kind of device random generators have states of another form. They begin anew there, from the seed
+        and the step, except for that of the CPU.
+
         Raises:
             ValueError: its numbers cannot be those of a training.
         """
@@ -252,6 +256,8 @@ class Member:
         random = state["random"]
         # Version 0.1.0 kept the state of the CPU's generator alone.
         random = {**self.random, "cpu": random} if isinstance(random, Tensor) else random
+        if state.get("device", self.device.type) != self.device.type:
+            state, random = self._moved(state, random)
         if any(random[name].shape != own.shape or random[name].dtype != own.dtype for name, own in self.random.items()):
             raise ValueError("random states")
         self.network.load_state_dict(state["network"])
@@ -270,6 +276,18 @@ class Member:
         self._first = state["first"]
         self.recoveries = state.get("recoveries", 0)
         self._sound = state.get("sound")
+
+    def _moved(self, state: dict[str, Any], random: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """A state from another kind of device, and its states of torch's generators, as those of this: generators whose
+        states cannot be had begin anew."""
+        step, selecting = state["step"], self.selector.generator
+        begin_anew(selecting, self._seed, step)
+        begin_anew(self.visits, self._seed ^ _VISITS, step)
+        drawing = torch.Generator(device=self.device)
+        begin_anew(drawing, self._seed, step)
+        selector = {**state["selector"], "generator": selecting.get_state()}
+        state = {**state, "visits": self.visits.get_state(), "selector": selector}
+        return state, {self.device.type: drawing.get_state(), "cpu": random["cpu"]}
 
     def _progress(self) -> Progress:
         if self.budget is None:

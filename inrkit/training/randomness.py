@@ -38,6 +38,15 @@ def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
     return states
 
 
+def begin_anew(generator: torch.Generator, seed: int, step: int) -> None:
+    """Seed a generator of a training that goes on at a step, where its own state cannot be had."""
+    generator.manual_seed((seed ^ (step * _GOLDEN)) & ((1 << 63) - 1))
+
+
+_GOLDEN = 0x9E37_79B9_7F4A_7C15
+"""2⁶⁴ over the golden ratio: its multiples have no bits in common."""
+
+
 @contextlib.contextmanager
 def caller_undisturbed(device: torch.device) -> Iterator[None]:
     """Restore the generators' states at the end, whatever is drawn inside."""

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_map
 import inrkit
 import inrkit.configs
 from inrkit import device as devices
+from inrkit.runs.execute import execute_together
+from inrkit.runs.request import prepare
 from inrkit.training.optimizers.rows import learnt
 
 THERE = torch.device("meta", 0)
@@ -330,3 +332,31 @@ def test_gaps_weights_and_points_work_without_float64(without_float64, tmp_path,
     }[signal]()
     for number, network in enumerate(({"selector": "evos"}, {"network": small("siren"), "selector": "evos"})):
         fitted(dataset, tmp_path / str(number), objective=objective, **network)
+
+
+class StopAt(inrkit.Listener):
+    def on_step(self, member, selected):
+        if member.step == 1:
+            member.stop()
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+@pytest.mark.parametrize("places", [("meta:0", "cpu"), ("cpu", "meta:0")])
+def test_a_fit_moves_between_devices(without_float64, tmp_path, places):
+    first, second = places
+    options = {"steps": 2, "modality": "image", "precision": "float32"}
+    inrkit.fit(signal_of("image"), out=tmp_path / "run", device=first, callbacks=[StopAt()], **options)
+    run = inrkit.fit(signal_of("image"), out=tmp_path / "run", resume=True, device=second, **options)
+    assert run.result["status"] == "done" and run.result["device"] == second
+    assert torch.device(first).type in run.result["notes"][0]
+
+
+@pytest.mark.slow
+def test_networks_stacked_as_one_are_fitted_without_float64(without_float64, tmp_path):
+    fits = []
+    for number in range(2):
+        np.save(tmp_path / f"{number}.npy", lattice(9, 10 + number)[..., 0])
+        layer = {"device": "meta:0", "network": small("siren"), "selector": "evos", "train": {"steps": 3}}
+        fits.append(prepare(tmp_path / f"{number}.npy", out=tmp_path / f"run-{number}", layers=[layer]))
+    for run in execute_together(fits):
+        assert isinstance(run, inrkit.Run) and run.result["status"] == "done", run
