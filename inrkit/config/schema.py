@@ -52,6 +52,9 @@ class TrainOptions:
     on_divergence: str = option("stop", choices=("stop", "recover"))
     """What happens where the error is no longer finite: `stop` ends the run; `recover` goes back to the last evaluation
     and on from there with half the learning rate, which takes a second copy of all that training holds."""
+    deterministic: bool = option(False)
+    """Compute on a GPU what each run of the same computes there, to the bit, by algorithms that may be slower; on a CPU
+    it is so anyway."""
 
 
 @dataclass

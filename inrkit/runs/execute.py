@@ -13,7 +13,7 @@ from typing import Any
 
 from inrkit.config import Config
 from inrkit.config.schema import SLOTS
-from inrkit.device import choose_device, choose_precision
+from inrkit.device import choose_device, choose_precision, reproducible
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCheckpoint, WriteError
 from inrkit.evaluation.between import noise_between
 from inrkit.files import allow_open_files
@@ -59,8 +59,10 @@ def execute(
     Raises:
         ConfigError, DataError, RunError: as `inrkit.fit`.
     """
-    fit = Fit(config, run, resume, dataset=dataset, beginning=beginning)
-    with fit.released:
+    with contextlib.ExitStack() as held:
+        held.enter_context(reproducible(config.train.deterministic))
+        fit = Fit(config, run, resume, dataset=dataset, beginning=beginning)
+        held.enter_context(fit.released)
         interrupts = Interrupts()
         display = Display(config, run, fit.device, fit.precision, quiet, fit.notes)
         fit.member.listeners = [*fit.listeners, interrupts, display, *listeners]
@@ -108,6 +110,7 @@ def execute_together(
     going: dict[int, Fit] = {}
     interrupts = Interrupts()
     with contextlib.ExitStack() as released:
+        released.enter_context(reproducible(any(config.train.deterministic for config, _ in fits)))
         for index, (config, run) in enumerate(fits):
             try:
                 fit = Fit(config, run, resumed[index], started, share)

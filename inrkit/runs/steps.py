@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inrkit.config import Config
-from inrkit.device import choose_device, choose_precision
+from inrkit.device import choose_device, choose_precision, reproducible
 from inrkit.evaluation.evaluate import evaluate
 from inrkit.runs.beginning import Beginning
 from inrkit.runs.build import as_signal, begun, build, field_of, read_signal
@@ -73,7 +73,8 @@ class Training:
             beginning = beginning or Beginning.read(config.general.init)
             config = begun(config, signal, beginning)
         self.config = config
-        self.member = build(config, signal, device, choose_precision(config.train.precision, device), beginning)
+        with reproducible(config.train.deterministic):
+            self.member = build(config, signal, device, choose_precision(config.train.precision, device), beginning)
         self.member.listeners = list(listeners)
 
     def __repr__(self) -> str:
@@ -84,8 +85,13 @@ class Training:
         return max(0, self.member.steps - self.member.step)
 
     def __iter__(self) -> Iterator[Step]:
-        for (turn,) in Trainer([self.member]):
-            yield Step(self.member.step, self.member, turn)
+        steps = iter(Trainer([self.member]))
+        while True:
+            with reproducible(self.config.train.deterministic):  # not while the user's loop runs
+                turns = next(steps, None)
+            if turns is None:
+                return
+            yield Step(self.member.step, self.member, turns[0])
 
     def stop(self) -> None:
         """Make the present step the last one of the loop."""
@@ -94,7 +100,8 @@ class Training:
     def evaluate(self) -> dict[str, float]:
         """The metrics at this moment, by name."""
         member = self.member
-        return evaluate(member.network, member.signal, member.metrics, member.chunk, member.evaluate_most)
+        with reproducible(self.config.train.deterministic):
+            return evaluate(member.network, member.signal, member.metrics, member.chunk, member.evaluate_most)
 
     @property
     def field(self) -> Field:

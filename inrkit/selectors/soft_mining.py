@@ -144,7 +144,10 @@ class SoftMining(RatioSelector):
         if self._cumulative is None:
             edges = self.operator.edges()
             strength = (edges / edges.max().clamp(min=torch.finfo(torch.float32).tiny)).clamp_(min=_FAINTEST_EDGE)
-            self._cumulative = wide(strength).cumsum(0)
+            strength = wide(strength)
+            # The CPU adds up in the same order each time.
+            lasting = strength.cpu() if torch.are_deterministic_algorithms_enabled() else strength
+            self._cumulative = lasting.cumsum(0).to(strength.device)
         drawn = torch.searchsorted(self._cumulative, self._heights(count) * self._cumulative[-1], right=True)
         return self.operator.neighbourhood.coordinates(drawn.clamp_(max=self.count - 1).to(self.device))
 
