@@ -1,8 +1,10 @@
 """Check a GPU against the CPU and time fits on it: `python tools/gpu_check.py > gpu.json`.
 
 Says on stderr how it goes and prints one JSON object: the device, and for each check whether it passed, its seconds
-and what it found. Exits 1 if a check failed; without a GPU 0, with a device of null. `--device cpu` runs all of it on
-the CPU in place of the GPU, with small networks and few steps.
+and what it found. Exits 1 if a check failed; without a GPU 0, with a device of null. All ends within --seconds, less
+than eight minutes: checks of which there may be more or less, the pairs of `fits` and the methods of `table1`, tell
+what they left out. `--device cpu` runs all of it on the CPU in place of the GPU, with small networks and few steps, as
+`--tiny` does on a GPU.
 """
 
 from __future__ import annotations
@@ -22,18 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from skimage.data import astronaut
 
 import inrkit
 from inrkit import CoordinateDataset, Listener, Member, Progress, Residuals, Trainer
+from inrkit.batch.reader import read_study
 from inrkit.config import Config, resolve
-from inrkit.device import describe
+from inrkit.device import choose_device, describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.files import to_json
 from inrkit.plugins.options import field_names
 from inrkit.runs.benchmark import benchmark, float32_products
 from inrkit.runs.build import build, read_signal
-from inrkit.runs.run import versions
+from inrkit.runs.execute import execute
+from inrkit.runs.run import Run, versions
 from inrkit.signals.signal import Signal
 
 CPU = torch.device("cpu")
@@ -56,27 +59,32 @@ class Bench:
         folder: for the files of the checks.
         picture: the file that time is measured on.
         target: PSNR, in dB, that it is timed to.
+        tiny: whether networks are small and steps are few.
+        end: reading of `time.perf_counter` at which all is to be done.
     """
 
     device: torch.device
     folder: Path
     picture: Path
     target: float
+    tiny: bool
+    end: float
 
     @property
-    def quick(self) -> bool:
-        """Whether the device is the CPU, so that sizes are small."""
-        return self.device.type == "cpu"
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.end - time.perf_counter()
 
     def network(self, name: str) -> dict[str, Any]:
-        """A network as a config layer; a small one on the CPU."""
+        """A network as a config layer."""
         declared = field_names(inrkit.NETWORKS.get(name).Options)
-        return {"name": name, **({key: value for key, value in SMALL.items() if key in declared} if self.quick else {})}
+        return {"name": name, **({key: value for key, value in SMALL.items() if key in declared} if self.tiny else {})}
 
     def fit(self, signal: Path, name: str, *, eager: bool = True, **options: Any) -> inrkit.Run:
-        """A fit on the device, in the folder `name`; if `eager`, of a network that is not compiled: that takes longer
-        than a small fit."""
+        """A fit on the device, in the folder `name`, of a SIREN if `network` is not given, or None for the recipe's; if
+        `eager`, of a network that is not compiled: that takes longer than a small fit."""
         layer = {"device": str(self.device), "network": self.network("siren"), **options}
+        layer = {key: value for key, value in layer.items() if value is not None}
         if eager:
             layer["compile"] = "never"
         return inrkit.fit(signal, out=self.folder / name, **layer)
@@ -111,16 +119,20 @@ def require(holds: bool, otherwise: str) -> None:
 
 
 def check_fits(bench: Bench) -> dict[str, Any]:
-    """Every modality's sample is fitted with every selector; on the CPU each of both at least once."""
+    """Every modality's sample is fitted with every selector: each of both at least once, the other pairs as far as a
+    fifth of the time goes."""
     modalities, selectors = inrkit.MODALITIES.names(), inrkit.SELECTORS.names()
-    pairs = list(itertools.product(modalities, selectors))
-    if bench.quick:
-        pairs = list(zip(itertools.cycle(modalities), selectors, strict=False))
-        pairs += [(modality, selectors[0]) for modality in modalities[len(selectors) :]]
-    found = {}
+    pairs = list(zip(itertools.cycle(modalities), selectors, strict=False))
+    pairs += [(modality, selectors[0]) for modality in modalities[len(selectors) :]]
+    needed, end = len(pairs), time.perf_counter() + bench.left / 5
+    if not bench.tiny:
+        pairs += [pair for pair in itertools.product(modalities, selectors) if pair not in pairs]
+    found: dict[str, float] = {}
     for modality, selector in pairs:
+        if len(found) >= needed and time.perf_counter() > end:
+            break
         plugin = inrkit.MODALITIES.get(modality)
-        sizes = {"resolution": 16, "export_resolution": 16} if bench.quick else {}
+        sizes = {"resolution": 16, "export_resolution": 16} if bench.tiny else {}
         options = {key: value for key, value in sizes.items() if key in field_names(plugin.Options)}
         signal = bench.folder / f"{modality}{plugin.sample_suffix}"
         if not signal.exists():
@@ -139,7 +151,7 @@ def check_fits(bench: Bench) -> dict[str, Any]:
         leading = run.metrics[plugin.metrics[0]]
         require(not math.isnan(leading), f"{name} has no {plugin.metrics[0]}")
         found[name] = leading
-    return {"fits": found}
+    return {"fits": found, "left_out": len(pairs) - len(found)}
 
 
 def check_losses(bench: Bench) -> dict[str, Any]:
@@ -244,6 +256,37 @@ def check_resume(bench: Bench) -> dict[str, Any]:
     return {"exact": apart == 0, "largest_difference_of_weights": apart, "psnr_difference": psnr}
 
 
+def check_move(bench: Bench) -> dict[str, Any]:
+    """A fit that was begun on the device goes on on the CPU, and about as well."""
+    signal = bench.small_picture()
+    options: dict[str, Any] = {"steps": 40, "metrics": ["psnr"], "selector": "uniform"}
+    found = {}
+    for name, network in (("tiles", {"network": "tiles", "optimizer": "adam"}), ("siren", {})):
+        whole = bench.fit(signal, f"move-whole-{name}", **options, **network)
+        begun = bench.fit(signal, f"move-{name}", callbacks=[Stop(21)], **options, **network)
+        moved = inrkit.fit(begun.folder, resume=True, device="cpu")
+        require(moved.result["status"] == "done", f"the fit of {name} that moved ended as {moved.result['status']}")
+        found[name] = abs(whole.metrics["psnr"] - moved.metrics["psnr"])
+        require(found[name] < 1, f"{name}: PSNR is {found[name]:.3f} dB apart")
+    return {"psnr_difference": found}
+
+
+def check_deterministic(bench: Bench) -> dict[str, Any]:
+    """With train.deterministic, two fits of the same end as the same, to the bit, whatever selects."""
+    signal, found = bench.small_picture(), {}
+    cases = [({"network": "tiles", "optimizer": "adam"}, "evos"), *(({}, name) for name in inrkit.SELECTORS.names())]
+    for number, (network, selector) in enumerate(cases):
+        states = []
+        for again in range(2):
+            options: dict[str, Any] = {"steps": 12, "deterministic": True, "metrics": ["psnr"], **network}
+            run = bench.fit(signal, f"same-{number}-{again}", selector=selector, **options)
+            states.append(run.field.network.state_dict())
+        name = f"{network.get('network', 'siren')}, {selector}"
+        found[name] = all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    require(all(found.values()), f"not the same twice: {[name for name, same in found.items() if not same]}")
+    return {"the_same": list(found)}
+
+
 def check_evaluation(bench: Bench) -> dict[str, Any]:
     """A field that is read back on the device has the metrics that its fit told."""
     run = bench.fit(bench.small_picture(), "evaluated", steps=20, selector="uniform")
@@ -269,19 +312,20 @@ def check_portable(bench: Bench) -> dict[str, Any]:
 
 
 def measure_steps(bench: Bench) -> dict[str, Any]:
-    """The default image recipe's steps on the picture: by precision, as the network is and compiled."""
+    """The steps of the recipe for one network on the picture: by precision, as the network is and compiled; and which
+    share of the device's peak they reach."""
     precisions = [("float32", "highest"), ("bfloat16", "highest")]
-    if not bench.quick:
+    if not bench.tiny:
         precisions.insert(1, ("float32", "high"))
-    compiled = ["never"] if bench.quick else ["never", "always"]
+    compiled = ["never"] if bench.tiny else ["never", "always"]
     found = {}
     for (precision, products), compile_ in itertools.product(precisions, compiled):
-        words = [f"train.precision={precision}", f"train.compile={compile_}"]
-        if bench.quick:
+        words = ["base=image-single", f"train.precision={precision}", f"train.compile={compile_}"]
+        if bench.tiny:
             words += ["train.steps=8", *(f"network.{key}={SMALL[key]}" for key in ("hidden_features", "hidden_layers"))]
         with float32_products(products):
             report = benchmark(
-                bench.picture, overrides=words, seconds=0.1 if bench.quick else 3.0, device=str(bench.device)
+                bench.picture, overrides=words, seconds=0.1 if bench.tiny else 2.0, device=str(bench.device)
             )
         name = ", ".join([report["fit"]["precision"], *(["compiled"] if compile_ == "always" else [])])
         found[name] = report
@@ -290,44 +334,130 @@ def measure_steps(bench: Bench) -> dict[str, Any]:
     return {"reports": found}
 
 
+THROUGHPUT = {
+    "tiles": ["base=image"],
+    "siren 3x256": ["base=image-single"],
+    "siren 2x64": ["base=image-single", "network.hidden_features=64", "network.hidden_layers=2"],
+    "hash grid, 2x64": ["base=image-single", "network=hash-grid", "optimizer=adam", "schedule=constant"],
+}
+"""What coordinates a second are measured of."""
+TINY_CUDA_NN = 2e8
+"""Coordinates a second in training by tiny-cuda-nn: its README has 1000 steps of 2¹⁸ coordinates in a bit over a
+second, on an RTX 4090, for the network of the last line."""
+
+
+def measure_throughput(bench: Bench) -> dict[str, Any]:
+    """Coordinates a second, in training, where a step takes all of the picture, and in rendering it."""
+    found = {}
+    for name, words in THROUGHPUT.items():
+        words = [*words, "selector=full", "objective=mse", "train.compile=never"]
+        if bench.tiny:
+            words += ["train.steps=8"]
+        report = benchmark(bench.picture, overrides=words, seconds=0.1 if bench.tiny else 2.0, device=str(bench.device))
+        network = bench.fit(bench.picture, f"rendered {name}", overrides=[*words, "train.steps=1"], network=None)
+        field = inrkit.load(network.folder, device=bench.device)
+        field.render()
+        start = time.perf_counter()
+        rendered = field.render()
+        seconds = time.perf_counter() - start
+        trained = report["step"]["coordinates_per_second"]
+        found[name] = {
+            "training": trained,
+            "of_tiny_cuda_nn": trained / TINY_CUDA_NN,
+            "rendering": rendered.size / rendered.shape[-1] / seconds,
+            "parameters": report["fit"]["parameters"],
+        }
+        say(f"  {name}: {trained:.3g} coordinates a second in training, {found[name]['rendering']:.3g} in rendering")
+    return {"published": TINY_CUDA_NN, "coordinates_per_second": found}
+
+
+AIM = 1.0
+"""Seconds of training within which the target is to be reached, once all is warmed up."""
+
+
 def measure_target(bench: Bench) -> dict[str, Any]:
-    """Seconds of training in which the default image recipe comes to the target, and in which a second's does.
+    """Seconds of training in which the recipes for tiles and for the published network come to the target, and in
+    which a second's does.
 
     A fit of a few steps beforehand takes the start-up and the compilation upon itself.
     """
-    size = {"steps": 6} if bench.quick else {}
-    every: dict[str, Any] = {"metrics": ["psnr"], "log": {"every": 2 if bench.quick else 10}}
-    bench.fit(bench.picture, "warm-up", eager=False, steps=5, **every)
-    found = {}
-    for name, options in (("recipe", size), ("a second", {"seconds": 0.1 if bench.quick else 1.0})):
-        run = bench.fit(bench.picture, f"timed {name}", eager=False, **every, **options)
-        curve = [(row["seconds"], row["psnr"]) for row in run.history]
-        reached = next((seconds for seconds, psnr in curve if psnr >= bench.target), None)
-        found[name] = {
-            "psnr": run.metrics["psnr"],
-            "seconds": run.result["seconds"]["train"],
-            "steps": run.result["steps"],
-            "seconds_to_target": reached,
-            "curve": curve,
-        }
-        say(f"  {name}: {run.metrics['psnr']:.2f} dB after {run.result['seconds']['train']:.3g} s")
-        for seconds, psnr in curve:
-            say(f"    {seconds:8.3f} s  {psnr:.2f} dB")
-        said = f"reached in {reached:.3g} s" if reached is not None else "not reached"
-        say(f"    {bench.target:g} dB {said}")
-    return {"target": bench.target, **found}
+    size = {"steps": 6} if bench.tiny else {}
+    every: dict[str, Any] = {"metrics": ["psnr"], "log": {"every": 2 if bench.tiny else 10, "report": False}}
+    recipes: dict[str, dict[str, Any]] = {
+        "tiles": {"base": "image", "network": None},
+        "published network": {"base": "image-single"},
+    }
+    found: dict[str, Any] = {}
+    for name, recipe in recipes.items():
+        bench.fit(bench.picture, f"warm-up {name}", eager=False, steps=5, **every, **recipe)
+        for words, options in ((name, size), (f"{name}, a second", {"seconds": 0.1 if bench.tiny else AIM})):
+            run = bench.fit(bench.picture, f"timed {words}", eager=False, **every, **options, **recipe)
+            curve = [(row["seconds"], row["psnr"]) for row in run.history]
+            reached = next((seconds for seconds, psnr in curve if psnr >= bench.target), None)
+            found[words] = {
+                "psnr": run.metrics["psnr"],
+                "seconds": run.result["seconds"]["train"],
+                "steps": run.result["steps"],
+                "seconds_to_target": reached,
+                "aim_met": reached is not None and reached <= AIM,
+                "curve": curve,
+            }
+            said = f"reached in {reached:.3g} s" if reached is not None else "not reached"
+            say(
+                f"  {words}: {run.metrics['psnr']:.2f} dB after {run.result['seconds']['train']:.3g} s; "
+                f"{bench.target:g} dB {said}"
+            )
+    return {"target": bench.target, "aim": AIM, **found}
 
+
+def measure_table1(bench: Bench) -> dict[str, Any]:
+    """The study `table1` at equal steps, with the published learning rate, on the picture: one method after the other,
+    as far as the time goes."""
+    words = [f"data.path={bench.picture}", "seed=[0]", f"budget=[{_STEPS}]", f"optimizer.lr=[{_RATE}]"]
+    if bench.tiny:
+        words += ["train.steps=6", "log.every=2", "network.hidden_features=16", "network.hidden_layers=1"]
+    study = read_study("table1", words)
+    chosen = {study.group(job.cell): _RATE for job in study.tuning_jobs()}
+    rows: dict[str, Any] = {}
+    left_out, slowest = [], 0.0
+    for job in study.main_jobs(chosen):
+        method = job.cell["method"]
+        if 1.2 * slowest > bench.left - _SPARE:
+            left_out.append(method)
+            continue
+        start = time.perf_counter()
+        config = resolve([job.config or {}, {"device": str(bench.device), "log": {"report": False}}])
+        run = execute(config, Run(bench.folder / job.folder_name))
+        slowest = max(slowest, time.perf_counter() - start)
+        rows[method] = {
+            **{f"psnr@{row['step']}": row["psnr"] for row in run.history},
+            **run.metrics,
+            "seconds": run.result["seconds"]["train"],
+            "published": study.table.published.get(method, {}).get(_STEPS, {}),
+        }
+        say(f"  {method}: {run.metrics['psnr']:.2f} dB in {rows[method]['seconds']:.3g} s")
+    return {"rows": rows, "left_out": left_out}
+
+
+_STEPS, _RATE = "equal steps", 1e-4
+_SPARE = 5.0
+"""Seconds that are kept for the end."""
 
 CHECKS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "fits": check_fits,
     "losses": check_losses,
     "selections": check_selections,
     "resume": check_resume,
+    "move": check_move,
+    "deterministic": check_deterministic,
     "evaluation": check_evaluation,
     "portable": check_portable,
-    "steps": measure_steps,
     "target": measure_target,
+    "steps": measure_steps,
+    "throughput": measure_throughput,
+    "fits": check_fits,
+    "table1": measure_table1,
 }
+"""In the order in which they run: what may take all the time that is left comes last."""
 
 
 def say(line: str) -> None:
@@ -336,8 +466,12 @@ def say(line: str) -> None:
 
 def run_checks(bench: Bench, names: list[str]) -> dict[str, dict[str, Any]]:
     """Each check's outcome: whether it passed, its seconds, and what it found or failed of."""
-    outcomes = {}
+    outcomes: dict[str, dict[str, Any]] = {}
     for name in names:
+        if bench.left < _SPARE:
+            outcomes[name] = {"passed": True, "seconds": 0.0, "left_out": "no time was left"}
+            say(f"{name}: no time was left")
+            continue
         start = time.perf_counter()
         try:
             outcome = {"passed": True, **CHECKS[name](bench)}
@@ -351,22 +485,33 @@ def run_checks(bench: Bench, names: list[str]) -> dict[str, dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu for a quick run without a GPU")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, xpu, mps, or cpu for a tiny run without a GPU")
     parser.add_argument("--only", choices=CHECKS, action="append", help="one check; may be given several times")
     parser.add_argument("--image", type=Path, help="the picture to time; the astronaut of scikit-image if not given")
     parser.add_argument("--target", type=float, default=37.8, help="PSNR in dB to time a fit to")
+    parser.add_argument("--seconds", type=float, default=450.0, help="how long all may take")
+    parser.add_argument("--tiny", action="store_true", help="small networks and few steps, to try the checks")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    end = time.perf_counter() + arguments.seconds
+    try:
+        device = choose_device(arguments.device)
+    except inrkit.ConfigError as error:
+        say(f"gpu_check: {error}")
+        return 2
+    if device.type == "cpu" and arguments.device == "auto":
         say("gpu_check: there is no GPU here; --device cpu runs the checks on the CPU")
         print(to_json({"device": None, "versions": versions(), "checks": {}}))
         return 0
+    tiny = arguments.tiny or device.type == "cpu"
     with tempfile.TemporaryDirectory() as name:
         picture = arguments.image
         if picture is None:
+            from skimage.data import astronaut  # not needed where a picture is given
+
             picture = Path(name) / "astronaut.png"
-            Image.fromarray(astronaut()[::8, ::8] if device.type == "cpu" else astronaut()).save(picture)
-        outcomes = run_checks(Bench(device, Path(name), picture, arguments.target), arguments.only or list(CHECKS))
+            Image.fromarray(astronaut()[::8, ::8] if tiny else astronaut()).save(picture)
+        bench = Bench(device, Path(name), picture, arguments.target, tiny, end)
+        outcomes = run_checks(bench, arguments.only or list(CHECKS))
     print(to_json({"device": describe(device), "versions": versions(), "checks": outcomes}))
     return 0 if all(outcome["passed"] for outcome in outcomes.values()) else 1
 

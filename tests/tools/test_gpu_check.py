@@ -39,27 +39,38 @@ def test_every_check_passes_on_the_cpu_in_place_of_a_gpu():
     assert failed == {}, said
     checks = told["checks"]
     assert set(checks) == {
-        "fits",
         "losses",
         "selections",
         "resume",
+        "move",
+        "deterministic",
         "evaluation",
         "portable",
-        "steps",
         "target",
+        "steps",
+        "throughput",
+        "fits",
+        "table1",
     }
     assert checks["resume"]["exact"]
     assert set(checks["steps"]["reports"]) == {"float32", "bfloat16"}
-    curve = checks["target"]["recipe"]["curve"]
-    assert curve == sorted(curve)
-    assert checks["target"]["recipe"]["psnr"] == curve[-1][1]
+    for name in ("tiles", "published network"):
+        curve = checks["target"][name]["curve"]
+        assert curve == sorted(curve)
+        assert checks["target"][name]["psnr"] == curve[-1][1]
+    for rates in checks["throughput"]["coordinates_per_second"].values():
+        assert rates["training"] > 0 < rates["rendering"]
+    assert checks["table1"]["left_out"] == [] and checks["fits"]["left_out"] == 0
+    evos = checks["table1"]["rows"]["EVOS"]
+    assert evos["published"]["psnr@5000"] == 37.81 and evos["psnr@6"] == evos["psnr"]
 
 
 def test_a_target_that_is_met_is_timed_and_one_that_is_not_is_null(tmp_path):
     told, said = gpu_check("--device", "cpu", "--only", "target", "--target", "1")
-    recipe = told["checks"]["target"]["recipe"]
+    recipe = told["checks"]["target"]["tiles"]
     assert list(told["checks"]) == ["target"]
     assert recipe["seconds_to_target"] == recipe["curve"][0][0]
+    assert recipe["aim_met"] is (recipe["seconds_to_target"] <= told["checks"]["target"]["aim"])
     assert "1 dB reached in" in said
 
 
@@ -70,3 +81,9 @@ def test_a_failed_check_is_told_and_is_exit_code_1(tmp_path):
     assert not any(outcome["passed"] for outcome in told["checks"].values())
     assert "none.png" in told["checks"]["evaluation"]["error"]
     assert "evaluation: FAILED" in said
+
+
+def test_what_the_time_does_not_allow_is_left_out_and_says_so():
+    told, said = gpu_check("--device", "cpu", "--seconds", "1", "--only", "losses", "--only", "table1")
+    assert [outcome["left_out"] for outcome in told["checks"].values()] == ["no time was left"] * 2
+    assert "table1: no time was left" in said
