@@ -73,6 +73,25 @@ def returned(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).to(like.device)
 
 
+def gathered(rows: Tensor, indices: Tensor | slice, device: torch.device) -> Tensor:
+    """(k, …) of (N, …) `rows`, on a device.
+
+    Rows that are elsewhere are gathered where they are: for a GPU into pinned memory, out of which it takes them while
+    the processor goes on. (k,) indices that are in main memory already save waiting for the GPU.
+    """
+    indices = indices if isinstance(indices, slice) else indices.to(rows.device)
+    if rows.device == device or device.type not in _PINNING:
+        return rows[indices].to(device)
+    if isinstance(indices, slice):
+        return rows[indices].pin_memory().to(device, non_blocking=True)
+    found = torch.empty((len(indices), *rows.shape[1:]), dtype=rows.dtype, pin_memory=True)
+    return torch.index_select(rows, 0, indices, out=found).to(device, non_blocking=True)
+
+
+_PINNING = ("cuda", "xpu")
+"""Kinds of GPU that copy from pinned memory by themselves."""
+
+
 def total(values: Tensor) -> float:
     """The sum of (…) real values, in float64. A device without it adds up short runs of them, and the processor these
     sums."""

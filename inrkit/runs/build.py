@@ -124,7 +124,7 @@ def build(
     Args:
         config: of the fit, its network's options as `begun` gives them.
         signal: what is fitted.
-        device: where.
+        device: where. Values that would take most of what it has free stay in main memory and are gathered there.
         precision: of the hidden matrices' products.
         beginning: weights to start from; those that are drawn, if not given.
 
@@ -139,7 +139,7 @@ def build(
         )
     applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
     try:
-        signal = signal.to(device)
+        signal = signal.to(device, device.type == "cpu" or _FREE * signal.dataset.values.nbytes <= free_memory(device))
     except Exception as error:
         if not memory_ran_out(error):
             raise
@@ -151,6 +151,10 @@ def build(
         if not memory_ran_out(error):
             raise
         raise RunError("the network does not fit in memory; lower network.hidden_features") from error
+
+
+_FREE = 2
+"""Times the memory of the values that a GPU has to have free for them to be there: training takes some too."""
 
 
 def begun(config: Config, signal: Signal, beginning: Beginning) -> Config:

@@ -145,6 +145,9 @@ class Display(Listener):
             f"on {describe(self.device)}, {self.precision} products; "
             f"expects about {storage(cost.memory)} and {duration(cost.seconds)}"
         )
+        if member.signal.dataset.away:
+            size = storage(member.signal.dataset.values.nbytes)
+            self.console.print(f"the signal's values, {size}, stay in main memory and are gathered there")
         most = member.evaluate_most
         if most is not None and count > most:
             self.console.print(f"evaluated on crops of {most:,} coordinates in all (log.evaluated)")

@@ -30,11 +30,13 @@ class Selection:
         weights: (k,) float32 above 0, how much each coordinate's error counts in the loss, which is a mean over the
             selected; None for 1 each.
         whole: whether they are all N coordinates in order, as `everything` gives them.
+        targets: (k, C) float32 their values in the network's range, where they were gathered beforehand.
     """
 
     indices: Tensor
     weights: Tensor | None = None
     whole: bool = False
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Selector(metaclass=PluginType):
     """Whether some steps select all N coordinates, so that other steps may use the predictions of these."""
     selects_the_same: ClassVar[bool] = False
     """Whether all steps select the same coordinates, so that losses of different steps can be compared."""
+    foresees: ClassVar[bool] = False
+    """Whether what `select` gives depends on no errors, so that it may be asked for a step early."""
     needs_slope: ClassVar[bool] = False
     """Whether `observe` needs `Residuals.slope`."""
     of_tiles: ClassVar[type[Selector] | None] = None

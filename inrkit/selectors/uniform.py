@@ -25,6 +25,7 @@ class Uniform(RatioSelector):
     """k = ⌊r(t)·N⌋ coordinates, drawn uniformly without replacement, or along a quasi-random sequence."""
 
     Options = UniformOptions
+    foresees = True
 
     def __init__(
         self, options: UniformOptions, count: int, operator: FitnessOperator, seed: int, device: torch.device

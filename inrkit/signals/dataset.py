@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import available_memory, has_float64, mean, wide
+from inrkit.device import available_memory, gathered, has_float64, mean, wide
 from inrkit.errors import DataError
 from inrkit.signals.lattice import lattice_coordinates
 
@@ -148,6 +148,11 @@ class CoordinateDataset:
     def device(self) -> torch.device:
         """Where coordinates and gathered values are; the values that they are gathered from may be in main memory."""
         return self.channel_weights.device
+
+    @property
+    def away(self) -> bool:
+        """Whether the values stay in main memory, and what is gathered of them goes to the device."""
+        return self.values.device != self.device
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -333,11 +338,8 @@ class CoordinateDataset:
     def _gathered(self, indices: Tensor | slice) -> Tensor:
         """(k, C) values of `indices` as they are kept, on the device; in main memory if they need float64 and it has
         none."""
-        values = self.values
-        if values.device == self.device:
-            return values[indices]
-        found = values[indices if isinstance(indices, slice) else indices.to(values.device)]
-        return found if self._wide and not has_float64(self.device) else found.to(self.device)
+        kept = self._wide and not has_float64(self.device)
+        return gathered(self.values, indices, self.values.device if kept else self.device)
 
     def _spread(self, weights: np.ndarray) -> Tensor:
         """Weights broadcast over the lattice or the points, without copies."""

@@ -96,6 +96,6 @@ class Signal:
         """(k, C) float32 values of the dataset's indices in the network's range."""
         return self.transform.encode(self.dataset.stored(cells)).to(torch.float32).to(self.device)
 
-    def to(self, device: torch.device) -> Signal:
-        """The same signal with its values on `device`."""
-        return Signal(self.dataset.to(device), self.transform, self.embedding)
+    def to(self, device: torch.device, values: bool = True) -> Signal:
+        """The same signal on `device`, its values too unless they are to stay where they are."""
+        return Signal(self.dataset.to(device, values), self.transform, self.embedding)

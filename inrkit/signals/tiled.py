@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import available_memory, wide, widest
+from inrkit.device import available_memory, gathered, wide, widest
 from inrkit.signals.lattice import mirrored
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.parts import Part
@@ -82,7 +82,8 @@ class TiledSignal(ABC):
 
     @abstractmethod
     def visit(self, plan: Any, tiles: Tensor) -> Visit:
-        """The points of (q,) tiles as `begin` drew them."""
+        """The points of (q,) tiles as `begin` drew them. The tiles' numbers may be in main memory: where values are
+        gathered there, a GPU need not be waited for then."""
 
     def response(self, plan: Any, errors: Tensor) -> Tensor:
         """(q,) mean squared response of the lattice's Laplacian to errors at a plan's points; 0 where these have no
@@ -170,7 +171,7 @@ class TiledLattice(TiledSignal):
         inputs = self.tiling.local(grid).reshape(1, -1, len(offsets))
         if any(plan.shift):
             return Visit(inputs, self._between(plan, tiles))
-        indices = self._indices(tiles, plan.cells).flatten(1)
+        indices = self._indices(tiles, [cells.to(tiles.device) for cells in plan.cells]).flatten(1)
         known, weights = self._known(indices), self._weights(indices)
         if known is not None:
             weights = known.to(torch.float32) if weights is None else weights * known
@@ -278,11 +279,13 @@ class TiledLattice(TiledSignal):
         coefficients = coefficients.reshape(*self._lengths, dataset.channels)
         for axis in self._axes:  # in place: the values are not needed beside their coefficients
             spline_filter1d(coefficients, 3, axis=axis, output=coefficients, mode="mirror")
-        return torch.from_numpy(coefficients).to(dataset.device)
+        kept = torch.from_numpy(coefficients)
+        return kept if dataset.away else kept.to(dataset.device)
 
     def _between(self, plan: _Grid, tiles: Tensor) -> Tensor:
         """(q, k, C) values of the signal's cubic spline at the plan's points."""
         assert self._spline is not None
+        device = self.signal.device
         supports: list[Tensor] = []
         matrices: list[Tensor | None] = []
         for axis, (cells, shift) in enumerate(zip(plan.cells, plan.shift, strict=True)):
@@ -292,14 +295,15 @@ class TiledLattice(TiledSignal):
                 continue
             below = math.floor(shift)
             first, last = int(cells[0]) + below - 1, int(cells[-1]) + below + 2
-            matrix = torch.zeros(len(cells), last - first + 1, device=tiles.device)
-            rows = torch.arange(len(cells), device=tiles.device)
+            matrix = torch.zeros(len(cells), last - first + 1, device=device)
+            rows = torch.arange(len(cells), device=device)
             for column, weight in enumerate(_basis(shift - below)):
                 matrix[rows, cells + (below - 1 + column - first)] = weight
-            supports.append(torch.arange(first, last + 1, device=tiles.device))
+            supports.append(torch.arange(first, last + 1, device=device))
             matrices.append(matrix)
-        indices = self._indices(tiles, supports)
-        values = self._spline.view(-1, self._spline.shape[-1])[indices.reshape(-1)].view(*indices.shape, -1)
+        indices = self._indices(tiles, [support.to(tiles.device) for support in supports])
+        rows = self._spline.view(-1, self._spline.shape[-1])
+        values = gathered(rows, indices.reshape(-1), device).view(*indices.shape, -1)
         for axis, each in enumerate(matrices):
             if each is not None:
                 values = torch.movedim(torch.tensordot(values, each, dims=([1 + axis], [1])), -1, 1 + axis)

@@ -80,8 +80,8 @@ def backpropagate(member: Member, progress: Progress, selection: Selection) -> t
     start = 0
     for chunk in chunks:
         coordinates = signal.coordinates(chunk).requires_grad_() if member.selector.needs_slope else None
-        residual = _residual(member, chunk, coordinates)
         span = slice(start, start + len(chunk))
+        residual = _residual(member, chunk, coordinates, None if selection.targets is None else selection.targets[span])
         live = _reduced(member, residual, chunk)
         weighted[span] = live.detach()
         squared[span] = residual.detach().square().mean(dim=-1)
@@ -164,11 +164,19 @@ def slope_of(gradient: Tensor | None, count: int, factors: Tensor | None) -> Ten
     return slope if factors is None else slope / factors[:, None]
 
 
-def _residual(member: Member, chunk: Tensor, coordinates: Tensor | None = None) -> Tensor:
-    """(k, C) F(x_i) − y_i; if coordinates that require gradients are given, y is linear in them."""
+def _residual(
+    member: Member, chunk: Tensor, coordinates: Tensor | None = None, targets: Tensor | None = None
+) -> Tensor:
+    """(k, C) F(x_i) − y_i; if coordinates that require gradients are given, y is linear in them.
+
+    Args:
+        member, chunk: F, and the (k,) i.
+        coordinates: (k, D) x_i, if they require gradients.
+        targets: (k, C) y_i, if they are known.
+    """
     signal = member.signal
     if coordinates is None:
-        return member.forward(signal.inputs(chunk)) - signal.targets(chunk)
+        return member.forward(signal.inputs(chunk)) - (signal.targets(chunk) if targets is None else targets)
     return member.network(signal.embedding(coordinates)) - linear_targets(signal, chunk, coordinates)
 
 

@@ -68,6 +68,7 @@ class Trainer:
                 self.backend.measure(turns)
                 turns = each(turns, Turn.select)
             self.backend.update(turns)
+            turns = each(turns, Turn.prepare)
             with _clock("selection", members):
                 turns = each(turns, Turn.observe)
             turns = each(turns, Turn.conclude)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -142,6 +143,12 @@ class Member:
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.recoveries = 0
         self._sound: dict[str, Any] | None = None
+        self._ahead: Selection | None = None
+        """What the next step will select, if it was asked for already."""
+        self._ahead_here = torch.empty(0, dtype=torch.int64)
+        """Its indices, in main memory."""
+        self._before_ahead: dict[str, Any] | None = None
+        """The selector's state from before it was asked."""
         self._trains = network.training
         self._stopping = False
         self._first = 0.0
@@ -201,6 +208,31 @@ class Member:
             group["lr"] = rate * factor * 0.5**self.recoveries
         return progress
 
+    def select(self, progress: Progress) -> Selection:
+        """The coordinates of a step, which may have been asked for a step early.
+
+        Where values stay in main memory and the selector foresees, it is asked for the next step's too, before the GPU
+        is busy with this one: the indices can be had then without waiting for it.
+        """
+        selection = self._ahead or self.selector.select(progress)
+        self._ahead = self._before_ahead = None
+        if self._foresees and progress.step < progress.steps:
+            self._before_ahead = copy.deepcopy(self.selector.state_dict())
+            ahead = self.selector.select(Progress(progress.step + 1, progress.steps))
+            self._ahead, self._ahead_here = ahead, ahead.indices.cpu()
+        return selection
+
+    def prepare(self) -> None:
+        """Gather the values of what the next step selects, if that is known."""
+        if self._ahead is not None and len(self._ahead_here) <= self.chunk:
+            self._ahead = dataclasses.replace(self._ahead, targets=self.signal.targets(self._ahead_here))
+
+    @property
+    def _foresees(self) -> bool:
+        """Whether the next step's selection can be asked for while this step is computed, and it is worth it."""
+        away = self.signal.dataset.away and self.view is None
+        return away and self.selector.foresees and self.budget is None and not self.signal.dataset.resample_every
+
     def report(self, errors: Residuals) -> None:
         """After a step, with its errors: evaluate if it is due, and tell the listeners.
 
@@ -238,7 +270,7 @@ class Member:
             "unscheduled": self.unscheduled,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "selector": self.selector.state_dict(),
+            "selector": self._before_ahead or self.selector.state_dict(),
             "objective": self.objective.state_dict(),
             **({"recoveries": self.recoveries, "sound": self._sound} if self.recovers else {}),
         }
@@ -263,6 +295,7 @@ class Member:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.selector.load_state_dict(state["selector"])
+        self._ahead = self._before_ahead = None
         self.objective.load_state_dict(state["objective"])
         self.step = state["step"]
         self.random = random

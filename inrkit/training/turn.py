@@ -48,7 +48,11 @@ class Turn:
         """Let the selector learn the errors of its survey, and choose the coordinates."""
         if self.survey is not None:
             self.member.selector.learn(self.progress, self.survey, self.surveyed)
-        self.selection = self.member.selector.select(self.progress)
+        self.selection = self.member.select(self.progress)
+
+    def prepare(self) -> None:
+        """Gather what the next step takes, while a GPU computes."""
+        self.member.prepare()
 
     def observe(self) -> None:
         """Let the selector learn the errors."""

@@ -117,6 +117,19 @@ def test_every_coordinate_that_can_matter_is_reached(name):
     assert seen.all()
 
 
+@pytest.mark.parametrize("name", [name for name in SELECTORS.names() if SELECTORS.get(name).foresees])
+@pytest.mark.parametrize("draw", ["random", "quasi-random"])
+def test_what_a_selector_foresees_depends_on_no_errors(name, draw):
+    dataset = signal("laplacian", 50, False)
+    told, untold = (make(name, dataset, "laplacian", {"ratio": 0.2, "draw": draw}) for _ in range(2))
+    for step in range(1, 20):
+        progress = Progress(step, 20)
+        selection = told.select(progress)
+        squared = torch.rand(len(selection.indices), generator=torch.Generator().manual_seed(step))
+        told.observe(progress, selection, Residuals(squared, squared.sqrt()))
+        assert torch.equal(untold.select(progress).indices, selection.indices)
+
+
 class StopAt(Listener):
     def __init__(self, step):
         self.step = step

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 import inrkit
 import inrkit.configs
 from inrkit import device as devices
+from inrkit.runs import build as building
 from inrkit.runs.execute import execute_together
 from inrkit.runs.request import prepare
 from inrkit.training.optimizers.rows import learnt
@@ -332,6 +333,84 @@ def test_gaps_weights_and_points_work_without_float64(without_float64, tmp_path,
     }[signal]()
     for number, network in enumerate(({"selector": "evos"}, {"network": small("siren"), "selector": "evos"})):
         fitted(dataset, tmp_path / str(number), objective=objective, **network)
+
+
+AWAY = {
+    "tiles": {},
+    "tiles between the samples": {"network": {"name": "tiles", "between": 1.0}},
+    "uniform": {"network": small("siren"), "selector": {"name": "uniform", "least": 60}},
+    "quasi-random": {"network": small("siren"), "selector": {"name": "uniform", "least": 60, "draw": "quasi-random"}},
+    "in chunks": {"network": small("siren"), "selector": {"name": "uniform", "least": 60}, "chunk": 32},
+    "evos": {"network": small("siren"), "selector": {"name": "evos", "least": 60}},
+    "soft-mining": {"network": small("siren"), "selector": {"name": "soft-mining", "least": 60}},
+}
+"""Fits of signals whose values stay in main memory."""
+
+
+def kept_away(monkeypatch):
+    """Have the device say that it has no room for values."""
+    monkeypatch.setattr(building, "_FREE", 1 << 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", AWAY)
+def test_values_in_main_memory_give_the_same_bits(without_float64, tmp_path, monkeypatch, case):
+    ends, options = [], {"modality": "image", "precision": "float32", **AWAY[case]}
+    for away in (False, True):
+        if away:
+            kept_away(monkeypatch)
+        seen = []
+        run = inrkit.fit(
+            signal_of("image"),
+            out=tmp_path / str(away),
+            device="meta:0",
+            steps=4,
+            callbacks=[lambda member, seen=seen: seen.append(member.signal.dataset.away)],
+            **options,
+        )
+        assert seen == [away] * 4
+        ends.append([value.cpu() for value in run.field.network.state_dict().values()])
+        ends[-1].append(torch.tensor(run.metrics["psnr"]))
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_the_values_of_the_next_step_are_gathered_while_this_one_is_computed(without_float64, tmp_path, monkeypatch):
+    kept_away(monkeypatch)
+    known = []
+    inrkit.fit(
+        signal_of("image"),
+        device="meta:0",
+        steps=4,
+        every=4,
+        callbacks=[lambda member: known.append(member._ahead is not None and member._ahead.targets is not None)],
+        modality="image",
+        **AWAY["uniform"],
+    )
+    assert known == [True, True, True, False]  # nothing follows the last step
+
+
+def test_a_fit_that_looks_ahead_resumes_to_the_same_bits(without_float64, tmp_path, monkeypatch):
+    kept_away(monkeypatch)
+    options = {"modality": "image", "steps": 4, "precision": "float32", "device": "meta:0", **AWAY["quasi-random"]}
+    whole = inrkit.fit(signal_of("image"), out=tmp_path / "whole", **options)
+    inrkit.fit(signal_of("image"), out=tmp_path / "run", callbacks=[StopAt()], **options)
+    with pytest.warns(UserWarning, match="non-meta"):
+        resumed = inrkit.fit(signal_of("image"), out=tmp_path / "run", resume=True, **options)
+    for name, value in whole.field.network.state_dict().items():
+        assert torch.equal(value.cpu(), resumed.field.network.state_dict()[name].cpu())
+
+
+def test_values_of_a_large_signal_are_gathered_from_its_file(without_float64, tmp_path):
+    values = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(50, 40, 1))
+    values[:] = lattice(50, 40)
+    dataset = inrkit.CoordinateDataset(np.load(tmp_path / "a.npy", mmap_mode="c")).to(THERE, values=False)
+    assert dataset.away and dataset.device == THERE and not isinstance(dataset.values, There)
+    indices = torch.tensor([3, 1999, 40])
+    for given in (indices, indices.to(THERE)):
+        found = dataset.stored(given)
+        assert found.device == THERE
+        assert torch.equal(found.cpu()[:, 0], torch.from_numpy(lattice(50, 40).reshape(-1))[indices].float())
+    assert torch.equal(dataset.stored(slice(5, 9)).cpu(), dataset.to(torch.device("cpu")).stored(slice(5, 9)))
 
 
 class StopAt(inrkit.Listener):

@@ -95,8 +95,10 @@ def _steps(turn: Turn, begin: Callable[[Tensor, Visit, Tensor | None], Callable[
     spreads = network.spreads[tiles]
     waiting: list[Callable[[], tuple[Tensor, Tensor | None]]] = []
     points = 0
-    for part, numbers, spread in zip(rows.split(chunk), tiles.split(chunk), spreads.split(chunk), strict=True):
-        visit = view.visit(plan, numbers)
+    looked_up = tiles.cpu() if view.signal.dataset.away else tiles
+    parts = (each.split(chunk) for each in (rows, tiles, looked_up, spreads))
+    for part, numbers, visited, spread in zip(*parts, strict=True):
+        visit = view.visit(plan, visited)
         targets = (visit.targets - network.means[numbers, None]).div_(spread[:, None, None])
         points = targets.shape[1]
         errors = torch.empty_like(targets) if member.selector.needs_response else None
