@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from inrkit.device import choose_device, describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.files import to_json
 from inrkit.plugins.options import field_names
+from inrkit.runs import build as building
 from inrkit.runs.benchmark import benchmark, float32_products
 from inrkit.runs.build import build, read_signal
 from inrkit.runs.execute import execute
@@ -287,6 +289,25 @@ def check_deterministic(bench: Bench) -> dict[str, Any]:
     return {"the_same": list(found)}
 
 
+def check_main_memory(bench: Bench) -> dict[str, Any]:
+    """Fits whose values stay in main memory have the bits of others; and how much longer they take."""
+    found, steps = {}, 12 if bench.tiny else 200
+    cases: dict[str, dict[str, Any]] = {
+        "tiles": {"network": "tiles", "optimizer": "adam"},
+        "siren": {"selector": {"name": "uniform", "ratio": 0.25, "draw": "quasi-random"}},
+    }
+    for name, options in cases.items():
+        states, seconds = [], []
+        for free in (building._FREE, 1 << 50):
+            with patch.object(building, "_FREE", free):
+                run = bench.fit(bench.picture, f"{name}-{free}", steps=steps, deterministic=True, **options)
+            states.append(run.field.network.state_dict())
+            seconds.append(run.result["seconds"]["train"])
+        require(all(torch.equal(value, states[1][key]) for key, value in states[0].items()), f"{name} has other bits")
+        found[name] = {"seconds": seconds[0], "seconds_from_main_memory": seconds[1]}
+    return found
+
+
 def check_evaluation(bench: Bench) -> dict[str, Any]:
     """A field that is read back on the device has the metrics that its fit told."""
     run = bench.fit(bench.small_picture(), "evaluated", steps=20, selector="uniform")
@@ -449,6 +470,7 @@ CHECKS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "resume": check_resume,
     "move": check_move,
     "deterministic": check_deterministic,
+    "main_memory": check_main_memory,
     "evaluation": check_evaluation,
     "portable": check_portable,
     "target": measure_target,

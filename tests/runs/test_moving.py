@@ -44,6 +44,7 @@ def weights(run):
     return torch.cat([value.reshape(-1) for value in run.field.network.state_dict().values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", inrkit.SELECTORS.names())
 def test_a_fit_begun_on_a_gpu_goes_on_on_the_cpu(tmp_path, selector):
     begun_on_a_gpu(tmp_path / "run", selector=selector, device="cpu")

@@ -44,6 +44,7 @@ def test_every_check_passes_on_the_cpu_in_place_of_a_gpu():
         "resume",
         "move",
         "deterministic",
+        "main_memory",
         "evaluation",
         "portable",
         "target",
@@ -83,6 +84,7 @@ def test_a_failed_check_is_told_and_is_exit_code_1(tmp_path):
     assert "evaluation: FAILED" in said
 
 
+@pytest.mark.slow
 def test_what_the_time_does_not_allow_is_left_out_and_says_so():
     told, said = gpu_check("--device", "cpu", "--seconds", "1", "--only", "losses", "--only", "table1")
     assert [outcome["left_out"] for outcome in told["checks"].values()] == ["no time was left"] * 2
