@@ -19,6 +19,8 @@ from inrkit.runs.execute import execute_together
 from inrkit.runs.request import prepare
 from inrkit.training.optimizers.rows import learnt
 
+pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # torch knows no better
+
 THERE = torch.device("meta", 0)
 _Generator = torch.Generator
 PRESETS = (Path(inrkit.configs.__file__).parent).glob("*.yaml")
@@ -394,8 +396,7 @@ def test_a_fit_that_looks_ahead_resumes_to_the_same_bits(without_float64, tmp_pa
     options = {"modality": "image", "steps": 4, "precision": "float32", "device": "meta:0", **AWAY["quasi-random"]}
     whole = inrkit.fit(signal_of("image"), out=tmp_path / "whole", **options)
     inrkit.fit(signal_of("image"), out=tmp_path / "run", callbacks=[StopAt()], **options)
-    with pytest.warns(UserWarning, match="non-meta"):
-        resumed = inrkit.fit(signal_of("image"), out=tmp_path / "run", resume=True, **options)
+    resumed = inrkit.fit(signal_of("image"), out=tmp_path / "run", resume=True, **options)
     for name, value in whole.field.network.state_dict().items():
         assert torch.equal(value.cpu(), resumed.field.network.state_dict()[name].cpu())
 
@@ -419,7 +420,6 @@ class StopAt(inrkit.Listener):
             member.stop()
 
 
-@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
 @pytest.mark.parametrize("places", [("meta:0", "cpu"), ("cpu", "meta:0")])
 def test_a_fit_moves_between_devices(without_float64, tmp_path, places):
     first, second = places
@@ -439,3 +439,14 @@ def test_networks_stacked_as_one_are_fitted_without_float64(without_float64, tmp
         fits.append(prepare(tmp_path / f"{number}.npy", out=tmp_path / f"run-{number}", layers=[layer]))
     for run in execute_together(fits):
         assert isinstance(run, inrkit.Run) and run.result["status"] == "done", run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiles", [True, False])
+def test_a_field_is_compressed_without_float64(without_float64, tmp_path, tiles):
+    pytest.importorskip("constriction")
+    options = {} if tiles else {"network": small("siren")}
+    fitted(signal_of("image"), tmp_path, modality="image", **options)
+    given = {"signal": signal_of("image"), "device": "meta:0", "bits": 40, "steps": 2}
+    done = inrkit.compress(tmp_path / "run", tmp_path / "small.inr", **given)
+    assert math.isfinite(done.before["psnr"]) and math.isfinite(done.after["psnr"])
