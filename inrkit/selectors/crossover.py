@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inrkit.device import mean
+from inrkit.selectors.draws.subsets import compressed
 from inrkit.selectors.schedules import share_of
 
 
@@ -23,6 +24,8 @@ def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
     Returns:
         (n,) int64 distinct indices, in no particular order.
     """
+    if low.device.type != "cpu":
+        return crossover_unseen(low, high, n)
     first, second = fittest(low, n), fittest(high, n)
     held = torch.zeros(len(low), dtype=torch.uint8, device=low.device)
     held[first] = 1
@@ -39,6 +42,33 @@ def crossover(low: Tensor, high: Tensor, n: int) -> Tensor:
             second[fittest(high[second], n - len(both) - from_first)],
         ]
     )
+
+
+def crossover_unseen(low: Tensor, high: Tensor, n: int) -> Tensor:
+    """`crossover` with sizes that do not follow from the fitnesses, so that nobody waits for the device."""
+    first, second = fittest(low, n), fittest(high, n)
+    held = torch.zeros(len(low), dtype=torch.uint8, device=low.device)
+    held[first] = 1
+    held[second] += 2
+    both, first_alone, second_alone = held[first] == 3, held[first] == 1, held[second] == 2
+    left = n - both.sum()
+    mean_low, mean_high = low.mean(dtype=torch.float64), high.mean(dtype=torch.float64)
+    total = mean_low + mean_high
+    share = torch.where(total > 0, mean_low / total, 0.5)
+    from_first = torch.floor(share * left + 1e-9)
+    kept = torch.cat(
+        [
+            both | (first_alone & (_rank(low[first], first_alone) < from_first)),
+            second_alone & (_rank(high[second], second_alone) < left - from_first),
+        ]
+    )
+    return compressed(torch.cat([first, second]), kept, n)
+
+
+def _rank(values: Tensor, among: Tensor) -> Tensor:
+    """(n,) int64 how many of those `among` (n,) values are larger than each of these; of the others, anything."""
+    order = torch.where(among, values, -1.0).argsort(descending=True, stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
 def fittest(values: Tensor, n: int) -> Tensor:

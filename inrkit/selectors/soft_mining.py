@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from inrkit.device import has_float64, wide
 from inrkit.plugins.options import option
 from inrkit.selectors.base import SELECTORS, RatioOptions, RatioSelector, Residuals, Selection, rankable
+from inrkit.selectors.draws.subsets import compressed, first_comers, sample_without_replacement
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import share_of
 from inrkit.signals.operators import FitnessOperator
@@ -64,7 +66,9 @@ class SoftMining(RatioSelector):
     ) -> None:
         super().__init__(options, count, operator, seed, device)
         self._positions = torch.empty(0, operator.neighbourhood.dimensions, device=device)
-        self._mean, self._bound = 1.0, float("inf")
+        self._mean = torch.ones((), device=device)
+        self._bound = torch.full((), math.inf, device=device)
+        self._spacing: Tensor | None = None
         self._cumulative: Tensor | None = None
 
     @property
@@ -77,6 +81,9 @@ class SoftMining(RatioSelector):
         positions = self._positions[max(0, len(self._positions) - k) :]
         positions = torch.cat([self._anywhere(k - len(positions)), positions])
         indices = self.operator.neighbourhood.nearest(positions)
+        if self.device.type != "cpu":
+            self._positions, indices = self._parted(positions, indices)
+            return Selection(indices)
         ranked, order = indices.sort(stable=True)
         repeated = ranked[1:] == ranked[:-1]
         surplus = order[1:][repeated]
@@ -99,40 +106,59 @@ class SoftMining(RatioSelector):
         assert errors.slope is not None
         options, k = self.options, len(self._positions)
         correction = self.correction(progress, errors)
-        self._bound = float(correction.mean() + options.spread * correction.std(correction=0))
+        self._bound = correction.mean() + options.spread * correction.std(correction=0)
         correction.clamp_(max=self._bound)
-        self._mean = float(correction.mean())
+        self._mean = correction.mean()
 
-        spacing = torch.tensor(self.operator.neighbourhood.spacing, device=self.device)
+        if self._spacing is None:
+            self._spacing = torch.tensor(self.operator.neighbourhood.spacing, device=self.device)
         steepness = errors.slope / (errors.squared * correction + torch.finfo(torch.float32).eps)[:, None]
         noise = torch.randn(self._positions.shape, generator=self.generator, device=self.device)
-        drift = spacing.square() * torch.nan_to_num(steepness) * (options.step * self.count / (2 * k))
+        drift = self._spacing.square() * torch.nan_to_num(steepness) * (options.step * self.count / (2 * k))
         positions = self._positions + drift + 2 * options.noise * noise
         astray = (positions.abs() > 1).any(dim=1)
         squared = rankable(errors.squared)
         astray[squared.topk(share_of(k, options.redrawn), largest=False, sorted=False).indices] = True
-        places = astray.nonzero()[:, 0]
-        positions[places] = self._at_edges(len(places))
+        if self.device.type == "cpu":
+            places = astray.nonzero()[:, 0]
+            positions[places] = self._at_edges(len(places))
+        else:  # to count them, the processor would wait for the device
+            positions = torch.where(astray[:, None], self._at_edges(k), positions)
         uniform = share_of(k, options.uniform)
         positions[k - uniform :] = self._anywhere(uniform)
         self._positions = positions
 
     def restart(self) -> None:
         self._positions = self._positions[:0]
-        self._cumulative = None
+        self._spacing = self._cumulative = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **super().state_dict(),
             "positions": self._positions,
-            "mean": self._mean,
-            "bound": self._bound,
+            "mean": float(self._mean),
+            "bound": float(self._bound),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._positions = state["positions"].to(self.device)
-        self._mean, self._bound = state["mean"], state["bound"]
+        self._mean, self._bound = (torch.full((), state[name], device=self.device) for name in ("mean", "bound"))
+
+    def _parted(self, positions: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions and the coordinates nearest to them, with others where several reach the same coordinate.
+
+        As `select` does it, with sizes that do not follow from the positions. Of k distinct coordinates as many are
+        not reached as there are positions too many, or more.
+        """
+        k = len(indices)
+        drawn = sample_without_replacement(self.count, k, self.generator)
+        drawn = drawn[torch.randperm(k, generator=self.generator, device=self.device)]
+        new = first_comers(torch.cat([indices, drawn]))
+        alone, others = new[:k], compressed(drawn, new[k:], k)
+        others = others[(~alone).cumsum(0).sub_(1).clamp_(min=0)]
+        places = self.operator.neighbourhood.coordinates(others)
+        return torch.where(alone[:, None], positions, places), torch.where(alone, indices, others)
 
     def _anywhere(self, count: int) -> Tensor:
         """(count, D) places of uniformly random coordinates."""

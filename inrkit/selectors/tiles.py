@@ -10,6 +10,7 @@ from torch import Tensor
 from inrkit.device import widest
 from inrkit.selectors.base import Residuals, Selection, Selector, rankable
 from inrkit.selectors.crossover import crossover, fittest
+from inrkit.selectors.draws.subsets import compressed
 from inrkit.selectors.progress import Progress
 from inrkit.selectors.schedules import mutation, share_of
 from inrkit.signals.operators import FitnessOperator
@@ -38,6 +39,8 @@ class EvosOfTiles(Selector):
         """(U,) running means e_L; −1 for a tile that was not visited yet."""
         self._responses = torch.zeros(count, device=device)
         """(U,) running means e_H."""
+        self._fresh = count
+        """How many tiles were not selected yet."""
 
     @property
     def needs_response(self) -> bool:
@@ -51,8 +54,8 @@ class EvosOfTiles(Selector):
         k = self.size(progress)
         if k == self.count:
             return self.everything()
-        fresh = (self._errors < 0).nonzero()[:, 0]
-        if len(fresh):
+        if self._fresh:
+            fresh = compressed(torch.arange(self.count, device=self.device), self._errors < 0, self._fresh)
             first = fresh[torch.randperm(len(fresh), generator=self.generator, device=self.device)[:k]]
             return Selection(torch.cat([first, self.draw_besides(first, k - len(first))]).sort().values)
         options, done = self.options, progress.before
@@ -69,6 +72,7 @@ class EvosOfTiles(Selector):
 
     def observe(self, progress: Progress, selection: Selection, errors: Residuals) -> None:
         rows = selection.indices
+        self._fresh = max(0, self._fresh - len(rows))
         fresh = self._errors[rows] < 0
         self._errors[rows] = _followed(self._errors[rows], rankable(errors.squared), fresh)
         if errors.response is not None:
@@ -86,6 +90,7 @@ class EvosOfTiles(Selector):
         super().load_state_dict(state)
         self._errors = state["errors"].to(self.device)
         self._responses = state["responses"].to(self.device)
+        self._fresh = int((self._errors < 0).sum())
 
     def _proportional(self, k: int, rate: float) -> Tensor:
         """(k,) tiles, drawn with probabilities that are a mixture of their shares of all fitness and equal ones."""

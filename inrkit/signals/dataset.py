@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inrkit.device import available_memory, gathered, has_float64, mean, wide
 from inrkit.errors import DataError
-from inrkit.signals.lattice import lattice_coordinates
+from inrkit.signals.lattice import lattice_coordinates, places_of
 
 # Torch computes little with these, so they are kept under a type of the same width and widened when gathered.
 _UNSIGNED = {np.dtype("uint16"): (np.int16, 0xFFFF), np.dtype("uint32"): (np.int32, 0xFFFFFFFF)}
@@ -209,7 +209,7 @@ class CoordinateDataset:
             return self.weights[indices]
         if isinstance(indices, slice):
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
-        return self.weights[torch.unravel_index(indices, self.grid_shape)]
+        return self.weights[tuple(places_of(indices, self.grid_shape))]
 
     def advance(self, number: int) -> None:
         """Replace the points and values by those of round `number`."""

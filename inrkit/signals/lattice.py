@@ -50,6 +50,18 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dt
     return coordinates if dtype == torch.float64 else coordinates.to(device)
 
 
+def places_of(indices: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """Where (…,) int64 indices of cells, in C order over `shape`, lie along each of the D axes: (…,) int64 each.
+
+    As torch.unravel_index has it, which copies the shape to the device: a GPU would be waited for.
+    """
+    places = []
+    for length in reversed(shape):
+        places.append(indices % length)
+        indices = torch.div(indices, length, rounding_mode="floor")
+    return places[::-1]
+
+
 def mirrored(places: Tensor, length: int) -> Tensor:
     """Int64 places along an axis, those outside 0 … length − 1 mirrored about the outermost ones."""
     if length == 1:

@@ -77,7 +77,7 @@ class TiledSignal(ABC):
         Args:
             points: k, about how many of a tile.
             between: probability that they lie between the samples, on the signal's cubic spline.
-            generator: source of randomness.
+            generator: source of randomness, on the CPU: what it draws says how large tensors are.
         """
 
     @abstractmethod
@@ -113,8 +113,13 @@ def tiled(signal: Signal, tiling: Tiling) -> TiledSignal:
 class _Grid:
     """Even points of a lattice's tiles: along each axis, whole cells from a tile's first one on, and a common shift."""
 
-    cells: tuple[Tensor, ...]
+    places: tuple[range, ...]
     shift: tuple[float, ...]
+    device: torch.device
+
+    @cached_property
+    def cells(self) -> tuple[Tensor, ...]:
+        return tuple(torch.arange(each.start, each.stop, each.step, device=self.device) for each in self.places)
 
 
 class TiledLattice(TiledSignal):
@@ -154,21 +159,24 @@ class TiledLattice(TiledSignal):
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> _Grid:
         stride = max(1, round((math.prod(self._extents) / points) ** (1 / len(self._axes)))) if self._axes else 1
-        cells = []
+        places = []
         for side, overlap, extent in zip(self.tiling.sides, self._overlaps, self._extents, strict=True):
             step = min(stride, extent)  # an axis of few cells has a point too
-            first = int(torch.randint(step, (), generator=generator, device=generator.device))
-            cells.append(torch.arange(first - overlap, side + overlap, step, device=self.signal.device))
-        shift = [0.0] * len(cells)
-        draws = torch.rand(1 + len(cells), generator=generator, device=generator.device).tolist()
+            first = int(torch.randint(step, (), generator=generator))
+            places.append(range(first - overlap, side + overlap, step))
+        shift = [0.0] * len(places)
+        draws = torch.rand(1 + len(places), generator=generator).tolist()
         if draws[0] < between and self._spline is not None:
             shift = [draw - 0.5 if axis in self._axes else 0.0 for axis, draw in enumerate(draws[1:])]
-        return _Grid(tuple(cells), tuple(shift))
+        return _Grid(tuple(places), tuple(shift), self.signal.device)
 
     def visit(self, plan: _Grid, tiles: Tensor) -> Visit:
-        offsets = [cells.to(torch.float32) + (shift + 0.5) for cells, shift in zip(plan.cells, plan.shift, strict=True)]
-        grid = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
-        inputs = self.tiling.local(grid).reshape(1, -1, len(offsets))
+        # As `Tiling.local` has them, without a tensor of constants, for whose copy a GPU would be waited for.
+        local = [
+            (cells.to(torch.float32) + (shift + 0.5) - side / 2) / self.tiling.scale
+            for cells, shift, side in zip(plan.cells, plan.shift, self.tiling.sides, strict=True)
+        ]
+        inputs = torch.stack(torch.meshgrid(*local, indexing="ij"), dim=-1).reshape(1, -1, len(local))
         if any(plan.shift):
             return Visit(inputs, self._between(plan, tiles))
         indices = self._indices(tiles, [cells.to(tiles.device) for cells in plan.cells]).flatten(1)
@@ -288,13 +296,13 @@ class TiledLattice(TiledSignal):
         device = self.signal.device
         supports: list[Tensor] = []
         matrices: list[Tensor | None] = []
-        for axis, (cells, shift) in enumerate(zip(plan.cells, plan.shift, strict=True)):
+        for axis, (cells, places, shift) in enumerate(zip(plan.cells, plan.places, plan.shift, strict=True)):
             if axis not in self._axes:
                 supports.append(cells)
                 matrices.append(None)
                 continue
             below = math.floor(shift)
-            first, last = int(cells[0]) + below - 1, int(cells[-1]) + below + 2
+            first, last = places[0] + below - 1, places[-1] + below + 2
             matrix = torch.zeros(len(cells), last - first + 1, device=device)
             rows = torch.arange(len(cells), device=device)
             for column, weight in enumerate(_basis(shift - below)):
@@ -329,6 +337,7 @@ class TiledPoints(TiledSignal):
         self._local = self.tiling.local(places).to(torch.float32).to(device)
         self._points = points[order].to(device)
         self._counts = torch.bincount(tiles, minlength=len(self.tiling)).to(device)
+        self._some_empty = bool((self._counts == 0).any())
         self._starts = self._counts.cumsum(0) - self._counts
 
     def survey(self) -> Survey:
@@ -346,9 +355,9 @@ class TiledPoints(TiledSignal):
         return filled(Survey(means, spreads, ~differing), holding, self.tiling)
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
-        device = generator.device
-        draws = torch.rand(points, generator=generator, device=device, dtype=widest(device))
-        return (torch.arange(points, device=device) + draws) / points
+        draws = torch.rand(points, generator=generator, dtype=torch.float64)
+        device = self.signal.device
+        return ((torch.arange(points) + draws) / points).to(device, widest(device), non_blocking=True)
 
     def visit(self, plan: Tensor, tiles: Tensor) -> Visit:
         counts = self._counts[tiles][:, None]
@@ -358,7 +367,8 @@ class TiledPoints(TiledSignal):
         targets = self.signal.targets(indices.reshape(-1)).view(*indices.shape, -1)
         weights = self.signal.weights_of(indices.reshape(-1))
         weights = None if weights is None else weights.view(indices.shape)
-        if bool((counts == 0).any()):  # points that are drawn anew may leave a tile out
+        # Points that are drawn anew may leave a tile out. To look for it among these, a GPU would be waited for.
+        if self._some_empty and (counts.device.type != "cpu" or bool((counts == 0).any())):
             weights = (counts > 0).to(torch.float32).expand(indices.shape) * (1.0 if weights is None else weights)
         return Visit(self._local[chosen], targets, weights)
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from inrkit.signals.lattice import places_of
+
 
 class Tiling:
     """A lattice of tiles over [−1, 1]^D.
@@ -65,7 +67,7 @@ class Tiling:
 
     def origins(self, tiles: Tensor) -> Tensor:
         """(q, D) int64 first cells of (q,) `tiles`, which are counted in C order."""
-        places = torch.unravel_index(tiles.to(torch.int64), self.shape)
+        places = places_of(tiles.to(torch.int64), self.shape)
         return torch.stack(
             [
                 self._starts(axis, place + first)

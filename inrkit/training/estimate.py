@@ -89,7 +89,7 @@ def _seconds_of_tiles(member: Member) -> float:
     """The same where tiles are selected: time a step of some of them."""
     dataset, device = member.signal.dataset, member.device
     trial = copy.copy(member)
-    trial.network, trial.visits = copy.deepcopy(member.network), torch.Generator(device=device)
+    trial.network, trial.visits = copy.deepcopy(member.network), torch.Generator()
     trial.optimizer = copy.deepcopy(member.optimizer)
     assert isinstance(trial.network, Tiles)
     for group in trial.optimizer.param_groups:

@@ -86,7 +86,7 @@ class Member:
             coordinates or along directions of the parameters, use `network` itself.
         step: how many steps are done.
         seconds: spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation".
-        visits: generator of the points of tiles.
+        visits: generator of the points of tiles, on the CPU.
         random: states of torch's own generators between two steps.
         base_rates: learning rates of the optimizer's groups before the schedule's factor.
         recoveries: how often it has gone back because it had diverged.
@@ -129,7 +129,7 @@ class Member:
         self.listeners = listeners
         self.view = view
         self._seed = selector.generator.initial_seed()
-        self.visits = torch.Generator(device=signal.device).manual_seed(self._seed ^ _VISITS)
+        self.visits = torch.Generator().manual_seed(self._seed ^ _VISITS)
         self.recovers = recovers
         self.rate_key = rate_key
         self.forward: Callable[[Tensor], Tensor] = network
@@ -300,8 +300,9 @@ class Member:
         self.step = state["step"]
         self.random = random
         self.unscheduled = state.get("unscheduled")
-        if "visits" in state:
-            self.visits.set_state(state["visits"].cpu())
+        visits = state.get("visits")
+        if visits is not None and visits.shape == self.visits.get_state().shape:  # or it was a GPU's, in version 0.1.0
+            self.visits.set_state(visits.cpu())
         if self.signal.dataset.resample_every and self.step:
             self.signal.dataset.advance((self.step - 1) // self.signal.dataset.resample_every)
             self._redrawn()
@@ -315,12 +316,10 @@ class Member:
         states cannot be had begin anew."""
         step, selecting = state["step"], self.selector.generator
         begin_anew(selecting, self._seed, step)
-        begin_anew(self.visits, self._seed ^ _VISITS, step)
         drawing = torch.Generator(device=self.device)
         begin_anew(drawing, self._seed, step)
         selector = {**state["selector"], "generator": selecting.get_state()}
-        state = {**state, "visits": self.visits.get_state(), "selector": selector}
-        return state, {self.device.type: drawing.get_state(), "cpu": random["cpu"]}
+        return {**state, "selector": selector}, {self.device.type: drawing.get_state(), "cpu": random["cpu"]}
 
     def _progress(self) -> Progress:
         if self.budget is None:

@@ -14,7 +14,8 @@ import inrkit
 from inrkit import ConfigError, CoordinateDataset, Progress, RatioOptions
 from inrkit.config.resolve import resolve
 from inrkit.selectors import Residuals, Selection
-from inrkit.selectors.evos import Evos, EvosOptions, crossover
+from inrkit.selectors.crossover import crossover, crossover_unseen
+from inrkit.selectors.evos import Evos, EvosOptions
 from inrkit.selectors.schedules import RATIO_SCHEDULES, ratio
 from inrkit.signals.operators import GraphLaplacian, GraphLaplacianOptions, LaplacianOptions, LatticeLaplacian
 from inrkit.signals.signal import Signal
@@ -51,11 +52,12 @@ def plain_crossover(low: list[float], high: list[float], n: int) -> set[int]:
     return both | set(best_low) | set(best_high)
 
 
+@pytest.mark.parametrize("select", [crossover, crossover_unseen])
 @given(st.integers(1, 60), st.integers(0, 2**31), st.data())
-def test_crossover_equals_its_plain_statement(count, seed, data):
+def test_crossover_equals_its_plain_statement(select, count, seed, data):
     n = data.draw(st.integers(0, count))
     low, high = np.random.default_rng(seed).random((2, count))
-    offspring = crossover(torch.tensor(low), torch.tensor(high), n).tolist()
+    offspring = select(torch.tensor(low), torch.tensor(high), n).tolist()
     assert len(offspring) == n
     assert set(offspring) == plain_crossover(low.tolist(), high.tolist(), n)
 

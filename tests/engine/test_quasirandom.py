@@ -47,6 +47,23 @@ def test_what_is_taken_is_not_drawn(count):
     assert not torch.isin(drawn, taken).any()
 
 
+@pytest.mark.parametrize("taken", [None, torch.arange(0, 4096, 3), torch.arange(2000)])
+def test_what_is_drawn_unseen_is_the_same(taken):
+    seen, unseen = sequence((64, 64)), sequence((64, 64))
+    for count in (1, 1000, 30, 0, 999, 64):
+        expected, drawn = seen.next(count, taken), unseen.next_unseen(count, taken)
+        assert torch.equal(drawn.sort().values, expected.sort().values)
+
+
+def test_where_all_that_follows_is_taken_others_are_drawn_unseen():
+    following, drawn = sequence((64, 64)), sequence((64, 64))
+    taken = following.next(2000)
+    indices = drawn.next_unseen(500, taken)
+    assert len(indices.unique()) == 500
+    assert not torch.isin(indices, taken).any()
+    assert len(drawn.next_unseen(500, taken).unique()) == 500
+
+
 def test_points_are_spread_more_evenly_than_chance_would():
     # How many of 1024 points lie in each of 8×8 blocks: 16 on average, with a variance of 16 by chance.
     cells = sequence((256, 256)).next(1024)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrkit.selectors.draws.subsets import sample_without_replacement
+from inrkit.selectors.draws.subsets import drawn_unseen, sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles, Tour
 
 
@@ -20,12 +20,25 @@ def test_a_sample_is_distinct_and_in_range(population, data):
     assert not len(sample) or (sample.min() >= 0 and sample.max() < population)
 
 
+@pytest.mark.parametrize(
+    ("population", "count"), [(100, 1), (400, 99), (10_000, 2500), (10**6, 2000), (2**40, 5000), (5, 1)]
+)
+def test_a_sample_drawn_unseen_is_distinct_ascending_and_in_range(population, count):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        sample = drawn_unseen(population, count, generator)
+        assert len(sample) == count
+        assert (sample[1:] > sample[:-1]).all()
+        assert sample[0] >= 0 and sample[-1] < population
+
+
+@pytest.mark.parametrize("draw", [sample_without_replacement, drawn_unseen])
 @pytest.mark.parametrize(("population", "count"), [(5, 2), (12, 2)])
-def test_every_subset_is_equally_likely(population, count):
+def test_every_subset_is_equally_likely(population, count, draw):
     generator = torch.Generator().manual_seed(3)
     rounds, subsets = 6000, {}
     for _ in range(rounds):
-        key = tuple(sorted(sample_without_replacement(population, count, generator).tolist()))
+        key = tuple(sorted(draw(population, count, generator).tolist()))
         subsets[key] = subsets.get(key, 0) + 1
     possible = list(itertools.combinations(range(population), count))
     expected = rounds / len(possible)

@@ -246,3 +246,18 @@ class TestTraining:
         corrected = backpropagate(member, progress, selection)[1].slope
         member.selector.options.softness = 0.0
         torch.testing.assert_close(backpropagate(member, progress, selection)[1].slope, corrected, atol=1e-5, rtol=1e-4)
+
+
+def test_positions_parted_unseen_are_distinct_and_the_first_at_a_place_stays():
+    selector = make(flat(40, 100), ratio=0.1)
+    places = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) * 0.5  # crowded
+    places[:50] = 0.3
+    reached = selector.operator.neighbourhood.nearest(places)
+    positions, indices = selector._parted(places, reached)
+    assert len(indices.unique()) == 400
+    assert torch.equal(selector.operator.neighbourhood.nearest(positions), indices)
+    seen = set()
+    for place, own, position, index in zip(places, reached.tolist(), positions, indices.tolist(), strict=True):
+        if own not in seen:
+            assert index == own and torch.equal(position, place)
+        seen.add(own)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrkit.selectors.draws.subsets import distinct
+from inrkit.selectors.draws.subsets import compressed, distinct, first_comers, gaps_before, sample_besides
 
 _BITS = 31
 """Bits of a fraction. Lengths have at most as many, so that the product fits into an int64."""
@@ -32,6 +32,9 @@ class QuasiRandom:
         generator: source of the start; indices lie on its device.
         placed: maps (k,) cells to the (k,) indices of the coordinates there; the identity if not given.
     """
+
+    _start: Tensor
+    _position: int
 
     def __init__(
         self, shape: tuple[int, ...], generator: torch.Generator, placed: Callable[[Tensor], Tensor] | None = None
@@ -71,7 +74,11 @@ class QuasiRandom:
             keep[self.next(free - count, taken)] = False
             if taken is not None:
                 keep[taken] = False
+            if device.type != "cpu":
+                return compressed(torch.arange(population, device=device), keep, count)
             return keep.nonzero()[:, 0]
+        if device.type != "cpu":
+            return self.next_unseen(count, taken)
         found = torch.empty(0, dtype=torch.int64, device=device)
         while len(found) < count:
             missing = count - len(found)
@@ -84,6 +91,26 @@ class QuasiRandom:
                 cells = cells[untaken[:missing]]
             found = distinct(torch.cat([found, cells]) if len(found) else cells)
         return found
+
+    def next_unseen(self, count: int, taken: Tensor | None = None) -> Tensor:
+        """`next` of at most half of what is not taken, with sizes that do not follow from what the cells are.
+
+        Half as many cells again are looked at as are needed on average. Where too few of them are not taken, random
+        ones make up for it.
+
+        Returns:
+            (count,) int64 distinct indices, in the order of the sequence.
+        """
+        if count == 0:
+            return self._start.new_empty(0)
+        population = math.prod(self.shape)
+        taken = self._start.new_empty(0) if taken is None else taken
+        cells = self._cells(count * population // (population - len(taken)) * 3 // 2 + 64)
+        besides = sample_besides(gaps_before(taken), population, count, self._generator)
+        new = first_comers(torch.cat([taken, cells, besides]))[len(taken) :]
+        passed = compressed(torch.arange(1, len(new) + 1, device=new.device), new, count)[-1]
+        self._start = self._start + (passed.clamp(max=len(cells)) - len(cells)) * self._steps  # unused cells come again
+        return compressed(torch.cat([cells, besides]), new, count)
 
     def _cells(self, count: int) -> Tensor:
         """(count,) int64 indices of the coordinates in the next cells, repeats included."""

@@ -37,14 +37,25 @@ class Tiled(Backend):
     gathers their points.
     """
 
+    def __init__(self) -> None:
+        self._owners: dict[Member, Tensor] = {}
+        """(U,) the tile of each network."""
+
     def measure(self, turns: Sequence[Turn]) -> None:
         """Nothing: selectors of tiles make no surveys."""
 
     def update(self, turns: Sequence[Turn]) -> None:
-        each(turns, _update)
+        each(turns, lambda turn: _update(turn, self._owners_of(turn.member)))
 
     def release(self) -> None:
-        pass
+        self._owners.clear()
+
+    def _owners_of(self, member: Member) -> Tensor:
+        # Found once, because a GPU is waited for then.
+        if member not in self._owners:
+            assert isinstance(member.network, Tiles)
+            self._owners[member] = member.network.owners
+        return self._owners[member]
 
 
 @contextlib.contextmanager
@@ -59,29 +70,36 @@ def _one_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _update(turn: Turn) -> None:
+def _update(turn: Turn, owners: Tensor) -> None:
     member = turn.member
     network, optimizer = member.network, member.optimizer
     assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
     kernel = network.kernel if type(member.objective) is MeanSquaredError else None
     if kernel is None:
-        _steps(turn, lambda rows, visit, errors: _step(member, network, optimizer, rows, visit, errors))
+        _steps(turn, owners, lambda rows, visit, errors: _step(member, network, optimizer, rows, visit, errors))
         return
     adam = optimizer if isinstance(optimizer, RowAdam) and optimizer.plain else None
     with _one_thread() as threads:
         if adam is not None:
-            _steps(turn, lambda rows, visit, errors: _begin_adam(kernel, network, adam, rows, visit, errors, threads))
+            _steps(
+                turn,
+                owners,
+                lambda rows, visit, errors: _begin_adam(kernel, network, adam, rows, visit, errors, threads),
+            )
         else:
             _steps(
-                turn, lambda rows, visit, errors: _begin_any(kernel, network, optimizer, rows, visit, errors, threads)
+                turn,
+                owners,
+                lambda rows, visit, errors: _begin_any(kernel, network, optimizer, rows, visit, errors, threads),
             )
 
 
-def _steps(turn: Turn, begin: Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]) -> None:
+def _steps(turn: Turn, owners: Tensor, begin: Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]) -> None:
     """Step the selected networks, some at a time.
 
     Args:
         turn: it receives the loss and the errors.
+        owners: (U,) the tile of each network.
         begin: begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None;
             returns what waits for it and gives their (q,) squared errors.
     """
@@ -89,7 +107,7 @@ def _steps(turn: Turn, begin: Callable[[Tensor, Visit, Tensor | None], Callable[
     network, view = member.network, member.view
     assert isinstance(network, Tiles) and view is not None
     rows = turn.selection.indices
-    tiles = network.owners[rows]
+    tiles = owners[rows]
     plan = view.begin(network.options.points, network.options.between, member.visits)
     chunk = max(1, points_at_a_time(member.device) // network.options.points)
     spreads = network.spreads[tiles]

@@ -29,6 +29,12 @@ class Joined(torch.optim.Optimizer):
             part.step()
         return loss
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["parts"])  # type: ignore[misc]
+
     def state_dict(self) -> dict[str, Any]:
         """The parts' states, in order."""
         return {"parts": [part.state_dict() for part in self.parts]}
