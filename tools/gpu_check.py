@@ -40,6 +40,8 @@ from inrkit.runs.build import build, read_signal
 from inrkit.runs.execute import execute
 from inrkit.runs.run import Run, versions
 from inrkit.signals.signal import Signal
+from inrkit.training.backends.base import Backend
+from inrkit.training.backends.captured import Captured, CudaGraphs
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_features": 16, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}
@@ -173,9 +175,9 @@ def check_losses(bench: Bench) -> dict[str, Any]:
     return {"largest_relative_difference": apart}
 
 
-def _losses(config: Config, read: Signal, device: torch.device) -> list[float]:
+def _losses(config: Config, read: Signal, device: torch.device, backend: Backend | None = None) -> list[float]:
     member = build(config, read, device, "float32")
-    return [float(turn.errors.squared.mean()) for (turn,) in Trainer([member])]
+    return [float(turn.errors.squared.mean()) for (turn,) in Trainer([member], backend)]
 
 
 def check_selections(bench: Bench) -> dict[str, Any]:
@@ -332,6 +334,84 @@ def check_portable(bench: Bench) -> dict[str, Any]:
     return {"largest_difference_of_levels": apart}
 
 
+def check_waits(bench: Bench) -> dict[str, Any]:
+    """Between key steps no step of any selector makes the processor wait for the GPU: torch raises where one does."""
+    signal = bench.small_picture()
+    cases = [(name, "siren") for name in inrkit.SELECTORS.names()]
+    cases += [(name, "tiles") for name in inrkit.SELECTORS.names() if inrkit.SELECTORS.get(name).of_tiles is not None]
+    for selector, network in cases:
+        layer = {
+            "data": {"path": str(signal)},
+            "network": bench.network(network),
+            "selector": {"name": selector, **({"least": 1} if selector != "full" else {})},
+            "objective": "mse",
+            "optimizer": {"name": "adam", "lr": 1e-4},
+            "train": {"steps": 100},
+        }
+        config = resolve([layer])
+        member = build(config, read_signal(config), bench.device, "float32")
+        member.now = time.perf_counter  # type: ignore[method-assign]  # a clock of the GPU's own work waits for it
+        trainer = Trainer([member])
+        for number in range(6):
+            if number == 3 and bench.device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                trainer.step([member])
+            finally:
+                if bench.device.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+            if member.failure is not None:
+                raise AssertionError(f"{selector} of {network}: {member.failure}") from member.failure
+    return {"cases": [" of ".join(case) for case in cases]}
+
+
+def check_captured(bench: Bench) -> dict[str, Any]:
+    """Captured steps lose as much as others, with every optimizer; and how much faster they are.
+
+    Where nothing can be captured, what would have been is called again.
+    """
+    signal, apart, recordings = bench.small_picture(), {}, {}
+    for optimizer in inrkit.OPTIMIZERS.names():
+        plugin = inrkit.OPTIMIZERS.get(optimizer)
+        if plugin.reevaluates:
+            continue
+        layer = {**bench.config(signal, "siren").to_dict(), "optimizer": {"name": optimizer, "lr": 1e-4}}
+        layer["train"]["steps"], layer["schedule"] = 12, "cosine"
+        config = resolve([layer])
+        read = read_signal(config)
+        recorder = Recorder(bench.device)
+        with float32_products("highest"):
+            plain = _losses(config, read, bench.device)
+            captured = _losses(config, read, bench.device, Captured(recorder))
+        apart[optimizer] = max(abs(one - other) / one for one, other in zip(plain, captured, strict=True))
+        recordings[optimizer] = recorder.count
+        require(recorder.count == 1, f"{optimizer}: {recorder.count} recordings in place of one")
+        require(apart[optimizer] < 1e-4, f"{optimizer}: losses {plain}, captured {captured}")
+    paces = {}
+    for capture in ["never"] if bench.quick else ["never", "always"]:
+        words = [f"train.capture={capture}", "train.compile=never"]
+        if bench.quick:
+            words += ["train.steps=8", *(f"network.{key}={SMALL[key]}" for key in ("hidden_features", "hidden_layers"))]
+        report = benchmark(
+            "image-single", overrides=words, seconds=0.1 if bench.quick else 3.0, device=str(bench.device)
+        )
+        paces[capture] = report["step"]["seconds"]
+        say(f"  capture {capture}: {1000 * paces[capture]:.3g} ms a step")
+    return {"largest_relative_difference": apart, "recordings": recordings, "seconds_a_step": paces}
+
+
+class Recorder:
+    """Captures CUDA graphs and counts them; on a CPU, to replay is to call again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = 0
+        self._record = CudaGraphs() if device.type == "cuda" else None
+
+    def __call__(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
+        self.count += 1
+        return function if self._record is None else self._record(function, rehearsal)
+
+
 def measure_steps(bench: Bench) -> dict[str, Any]:
     """The steps of the recipe for one network on the picture: by precision, as the network is and compiled; and which
     share of the device's peak they reach."""
@@ -473,6 +553,8 @@ CHECKS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "main_memory": check_main_memory,
     "evaluation": check_evaluation,
     "portable": check_portable,
+    "waits": check_waits,
+    "captured": check_captured,
     "target": measure_target,
     "steps": measure_steps,
     "throughput": measure_throughput,

@@ -25,7 +25,7 @@ _ADDED: dict[str, Any] = {
     "modality": {"mask": "", "alpha": "channel", "fill": False},
     "operator": {"clamp": False},
     "network": {"axis_factors": [], "window": []},
-    "train": {"on_divergence": "stop", "deterministic": False},
+    "train": {"on_divergence": "stop", "deterministic": False, "capture": "never"},
     "selector": {"survival": "top"},
     "regions": {"values": 0, "first": 0.25},
     "init": "",

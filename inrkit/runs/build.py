@@ -215,12 +215,26 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
+    member.captured = _captured(config.train.capture, device, view)
     return member
 
 
 def _rate_key(rates: Sequence[str]) -> str:
     """What a message calls an optimizer's learning rates, options of its."""
     return " and ".join(f"optimizer.{name}" for name in rates) or "the optimizer's learning rate"
+
+
+def _captured(choice: str, device: torch.device, view: TiledSignal | None) -> bool:
+    """Whether steps are captured.
+
+    Raises:
+        ConfigError: they are to be, and cannot be.
+    """
+    possible = device.type == "cuda" and view is None
+    if choice == "always" and not possible:
+        why = "steps of tiles differ in size" if device.type == "cuda" else f"there are no CUDA graphs on {device.type}"
+        raise ConfigError(f"train.capture is 'always', but {why}; choose auto or never")
+    return possible and choice != "never"
 
 
 def evaluated_most(config: Config) -> int:

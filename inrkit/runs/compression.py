@@ -535,7 +535,9 @@ class _Compression:
         config = dataclasses.replace(
             config,
             choices=choices,
-            train=dataclasses.replace(config.train, steps=steps, seconds=0.0, compile="never", on_divergence="stop"),
+            train=dataclasses.replace(
+                config.train, steps=steps, seconds=0.0, compile="never", capture="never", on_divergence="stop"
+            ),
             log=dataclasses.replace(config.log, every=steps),
             general=dataclasses.replace(config.general, init="", init_skip=[], metrics=self._metrics),
         )

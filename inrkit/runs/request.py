@@ -364,6 +364,7 @@ def _check_same(asked: Config, run: Run) -> None:
         "device",
         "train.chunk",
         "train.on_divergence",
+        "train.capture",
     }
     if asked.train.steps > had.train.steps:
         free.add("train.steps")  # the schedules go on as those of the longer training

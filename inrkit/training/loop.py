@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from inrkit.training.backends.base import Backend
+from inrkit.training.backends.captured import Captured
 from inrkit.training.backends.single import Single
 from inrkit.training.backends.stacked import Stacked, stackable_groups
 from inrkit.training.backends.tiled import Tiled
@@ -23,12 +24,13 @@ class Trainer:
     Args:
         members: one, or several that `stackable_groups` puts in one group. They may be resumed; members with fewer
             steps done catch up first.
-        backend: computes errors and gradients; if not given, `Tiled` for a member that selects tiles, else `Single`.
+        backend: computes errors and gradients; if not given, `Tiled` for a member that selects tiles, `Captured` for
+            one whose steps are to be captured, else `Single`.
     """
 
     def __init__(self, members: Sequence[Member], backend: Backend | None = None) -> None:
         self.members = list(members)
-        self.backend = backend or (Tiled() if self.members[0].view is not None else Single())
+        self.backend = backend or _backend_for(self.members[0])
 
     def run(self) -> None:
         """Train all members to their ends, or until they are stopped.
@@ -78,6 +80,12 @@ class Trainer:
         """If there is only one member, raise its failure."""
         if len(self.members) == 1 and self.members[0].failure is not None:
             raise self.members[0].failure
+
+
+def _backend_for(member: Member) -> Backend:
+    if member.view is not None:
+        return Tiled()
+    return Captured() if member.captured else Single()
 
 
 def train(members: Sequence[Member]) -> None:

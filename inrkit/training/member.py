@@ -22,6 +22,7 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal
 from inrkit.training.learning_rates import LearningRateSchedule
 from inrkit.training.objectives import Objective
+from inrkit.training.optimizers.kernels import load
 from inrkit.training.randomness import begin_anew, seeded_states
 
 _VISITS = 0x7469_6C65
@@ -84,6 +85,7 @@ class Member:
     Attributes:
         forward: the network that training calls, possibly compiled. Evaluations, and derivatives with respect to
             coordinates or along directions of the parameters, use `network` itself.
+        captured: whether steps that are alike are recorded and replayed, on a GPU.
         step: how many steps are done.
         seconds: spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation".
         visits: generator of the points of tiles, on the CPU.
@@ -133,6 +135,7 @@ class Member:
         self.recovers = recovers
         self.rate_key = rate_key
         self.forward: Callable[[Tensor], Tensor] = network
+        self.captured = False
         self.step = 0
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
         self._draw = 0.0
@@ -293,7 +296,7 @@ class Member:
         if any(random[name].shape != own.shape or random[name].dtype != own.dtype for name, own in self.random.items()):
             raise ValueError("random states")
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load(self.optimizer, state["optimizer"])
         self.selector.load_state_dict(state["selector"])
         self._ahead = self._before_ahead = None
         self.objective.load_state_dict(state["objective"])

@@ -82,10 +82,10 @@ class Device(TorchDispatchMode):
             masks = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in mask)
             if packet in DATA_DEPENDENT or (masks and packet is aten.index):
                 raise AssertionError(f"the processor waits for {function}")
-        if isinstance(kwargs.get("generator"), DeviceGenerator):
-            kwargs["generator"] = None
         if there or (to is not None and torch.device(to) == ELSEWHERE):
             self.counts[str(packet)] += 1
+            if "generator" in kwargs:
+                kwargs["generator"] = None  # there is none of the meta device
         return function(*args, **kwargs)
 
 
@@ -178,6 +178,8 @@ def member_of(dataset, seed=0, network="siren", selector="evos", **layer):
         **layer,
     }
     config = resolve([layer])
+    if hasattr(config.selector.options, "least"):
+        config.selector.options.least = 1
     return build(config, as_signal(config, dataset), CPU, "float32")
 
 

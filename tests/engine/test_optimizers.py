@@ -13,6 +13,7 @@ from inrkit.config import resolve
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.training.optimizers.factories import Muon, MuonOptions, Soap, SoapOptions
 from inrkit.training.optimizers.joined import Joined
+from inrkit.training.optimizers.kernels import load
 
 every = pytest.mark.parametrize("name", OPTIMIZERS.names())
 one_evaluation = pytest.mark.parametrize(
@@ -259,3 +260,25 @@ def test_soap_preconditions_no_side_that_is_longer_than_it_should():
     optimizer.step(closure_of(network, optimizer, mixed))
     real = optimizer.parts[0]
     assert [side if side is None else len(side[0]) for side in real.state[network.table.weight]["bases"]] == [None, 4]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_state_from_another_device_is_stepped_as_is_done_here(parts):
+    def make(network, fused):
+        layers = [list(network.first.parameters()), [*network.hidden.parameters(), *network.last.parameters()]]
+        made = [torch.optim.Adam(layer, lr=1e-3, fused=fused) for layer in layers]
+        return made[0] if parts == 1 else Joined(made)
+
+    there, here = siren(), siren()
+    fused, plain = make(there, True), make(here, None)
+    for _ in range(2):
+        fused.step(closure_of(there, there, siren))
+        plain.step(closure_of(here, here, siren))
+    here.load_state_dict(there.state_dict())
+    load(plain, copy.deepcopy(fused.state_dict()))
+    assert all(group["fused"] is None for group in plain.param_groups)
+    fused.step(closure_of(there, there, siren))
+    plain.step(closure_of(here, here, siren))
+    for ours, theirs in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    assert all(group["fused"] for group in fused.param_groups)

@@ -47,6 +47,8 @@ def test_every_check_passes_on_the_cpu_in_place_of_a_gpu():
         "main_memory",
         "evaluation",
         "portable",
+        "waits",
+        "captured",
         "target",
         "steps",
         "throughput",

@@ -15,6 +15,7 @@ from inrkit.plugins.choice import PluginType
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
 from inrkit.training.optimizers.joined import joined
+from inrkit.training.optimizers.kernels import fused
 from inrkit.training.optimizers.rows import RowAdam, RowSOAP
 from inrkit.training.optimizers.soap import SOAP
 
@@ -74,11 +75,13 @@ class Adam(OptimizerFactory):
                 weight_decay=options.weight_decay,
                 decoupled=issubclass(cls.optimizer, torch.optim.AdamW),
             )
+        parameters = trained(network)
         return cls.optimizer(
-            trained(network),
+            parameters,
             lr=options.lr,
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
+            fused=fused(parameters),
         )
 
 
@@ -199,6 +202,7 @@ class Muon(OptimizerFactory):
                     lr=options.adam_lr,
                     betas=(options.beta1, options.beta2),
                     weight_decay=options.weight_decay,
+                    fused=fused(part),
                 ),
             ),
         )
