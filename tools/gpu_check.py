@@ -405,7 +405,7 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self.count = 0
-        self._record = CudaGraphs() if device.type == "cuda" else None
+        self._record = CudaGraphs(device) if device.type == "cuda" else None
 
     def __call__(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
         self.count += 1

@@ -30,12 +30,21 @@ _MOST_KINDS = 8
 
 
 class CudaGraphs:
-    """Records functions as CUDA graphs, which share their memory because they run one after the other."""
+    """Records functions as CUDA graphs, which share their memory because they run one after the other.
 
-    def __init__(self) -> None:
+    Args:
+        device: the GPU that they run on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool: Any = None
 
     def __call__(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
+        with torch.cuda.device(self._device):
+            return self._recorded(function, rehearsal)
+
+    def _recorded(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # libraries set themselves up for a stream when they first run there
@@ -62,11 +71,11 @@ class Captured(Single):
     of networks that draw random numbers.
 
     Args:
-        record: how a function is recorded.
+        record: how a function is recorded; as a CUDA graph, if not given.
     """
 
     def __init__(self, record: Record | None = None) -> None:
-        self._record = record or CudaGraphs()
+        self._record = record
         self._kinds: dict[Member, _Kinds] = {}
 
     def update(self, turns: Sequence[Turn]) -> None:
@@ -83,7 +92,7 @@ class Captured(Single):
             super().update([turn])
             return
         if member not in self._kinds:
-            self._kinds[member] = _Kinds(member)
+            self._kinds[member] = _Kinds(member, self._record or CudaGraphs(member.device))
         kinds = self._kinds[member]
         kind = (len(turn.selection.indices), turn.selection.weights is None, member.signal.dataset.round)
         if kind in kinds.recorded:
@@ -93,7 +102,7 @@ class Captured(Single):
             if len(kinds.recorded) == _MOST_KINDS:
                 del kinds.recorded[next(iter(kinds.recorded))]
             try:
-                kinds.recorded[kind] = _Recorded(turn, self._record)
+                kinds.recorded[kind] = _Recorded(turn, kinds.record)
             except RuntimeError as error:
                 kinds.recordable = False
                 reason = " ".join(str(error).split()[:40])
@@ -113,13 +122,15 @@ class _Kinds:
     """What is known of a member's steps, by their kind.
 
     Attributes:
+        record: how a step is recorded.
         seen: how many steps of a kind were taken as they are.
         recorded: the recordings. They end when the optimizer's state is replaced, as on going back to a checkpoint.
         recordable: whether steps may be recorded.
         hook: removes the hook that ends the recordings.
     """
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, record: Record) -> None:
+        self.record = record
         self.seen: Counter[Any] = Counter()
         self.recorded: dict[Any, _Recorded] = {}
         self.recordable = True
