@@ -249,8 +249,9 @@ class Tiles(Network):
     @property
     def owners(self) -> Tensor:
         """(U,) int64 the tile of each network."""
-        tiles = (self.slots >= 0).nonzero()[:, 0]
-        return tiles[self.slots[tiles].argsort()]
+        tiles = torch.arange(len(self.slots), device=self.slots.device)
+        rows = torch.where(self.slots >= 0, self.slots, self.networks)  # tiles without one share a place beyond the end
+        return tiles.new_zeros(self.networks + 1).scatter_(0, rows, tiles)[:-1]
 
     def forward(self, coordinates: Tensor) -> Tensor:
         points = coordinates.reshape(-1, self.dimensions)

@@ -119,8 +119,9 @@ def _own_random_states(members: Sequence[Member]) -> Iterator[None]:
 @contextlib.contextmanager
 def _clock(part: str, members: Sequence[Member]) -> Iterator[None]:
     """Add the time spent inside to `part` of the members' seconds, in equal shares."""
-    start = members[0].now()
+    watch = members[0].watch
+    start = watch.mark()
     yield
-    share = (members[0].now() - start) / len(members)
+    stop = watch.mark()
     for member in members:
-        member.seconds[part] += share
+        member.watch.add(part, start, stop, 1 / len(members))

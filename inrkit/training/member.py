@@ -24,6 +24,7 @@ from inrkit.training.learning_rates import LearningRateSchedule
 from inrkit.training.objectives import Objective
 from inrkit.training.optimizers.kernels import load
 from inrkit.training.randomness import begin_anew, seeded_states
+from inrkit.training.stopwatch import Stopwatch
 
 _VISITS = 0x7469_6C65
 """Tells the seed of tiles' points from the selector's."""
@@ -87,7 +88,7 @@ class Member:
             coordinates or along directions of the parameters, use `network` itself.
         captured: whether steps that are alike are recorded and replayed, on a GPU.
         step: how many steps are done.
-        seconds: spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation".
+        watch: measures its seconds, by the device's clock.
         visits: generator of the points of tiles, on the CPU.
         random: states of torch's own generators between two steps.
         base_rates: learning rates of the optimizer's groups before the schedule's factor.
@@ -137,7 +138,7 @@ class Member:
         self.forward: Callable[[Tensor], Tensor] = network
         self.captured = False
         self.step = 0
-        self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
+        self.watch = Stopwatch(signal.device)
         self._draw = 0.0
         """Seconds that drawing points anew took, the last time."""
         self.random = seeded_states(self._seed, signal.device)
@@ -159,6 +160,12 @@ class Member:
     @property
     def device(self) -> torch.device:
         return self.signal.device
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Spent on "train" (without evaluations), on "selection" (a part of "train") and on "evaluation". A GPU's time
+        is known a little later, at the latest when training is evaluated or has ended."""
+        return self.watch.seconds
 
     @property
     def parameters(self) -> int:
@@ -201,6 +208,7 @@ class Member:
             Where training stands before the step.
         """
         if self.step == 1:
+            self.watch.settle()
             self._first = self.seconds["train"]
         if self._trains and not self.network.training:  # making a field of it put it in eval mode
             self.network.train()
@@ -253,6 +261,7 @@ class Member:
 
     def end(self) -> None:
         """Tell the listeners that training has ended."""
+        self.watch.settle()
         for listener in self.listeners:
             listener.on_end(self)
 
@@ -263,6 +272,7 @@ class Member:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, in plain containers and tensors."""
+        self.watch.settle()
         return {
             "step": self.step,
             "seconds": dict(self.seconds),
@@ -309,7 +319,7 @@ class Member:
         if self.signal.dataset.resample_every and self.step:
             self.signal.dataset.advance((self.step - 1) // self.signal.dataset.resample_every)
             self._redrawn()
-        self.seconds = dict(state["seconds"])
+        self.watch.reset(dict(state["seconds"]))
         self._first = state["first"]
         self.recoveries = state.get("recoveries", 0)
         self._sound = state.get("sound")
@@ -357,6 +367,7 @@ class Member:
         """Evaluate, and tell the listeners; False if training has diverged and was taken back."""
         if not math.isfinite(total(errors.squared)):
             return self._recover()
+        self.watch.settle()
         start = self.now()
         values = evaluate(self.network, self.signal, self.metrics, self.chunk, self.evaluate_most)
         self.seconds["evaluation"] += self.now() - start
@@ -379,6 +390,7 @@ class Member:
         Raises:
             RunError: it is not to recover, or has tried often enough.
         """
+        self.watch.settle()
         lost, sound, seconds, recoveries = self.step, self._sound, self.seconds, self.recoveries
         if sound is None or recoveries == _MOST_RECOVERIES:
             often = f" {recoveries + 1} times" if recoveries else ""
@@ -388,7 +400,8 @@ class Member:
                 f"--out{mend}"
             )
         self.load_state_dict(copy.deepcopy(sound))
-        self.seconds, self._sound, self.recoveries = seconds, sound, recoveries + 1  # the time is spent
+        self.watch.reset(seconds)  # the time is spent
+        self._sound, self.recoveries = sound, recoveries + 1
         for listener in self.listeners:
             listener.on_recovery(self, lost)
         return False

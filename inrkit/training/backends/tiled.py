@@ -51,7 +51,6 @@ class Tiled(Backend):
         self._owners.clear()
 
     def _owners_of(self, member: Member) -> Tensor:
-        # Found once, because a GPU is waited for then.
         if member not in self._owners:
             assert isinstance(member.network, Tiles)
             self._owners[member] = member.network.owners

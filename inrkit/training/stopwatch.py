@@ -1,0 +1,102 @@
+"""Seconds that the parts of a training take, on a clock of the device."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, Protocol
+
+import torch
+
+_MOST_PENDING = 128
+"""Spans of time that may be open at once; so a training by the clock launches some dozen steps ahead at most."""
+
+
+class Clock(Protocol):
+    """Moments on a device's own time, which the processor need not wait for."""
+
+    def mark(self) -> Any:
+        """This moment, when the work that was launched so far is done."""
+
+    def passed(self, moment: Any) -> bool:
+        """Whether a moment has come."""
+
+    def between(self, start: Any, stop: Any) -> float:
+        """Seconds from one moment to another; waits for it."""
+
+
+class ProcessorClock:
+    """The processor's clock, for work that is done when it is called for."""
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def passed(self, moment: float) -> bool:
+        return True
+
+    def between(self, start: float, stop: float) -> float:
+        return stop - start
+
+
+class EventClock:
+    """The clock of a GPU, which notes the time when it comes to a mark among its work.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def passed(self, moment: torch.cuda.Event) -> bool:
+        return moment.query()
+
+    def between(self, start: torch.cuda.Event, stop: torch.cuda.Event) -> float:
+        stop.synchronize()
+        return start.elapsed_time(stop) / 1000
+
+
+class Stopwatch:
+    """Adds up the seconds of parts, as they become known.
+
+    Args:
+        device: whose time it is.
+        clock: of the device, if not given.
+
+    Attributes:
+        seconds: of each part, as far as they are known; `settle` waits for the others.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or (EventClock(device) if device.type == "cuda" else ProcessorClock())
+        self._pending: deque[tuple[str, Any, Any, float]] = deque()
+        self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
+
+    def mark(self) -> Any:
+        """This moment, for `add`."""
+        return self._clock.mark()
+
+    def add(self, part: str, start: Any, stop: Any, share: float = 1.0) -> None:
+        """Add a share of the time between two moments to a part."""
+        self._pending.append((part, start, stop, share))
+        while self._pending and (len(self._pending) > _MOST_PENDING or self._clock.passed(self._pending[0][2])):
+            self._count()
+
+    def settle(self) -> None:
+        """Wait until all that was added is known."""
+        while self._pending:
+            self._count()
+
+    def reset(self, seconds: dict[str, float]) -> None:
+        """Go on from other seconds, and forget what is not known yet."""
+        self._pending.clear()
+        self.seconds = seconds
+
+    def _count(self) -> None:
+        part, start, stop, share = self._pending.popleft()
+        self.seconds[part] += self._clock.between(start, stop) * share
