@@ -40,15 +40,29 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """ "float32" or "bfloat16"; `auto` is bfloat16 where the device multiplies it natively."""
+    """A precision by name; `auto` is bfloat16 where the device multiplies it natively, or else float16 if a GPU does.
+
+    Raises:
+        ConfigError: the device does not multiply so.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            f"train.precision is 'tf32', which {device.type} does not multiply in; choose auto or float32"
+        )
     if name != "auto":
         return name
     if device.type in ("cuda", "xpu"):
-        module = torch.get_device_module(device)
-        return "bfloat16" if module.is_bf16_supported(including_emulation=False) else "float32"
+        if torch.get_device_module(device).is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FLOAT16
+        return "float16" if able else "float32"
     if device.type == "cpu":
         return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
     return "float32"
+
+
+_FLOAT16 = (7, 0)
+"""Compute capability of the first GPUs that multiply matrices in float16 faster than in float32."""
 
 
 def has_float64(device: torch.device) -> bool:

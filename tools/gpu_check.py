@@ -33,9 +33,10 @@ from inrkit.config import Config, resolve
 from inrkit.device import choose_device, describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.files import to_json
+from inrkit.networks.products import float32_products
 from inrkit.plugins.options import field_names
 from inrkit.runs import build as building
-from inrkit.runs.benchmark import benchmark, float32_products
+from inrkit.runs.benchmark import benchmark
 from inrkit.runs.build import build, read_signal
 from inrkit.runs.execute import execute
 from inrkit.runs.run import Run, versions

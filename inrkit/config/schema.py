@@ -8,6 +8,7 @@ from typing import Any
 
 from inrkit.evaluation.metrics import METRICS
 from inrkit.networks import NETWORKS
+from inrkit.networks.products import PRECISIONS
 from inrkit.plugins.options import field_names, option
 from inrkit.plugins.registry import Registry
 from inrkit.selectors import SELECTORS
@@ -43,9 +44,10 @@ class TrainOptions:
     clock. 0 counts steps."""
     chunk: int = option(0, at_least=0)
     """Coordinates that pass through the network at a time; 0 chooses for the device."""
-    precision: str = option("auto", choices=("auto", "float32", "bfloat16"))
+    precision: str = option("auto", choices=("auto", *PRECISIONS))
     """Precision of the products of hidden matrices; coordinates, sums and parameters are always float32. `auto` is
-    bfloat16 if the processor multiplies it natively."""
+    bfloat16 if the processor multiplies it natively, and float16 on a GPU that multiplies only that. `tf32` is a GPU's:
+    float32 that multiplies with 10 bits of mantissa."""
     compile: str = option("auto", choices=("auto", "always", "never"))
     """Compile the network for training. This needs a C++ compiler, and up to half a minute for a new network. `auto`
     compiles on a CPU if the number of steps is known to be large enough to save that time."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrkit.device import has_float64, wide
+from inrkit.networks.products import product
 
 
 class FirstLinear(nn.Linear):
@@ -31,14 +32,14 @@ class HiddenLinear(nn.Linear):
     need no more. The parameters and the output stay float32.
     """
 
-    product_dtype: torch.dtype = torch.float32
+    precision: str = "float32"
+    """Of the product; one of `PRECISIONS`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.product_dtype == torch.float32:
+        if self.precision == "float32":
             return super().forward(input)
-        dtype = self.product_dtype
-        product = functional.linear(input.to(dtype), self.weight.to(dtype))
-        return product.to(torch.float32) + self.bias
+        result = product(input, self.weight, self.precision)
+        return result if self.bias is None else result + self.bias
 
 
 class ComplexLinear(nn.Module):
@@ -85,13 +86,13 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 def precision_of(network: nn.Module) -> str:
     """The precision that `set_precision` set; "float32" if no layer takes another."""
-    return next((str(layer.product_dtype).removeprefix("torch.") for layer in hidden_layers(network)), "float32")
+    return next((layer.precision for layer in hidden_layers(network)), "float32")
 
 
 def set_precision(network: nn.Module, precision: str) -> None:
-    """Make every HiddenLinear of `network` multiply in `precision`, "float32" or "bfloat16"."""
+    """Make every HiddenLinear of `network` multiply in `precision`, one of `PRECISIONS`."""
     for layer in hidden_layers(network):
-        layer.product_dtype = getattr(torch, precision)
+        layer.precision = precision
 
 
 def coordinate_dtype(network: nn.Module) -> torch.dtype:

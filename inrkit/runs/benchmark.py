@@ -21,6 +21,7 @@ from inrkit.device import choose_device, choose_precision, describe
 from inrkit.errors import ConfigError, RunError
 from inrkit.files import expanded
 from inrkit.networks import precision_of
+from inrkit.networks.products import float32_products
 from inrkit.runs.build import build, read_signal
 from inrkit.runs.execute import memory_ran_out
 from inrkit.runs.request import prepare
@@ -364,8 +365,9 @@ def _peaks(member: Member) -> dict[str, dict[str, float]]:
         ("float32", torch.float32, "highest"),
         ("tf32", torch.float32, "high"),
         ("bfloat16", torch.bfloat16, "highest"),
+        ("float16", torch.float16, "highest"),
     ):
-        if name == "tf32" and device.type != "cuda":
+        if (name == "tf32" and device.type != "cuda") or (name == "float16" and precision_of(member.network) != name):
             continue
         with float32_products(mode):
             rows = min(member.chunk, len(member.signal))
@@ -379,17 +381,6 @@ def _peaks(member: Member) -> dict[str, dict[str, float]]:
                 side *= 2
         found[name] = {"square": square / 1e12, "layer": layer / 1e12}
     return found
-
-
-@contextlib.contextmanager
-def float32_products(mode: str) -> Iterator[None]:
-    """Multiply float32 matrices as `torch.set_float32_matmul_precision(mode)` says."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(mode)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _seconds(shape: tuple[int, int, int], dtype: torch.dtype, member: Member) -> float:

@@ -31,6 +31,7 @@ from inrkit.evaluation.evaluate import decoded, default_chunk
 from inrkit.files import from_json, require_file, to_json, written_whole
 from inrkit.networks import NETWORKS, Network, Tiles, coordinate_dtype, placed, precision_of, set_precision
 from inrkit.networks.given import GIVEN, Given
+from inrkit.networks.products import PRECISIONS
 from inrkit.networks.shapes import shapes_of
 from inrkit.plugins.options import parse
 from inrkit.runs.tensor_file import write_tensors
@@ -434,7 +435,7 @@ class Field:
             else:
                 network = make()
                 network.load_state_dict(weights)
-        if description["precision"] not in ("float32", "bfloat16"):
+        if description["precision"] not in PRECISIONS:
             raise ValueError("precision")
         set_precision(network, description["precision"])
         grid_shape, value_range = description["grid_shape"], description["value_range"]

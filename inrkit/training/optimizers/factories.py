@@ -114,7 +114,7 @@ class Soap(OptimizerFactory):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025).
 
     The first step only sets up the preconditioner and does not change the network. The weights of `HiddenLinear` layers
-    are rotated into their eigenbasis and back in the precision that the layers multiply in. SOAP is not defined for
+    are rotated into their eigenbasis and back in bfloat16 where the layers multiply in it. SOAP is not defined for
     complex parameters; AdamW trains them. Where the network has tiles, each of their networks counts its own steps.
     """
 
@@ -134,7 +134,9 @@ class Soap(OptimizerFactory):
         }
         if isinstance(network, Tiles):
             return RowSOAP(trained(network), network.shapes, **given, **turned)
-        hidden, precision = {id(layer.weight) for layer in hidden_layers(network)}, precision_of(network)
+        hidden = {id(layer.weight) for layer in hidden_layers(network)}
+        # Gradients are too small for float16.
+        precision = "bfloat16" if precision_of(network) == "bfloat16" else "float32"
         groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []
         for parameter in trained(network):
