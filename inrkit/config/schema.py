@@ -47,7 +47,8 @@ class TrainOptions:
     precision: str = option("auto", choices=("auto", *PRECISIONS))
     """Precision of the products of hidden matrices; coordinates, sums and parameters are always float32. `auto` is
     bfloat16 if the processor multiplies it natively, and float16 on a GPU that multiplies only that. `tf32` is a GPU's:
-    float32 that multiplies with 10 bits of mantissa."""
+    float32 that multiplies with 11 bits of mantissa. `bfloat16-features` keeps what hidden layers give in
+    bfloat16 too."""
     compile: str = option("auto", choices=("auto", "always", "never"))
     """Compile the network for training. This needs a C++ compiler, and up to half a minute for a new network. `auto`
     compiles on a CPU if the number of steps is known to be large enough to save that time."""

@@ -29,7 +29,7 @@ class HiddenLinear(nn.Linear):
     """A linear layer between hidden features, whose matrix product may run in a lower precision.
 
     Do not use it for coordinates: bfloat16 has 8 bits of mantissa and cannot tell 257 positions apart. Hidden features
-    need no more. The parameters and the output stay float32.
+    need no more. The parameters stay float32, and so does the output, unless features are to stay bfloat16.
     """
 
     precision: str = "float32"
@@ -38,6 +38,9 @@ class HiddenLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if self.precision == "float32":
             return super().forward(input)
+        if self.precision == "bfloat16-features":
+            bias = None if self.bias is None else self.bias.to(torch.bfloat16)
+            return functional.linear(input.to(torch.bfloat16), self.weight.to(torch.bfloat16), bias)
         result = product(input, self.weight, self.precision)
         return result if self.bias is None else result + self.bias
 

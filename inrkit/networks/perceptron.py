@@ -52,5 +52,5 @@ class Perceptron(Network):
         features = self.first_activation(self.first(self.encode(coordinates)))
         for layer in self.hidden:
             features = self.activation(layer(features))
-        values: Tensor = self.last(features)
+        values: Tensor = self.last(features.to(self.last.weight.dtype))
         return values

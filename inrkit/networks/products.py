@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-"""Precisions of the products of hidden layers. `tf32` is float32 with 10 bits of mantissa while it multiplies, which
-only GPUs do; elsewhere it is float32."""
+PRECISIONS = ("float32", "tf32", "bfloat16", "bfloat16-features", "float16")
+"""Precisions of the products of hidden layers. `tf32` is float32 with 11 bits of mantissa while it multiplies, which
+only GPUs do; elsewhere it is float32. With `bfloat16-features`, what hidden layers give stays bfloat16 too, and so do
+the activations after them; the last layer gets float32 again."""
 
 _LARGEST = 2.0**15
 """What sums of products in float16 should come to at most; its largest number is twice that."""

@@ -354,7 +354,7 @@ def _precision(member: Member) -> str:
     """The precision that hidden matrices multiply in, as a key of `peaks`."""
     precision = precision_of(member.network)
     reduced = member.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
-    return "tf32" if precision == "float32" and reduced else precision
+    return "tf32" if precision == "float32" and reduced else precision.removesuffix("-features")
 
 
 def _peaks(member: Member) -> dict[str, dict[str, float]]:

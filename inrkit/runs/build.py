@@ -32,7 +32,7 @@ from inrkit.signals.tiled import TiledSignal, TileLayout
 from inrkit.training.backends.compiled import Compiled
 from inrkit.training.member import Member
 from inrkit.training.memory import expected_memory
-from inrkit.training.randomness import seeded
+from inrkit.training.randomness import caller_undisturbed, seeded
 
 
 def read_signal(config: Config) -> Signal:
@@ -178,6 +178,8 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
         beginning.start(network, config.general.init_skip)
     _freeze(network, config.general.frozen)
     set_precision(network, precision)
+    if precision == "bfloat16-features":
+        _require_same_dtypes(config, network, signal)
     if config.optimizer.plugin.reevaluates and signal.dataset.resample_every:
         raise ConfigError(
             f"optimizer is '{config.optimizer.name}', which compares losses of different steps, but this signal's "
@@ -235,6 +237,18 @@ def _captured(choice: str, device: torch.device, view: TiledSignal | None) -> bo
         why = "steps of tiles differ in size" if device.type == "cuda" else f"there are no CUDA graphs on {device.type}"
         raise ConfigError(f"train.capture is 'always', but {why}; choose auto or never")
     return possible and choice != "never"
+
+
+def _require_same_dtypes(config: Config, network: Network, signal: Signal) -> None:
+    """Refuse a network whose layers do not take the bfloat16 features that hidden layers give."""
+    try:
+        with torch.no_grad(), caller_undisturbed(signal.device):
+            network(signal.inputs(slice(0, 1)))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"train.precision is 'bfloat16-features', and in network '{config.network.name}' a layer takes float32 "
+            "features alone; choose bfloat16"
+        ) from error
 
 
 def evaluated_most(config: Config) -> int:

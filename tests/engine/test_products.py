@@ -1,18 +1,19 @@
 """Products of hidden features in each precision, in all the ways in which networks are differentiated."""
 
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call, jvp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inrkit import ConfigError, HiddenLinear
+from inrkit import NETWORKS, ConfigError, HiddenLinear, fit, load
 from inrkit.device import choose_precision
-from inrkit.networks import set_precision
+from inrkit.networks import precision_of, set_precision
 from inrkit.networks.products import PRECISIONS, float32_products
 from inrkit.networks.siren import Siren, SirenOptions
 
 TOLERANCE = {"float32": 0.0, "tf32": 0.0, "bfloat16": 1e-2, "float16": 2e-3}
-reduced = pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "float32"])
+reduced = pytest.mark.parametrize("precision", [name for name in TOLERANCE if name != "float32"])
 
 
 def layer_of(precision, bias=True):
@@ -132,3 +133,46 @@ def test_a_gpu_multiplies_in_what_it_has(monkeypatch, bfloat16, capability, expe
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS.names() if not NETWORKS.get(name).tiled])
+def test_features_that_stay_bfloat16_end_in_float32_values_near_those_of_bfloat16_products(name):
+    plugin = NETWORKS.get(name)
+    torch.manual_seed(0)
+    network = plugin(plugin.Options(), 2, 3)
+    inputs, seen = torch.rand(20, 2), []
+    for module in network.modules():
+        if isinstance(module, HiddenLinear):
+            module.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    set_precision(network, "bfloat16")
+    expected = network(inputs).detach()
+    assert set(seen) <= {torch.float32}
+    seen.clear()
+    set_precision(network, "bfloat16-features")
+    values = network(inputs)
+    values.sum().backward()
+    assert values.dtype == torch.float32
+    assert set(seen) <= {torch.bfloat16}
+    torch.testing.assert_close(values, expected, atol=0.25 * float(expected.abs().max()), rtol=0)
+
+
+class Wrong(Siren):
+    def forward(self, coordinates):
+        return self.last(self.hidden[0](self.first(coordinates)))
+
+
+def test_a_network_that_mixes_dtypes_is_refused(tmp_path):
+    network = {"name": f"{__name__}:Wrong", "hidden_features": 8, "hidden_layers": 1}
+    options = {"base": "image-single", "network": network, "train": {"steps": 1, "precision": "bfloat16-features"}}
+    with pytest.raises(ConfigError, match="a layer takes float32 features alone; choose bfloat16"):
+        fit(np.zeros((8, 8, 3), dtype=np.uint8), out=tmp_path / "a", device="cpu", **options)
+
+
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "tf32"])
+def test_a_fit_in_every_precision_is_read_back_in_it(tmp_path, precision):
+    values = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    network = {"name": "siren", "hidden_features": 8, "hidden_layers": 1}
+    options = {"base": "image-single", "network": network, "train": {"steps": 2, "precision": precision}}
+    run = fit(values, out=tmp_path / "a", device="cpu", **options)
+    assert run.result["precision"] == precision
+    assert precision_of(load(tmp_path / "a").network) == precision

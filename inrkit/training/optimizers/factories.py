@@ -136,7 +136,7 @@ class Soap(OptimizerFactory):
             return RowSOAP(trained(network), network.shapes, **given, **turned)
         hidden = {id(layer.weight) for layer in hidden_layers(network)}
         # Gradients are too small for float16.
-        precision = "bfloat16" if precision_of(network) == "bfloat16" else "float32"
+        precision = "bfloat16" if precision_of(network).startswith("bfloat16") else "float32"
         groups: dict[str, list[nn.Parameter]] = {}
         complex_parameters = []
         for parameter in trained(network):
