@@ -252,6 +252,10 @@ def test_steps_of_every_optimizer_wait_for_nothing(optimizer):
     steps_elsewhere([member_of(picture(), optimizer=optimizer)], Single)
 
 
+def test_turns_of_soap_wait_for_nothing():
+    steps_elsewhere([member_of(picture(), optimizer={"name": "soap", "precondition_every": 1})], Single)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [name for name in NETWORKS.names() if not NETWORKS.get(name).tiled])
 def test_steps_of_every_network_wait_for_nothing(network):

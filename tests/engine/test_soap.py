@@ -5,6 +5,7 @@ import pytest
 import torch
 from pytorch_optimizer.optimizer.soap import SOAP as Reference
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from inrkit.networks import set_precision
 from inrkit.networks.siren import Siren, SirenOptions
@@ -202,3 +203,26 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_parameter_alone(wrong):
         optimizer.step()
     assert torch.allclose(whole, single, rtol=0, atol=1e-6)
     assert not spoilt.isfinite().all()
+
+
+def test_all_bases_of_a_size_are_turned_by_one_decomposition():
+    class Decompositions(TorchDispatchMode):
+        shapes: list[tuple[int, ...]] = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket is torch.ops.aten.linalg_qr:
+                self.shapes.append(tuple(args[0].shape))
+            return function(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 2), (8,), (8, 8), (3, 8))]
+    optimizer = SOAP(parameters, precondition_every=2)
+    with Decompositions() as decompositions:
+        for _ in range(3):
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+    # Both sides of both square matrices, and a side each of the other two.
+    assert sorted(decompositions.shapes) == [(1, 2, 2), (1, 3, 3), (6, 8, 8)]
+    state = optimizer.state[parameters[0]]["bases"][0]
+    assert state.untyped_storage().nbytes() == state.numel() * 4

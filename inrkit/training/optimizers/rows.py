@@ -188,7 +188,7 @@ class RowSOAP(RowOptimizer):
             if bool(turns.any()):
                 turning = turns.nonzero()[:, 0]
                 turned = _picked(picked, turning)
-                adopt(turned)
+                adopt([turned])
                 _put(picked, turning, turned)
             _put(kept, chosen, picked)
         values = parameter[chosen] - rates.to(gradients.dtype)[:, None] * torch.cat(changes, dim=1)

@@ -70,9 +70,10 @@ class SOAP(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step, after an evaluation of `closure` if it is given; returns the closure's result."""
         loss = evaluated(closure)
-        for group in self.param_groups:
-            for parameters in _alike(group["params"]):
-                self._step(parameters, group)
+        stepped = [
+            self._step(parameters, group) for group in self.param_groups for parameters in _alike(group["params"])
+        ]
+        adopt([state for state in stepped if state is not None])
         return loss
 
     @classmethod
@@ -104,13 +105,17 @@ class SOAP(torch.optim.Optimizer):
                     span = slice(index * len(theirs), (index + 1) * len(theirs))
                     own.state[theirs[0]] = _part(self.state[ours[0]], span)
 
-    def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
-        """A step of B parameters of equal shape; the state of all is stored with the first."""
+    def _step(self, parameters: Sequence[nn.Parameter], group: dict[str, Any]) -> dict[str, Any] | None:
+        """A step of B parameters of equal shape; the state of all is stored with the first.
+
+        Returns:
+            The state, if its bases are to be turned.
+        """
         gradients = torch.stack([torch.zeros_like(each) if each.grad is None else each.grad for each in parameters])
         state = self.state[parameters[0]]
         if not state:
             state.update(step=0, **first_state(gradients, group))
-            return
+            return None
         state["step"] += 1
         beta1, beta2 = group["betas"]
         change = refined(state, gradients, group)
@@ -119,8 +124,7 @@ class SOAP(torch.optim.Optimizer):
             parameter.add_(each, alpha=-rate)
             if group["weight_decay"] > 0:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        if state["step"] % group["precondition_every"] == 0:
-            adopt(state)
+        return state if state["step"] % group["precondition_every"] == 0 else None
 
 
 def _alike(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -275,24 +279,33 @@ def _divisors(squares: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
     return roots
 
 
-def adopt(state: dict[str, Any]) -> None:
+def adopt(states: Sequence[dict[str, Any]]) -> None:
     """Turn the bases, and the values kept in them, towards the covariances' eigenvectors by a round of power iteration.
 
     A small multiple of the identity is added to the covariances, which does not change their eigenvectors. Without it
     the product with a vector of the null space would be only rounding; with it that vector stays.
+
+    All matrices of a size are decomposed together: one by one, small ones would leave a GPU idle.
     """
-    bases = state["bases"]
-    unturned = _rotated(state["momentum"], _each(bases, _inverse))
-    for axis, (covariance, basis) in enumerate(zip(state["covariances"], bases, strict=True), start=1):
-        if basis is None:
-            continue
-        shift = SHIFT * torch.finfo(covariance.dtype).eps * _trace(covariance)
-        powers = (covariance @ basis).addcmul_(basis, shift)
-        order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
-        vectors, factor = _decomposed(powers.take_along_dim(order[:, None], dim=2))
+    unturned = [_rotated(state["momentum"], _each(state["bases"], _inverse)) for state in states]
+    sizes: dict[int, list[tuple[list[Tensor | None], int, Tensor]]] = {}
+    for state in states:
+        for axis, (covariance, basis) in enumerate(zip(state["covariances"], state["bases"], strict=True), start=1):
+            if basis is None:
+                continue
+            shift = SHIFT * torch.finfo(covariance.dtype).eps * _trace(covariance)
+            powers = (covariance @ basis).addcmul_(basis, shift)
+            order = (basis * powers).sum(dim=1).argsort(dim=1, descending=True)
+            ordered = powers.take_along_dim(order[:, None], dim=2)
+            sizes.setdefault(ordered.shape[-1], []).append((state["bases"], axis - 1, ordered))
+            across = [1] * (state["squares"].ndim - 1)
+            across[axis - 1] = -1
+            state["squares"] = state["squares"].take_along_dim(order.view(len(order), *across), dim=axis)
+    for alike in sizes.values():
+        vectors, factor = _decomposed(torch.cat([ordered for *_, ordered in alike]))
         # The decomposition's signs depend on rounding; a positive diagonal keeps the sign of every vector.
-        bases[axis - 1] = vectors * torch.where(factor.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
-        across = [1] * (state["squares"].ndim - 1)
-        across[axis - 1] = -1
-        state["squares"] = state["squares"].take_along_dim(order.view(len(order), *across), dim=axis)
-    state["momentum"] = _rotated(unturned, bases)
+        vectors = vectors * torch.where(factor.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)[:, None]
+        for (bases, place, _), own in zip(alike, vectors.split([len(each[2]) for each in alike]), strict=True):
+            bases[place] = own.clone()  # a view would be saved together with all others
+    for state, values in zip(states, unturned, strict=True):
+        state["momentum"] = _rotated(values, state["bases"])
