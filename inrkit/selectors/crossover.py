@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrkit.device import mean
+from inrkit.device import mean, widest
 from inrkit.selectors.draws.subsets import compressed
 from inrkit.selectors.schedules import share_of
 
@@ -52,7 +52,8 @@ def crossover_unseen(low: Tensor, high: Tensor, n: int) -> Tensor:
     held[second] += 2
     both, first_alone, second_alone = held[first] == 3, held[first] == 1, held[second] == 2
     left = n - both.sum()
-    mean_low, mean_high = low.mean(dtype=torch.float64), high.mean(dtype=torch.float64)
+    wide = widest(low.device)
+    mean_low, mean_high = low.mean(dtype=wide), high.mean(dtype=wide)
     total = mean_low + mean_high
     share = torch.where(total > 0, mean_low / total, 0.5)
     from_first = torch.floor(share * left + 1e-9)

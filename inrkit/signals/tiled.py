@@ -357,7 +357,7 @@ class TiledPoints(TiledSignal):
     def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
         draws = torch.rand(points, generator=generator, dtype=torch.float64)
         device = self.signal.device
-        return ((torch.arange(points) + draws) / points).to(device, widest(device), non_blocking=True)
+        return ((torch.arange(points) + draws) / points).to(widest(device)).to(device, non_blocking=True)
 
     def visit(self, plan: Tensor, tiles: Tensor) -> Visit:
         counts = self._counts[tiles][:, None]

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from inrkit import device as devices
+
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
     """The states of the generators that a computation on `device` may draw from: the CPU's, and the device's own."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "mps":
         states["mps"] = torch.mps.get_rng_state()
-    elif device.type != "cpu":
+    elif device.type in devices.GPUS:
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
     return states
 
@@ -22,7 +24,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
     """Set the generators to the states that `random_states` gave. The state of a device not in use is ignored."""
     torch.set_rng_state(states["cpu"])
-    if device.type == "cpu" or device.type not in states:
+    if device.type not in devices.GPUS or device.type not in states:
         return
     if device.type == "mps":
         torch.mps.set_rng_state(states["mps"])
@@ -33,7 +35,7 @@ def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
 def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
     """The states of generators that were seeded with `seed`."""
     states = {"cpu": torch.Generator().manual_seed(seed).get_state()}
-    if device.type != "cpu":
+    if device.type in devices.GPUS:
         states[device.type] = torch.Generator(device).manual_seed(seed).get_state()
     return states
 
