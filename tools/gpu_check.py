@@ -42,7 +42,7 @@ from inrkit.runs.execute import execute
 from inrkit.runs.run import Run, versions
 from inrkit.signals.signal import Signal
 from inrkit.training.backends.base import Backend
-from inrkit.training.backends.captured import Captured, CudaGraphs
+from inrkit.training.backends.captured import Captured, CapturedTiles, CudaGraphs
 
 CPU = torch.device("cpu")
 SMALL = {"hidden_features": 16, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}
@@ -366,37 +366,35 @@ def check_waits(bench: Bench) -> dict[str, Any]:
 
 
 def check_captured(bench: Bench) -> dict[str, Any]:
-    """Captured steps lose as much as others, with every optimizer; and how much faster they are.
+    """Captured steps lose as much as others, with every optimizer and of tiles; and how much faster they are.
 
     Where nothing can be captured, what would have been is called again.
     """
     signal, apart, recordings = bench.small_picture(), {}, {}
-    for optimizer in inrkit.OPTIMIZERS.names():
-        plugin = inrkit.OPTIMIZERS.get(optimizer)
-        if plugin.reevaluates:
-            continue
-        layer = {**bench.config(signal, "siren").to_dict(), "optimizer": {"name": optimizer, "lr": 1e-4}}
-        layer["train"]["steps"], layer["schedule"] = 12, "cosine"
+    cases = [("siren", name) for name in inrkit.OPTIMIZERS.names() if not inrkit.OPTIMIZERS.get(name).reevaluates]
+    for network, optimizer in [*cases, ("tiles", "adam"), ("tiles", "adamw")]:
+        layer = {**bench.config(signal, network).to_dict(), "optimizer": {"name": optimizer, "lr": 1e-4}}
+        layer["train"]["steps"], layer["schedule"] = 40 if network == "tiles" else 12, "cosine"
         config = resolve([layer])
-        read = read_signal(config)
-        recorder = Recorder(bench.device)
+        read, recorder = read_signal(config), Recorder(bench.device)
+        backend = CapturedTiles(recorder) if network == "tiles" else Captured(recorder)
         with float32_products("highest"):
-            plain = _losses(config, read, bench.device)
-            captured = _losses(config, read, bench.device, Captured(recorder))
-        apart[optimizer] = max(abs(one - other) / one for one, other in zip(plain, captured, strict=True))
-        recordings[optimizer] = recorder.count
-        require(recorder.count == 1, f"{optimizer}: {recorder.count} recordings in place of one")
-        require(apart[optimizer] < 1e-4, f"{optimizer}: losses {plain}, captured {captured}")
+            plain, captured = (_losses(config, read, bench.device, each) for each in (None, backend))
+        name = f"{network}, {optimizer}"
+        apart[name] = max(abs(one - other) / one for one, other in zip(plain, captured, strict=True))
+        recordings[name] = recorder.count
+        require(1 <= recorder.count <= 8, f"{name}: {recorder.count} recordings")
+        require(apart[name] < 1e-4, f"{name}: losses {plain}, captured {captured}")
     paces = {}
-    for capture in ["never"] if bench.quick else ["never", "always"]:
+    for preset, capture in itertools.product(("image-single", "image"), ("never", "always")):
         words = [f"train.capture={capture}", "train.compile=never"]
         if bench.quick:
+            if preset == "image" or capture == "always":
+                continue
             words += ["train.steps=8", *(f"network.{key}={SMALL[key]}" for key in ("hidden_features", "hidden_layers"))]
-        report = benchmark(
-            "image-single", overrides=words, seconds=0.1 if bench.quick else 3.0, device=str(bench.device)
-        )
-        paces[capture] = report["step"]["seconds"]
-        say(f"  capture {capture}: {1000 * paces[capture]:.3g} ms a step")
+        report = benchmark(preset, overrides=words, seconds=0.1 if bench.quick else 2.0, device=str(bench.device))
+        paces[f"{preset}, {capture}"] = report["step"]["seconds"]
+        say(f"  {preset}, capture {capture}: {1000 * report['step']['seconds']:.3g} ms a step")
     return {"largest_relative_difference": apart, "recordings": recordings, "seconds_a_step": paces}
 
 

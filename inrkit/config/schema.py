@@ -54,7 +54,7 @@ class TrainOptions:
     compiles on a CPU if the number of steps is known to be large enough to save that time."""
     capture: str = option("never", choices=("auto", "always", "never"))
     """Record steps that are alike as CUDA graphs, and launch each at once in place of its many small operations.
-    `auto` does so on a GPU, for a single network."""
+    `auto` does so on a GPU."""
     on_divergence: str = option("stop", choices=("stop", "recover"))
     """What happens where the error is no longer finite: `stop` ends the run; `recover` goes back to the last evaluation
     and on from there with half the learning rate, which takes a second copy of all that training holds."""

@@ -217,7 +217,7 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
-    member.captured = _captured(config.train.capture, device, view)
+    member.captured = _captured(config.train.capture, device)
     return member
 
 
@@ -226,16 +226,17 @@ def _rate_key(rates: Sequence[str]) -> str:
     return " and ".join(f"optimizer.{name}" for name in rates) or "the optimizer's learning rate"
 
 
-def _captured(choice: str, device: torch.device, view: TiledSignal | None) -> bool:
+def _captured(choice: str, device: torch.device) -> bool:
     """Whether steps are captured.
 
     Raises:
         ConfigError: they are to be, and cannot be.
     """
-    possible = device.type == "cuda" and view is None
+    possible = device.type == "cuda"
     if choice == "always" and not possible:
-        why = "steps of tiles differ in size" if device.type == "cuda" else f"there are no CUDA graphs on {device.type}"
-        raise ConfigError(f"train.capture is 'always', but {why}; choose auto or never")
+        raise ConfigError(
+            f"train.capture is 'always', but there are no CUDA graphs on {device.type}; choose auto or never"
+        )
     return possible and choice != "never"
 
 

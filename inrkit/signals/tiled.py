@@ -85,6 +85,18 @@ class TiledSignal(ABC):
         """The points of (q,) tiles as `begin` drew them. The tiles' numbers may be in main memory: where values are
         gathered there, a GPU need not be waited for then."""
 
+    @abstractmethod
+    def kind(self, plan: Any) -> Any:
+        """What the sizes of a visit with a plan follow from, and the operations that make it; it can be compared."""
+
+    @abstractmethod
+    def held(self, plan: Any) -> Any:
+        """A plan in tensors of its own, which `refill` fills."""
+
+    @abstractmethod
+    def refill(self, held: Any, plan: Any) -> None:
+        """Fill a held plan with another one of the same kind."""
+
     def response(self, plan: Any, errors: Tensor) -> Tensor:
         """(q,) mean squared response of the lattice's Laplacian to errors at a plan's points; 0 where these have no
         neighbours.
@@ -111,15 +123,63 @@ def tiled(signal: Signal, tiling: Tiling) -> TiledSignal:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Even points of a lattice's tiles: along each axis, whole cells from a tile's first one on, and a common shift."""
+    """Even points of a lattice's tiles, along each axis from a tile's first cell on. Numbers may be () tensors.
 
-    places: tuple[range, ...]
-    shift: tuple[float, ...]
-    device: torch.device
+    Args:
+        cells: (length,) int64 whole cells.
+        spans: how far the last cell is from the first.
+        offsets: of the points, in cells from the beginnings of these.
+        firsts: the first cell whose coefficient the spline has a part of.
+        splines: the four B-splines around a point; None where the points are samples.
+    """
 
-    @cached_property
-    def cells(self) -> tuple[Tensor, ...]:
-        return tuple(torch.arange(each.start, each.stop, each.step, device=self.device) for each in self.places)
+    cells: tuple[Tensor, ...]
+    spans: tuple[int, ...]
+    offsets: tuple[float | Tensor, ...]
+    firsts: tuple[int | Tensor, ...]
+    splines: tuple[tuple[float | Tensor, ...], ...] | None
+
+    @classmethod
+    def of(cls, places: Sequence[range], shift: Sequence[float], device: torch.device) -> _Grid:
+        """Cells along each axis, and a shift of all from their centres, in cells."""
+        return cls(
+            tuple(torch.arange(each.start, each.stop, each.step, device=device) for each in places),
+            tuple(each[-1] - each[0] for each in places),
+            tuple(each + 0.5 for each in shift),
+            tuple(each[0] + math.floor(by) - 1 for each, by in zip(places, shift, strict=True)),
+            tuple(_basis(each - math.floor(each)) for each in shift) if any(shift) else None,
+        )
+
+    @property
+    def kind(self) -> Any:
+        """What the sizes of a visit, and its operations, follow from."""
+        return self.spans, tuple(len(cells) for cells in self.cells), self.splines is None
+
+    def held(self) -> _Grid:
+        """The same, with all numbers in tensors of its own, which `refill` fills."""
+        device = self.cells[0].device
+
+        def tensors(numbers: Sequence[float | Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+            return tuple(torch.full((), float(number), dtype=dtype, device=device) for number in numbers)
+
+        return _Grid(
+            tuple(cells.clone() for cells in self.cells),
+            self.spans,
+            tensors(self.offsets, torch.float32),
+            tensors(self.firsts, torch.int64),
+            None if self.splines is None else tuple(tensors(each, torch.float32) for each in self.splines),
+        )
+
+    def refill(self, other: _Grid) -> None:
+        """Take the numbers of another one of the same kind."""
+        for mine, others in zip(self._numbers, other._numbers, strict=True):
+            assert isinstance(mine, Tensor)
+            mine.copy_(others) if isinstance(others, Tensor) else mine.fill_(others)
+
+    @property
+    def _numbers(self) -> list[float | Tensor]:
+        splines = [] if self.splines is None else [each for axis in self.splines for each in axis]
+        return [*self.cells, *self.offsets, *self.firsts, *splines]
 
 
 class TiledLattice(TiledSignal):
@@ -168,16 +228,25 @@ class TiledLattice(TiledSignal):
         draws = torch.rand(1 + len(places), generator=generator).tolist()
         if draws[0] < between and self._spline is not None:
             shift = [draw - 0.5 if axis in self._axes else 0.0 for axis, draw in enumerate(draws[1:])]
-        return _Grid(tuple(places), tuple(shift), self.signal.device)
+        return _Grid.of(places, shift, self.signal.device)
+
+    def kind(self, plan: _Grid) -> Any:
+        return plan.kind
+
+    def held(self, plan: _Grid) -> _Grid:
+        return plan.held()
+
+    def refill(self, held: _Grid, plan: _Grid) -> None:
+        held.refill(plan)
 
     def visit(self, plan: _Grid, tiles: Tensor) -> Visit:
         # As `Tiling.local` has them, without a tensor of constants, for whose copy a GPU would be waited for.
         local = [
-            (cells.to(torch.float32) + (shift + 0.5) - side / 2) / self.tiling.scale
-            for cells, shift, side in zip(plan.cells, plan.shift, self.tiling.sides, strict=True)
+            (cells.to(torch.float32) + offset - side / 2) / self.tiling.scale
+            for cells, offset, side in zip(plan.cells, plan.offsets, self.tiling.sides, strict=True)
         ]
         inputs = torch.stack(torch.meshgrid(*local, indexing="ij"), dim=-1).reshape(1, -1, len(local))
-        if any(plan.shift):
+        if plan.splines is not None:
             return Visit(inputs, self._between(plan, tiles))
         indices = self._indices(tiles, [cells.to(tiles.device) for cells in plan.cells]).flatten(1)
         known, weights = self._known(indices), self._weights(indices)
@@ -292,22 +361,20 @@ class TiledLattice(TiledSignal):
 
     def _between(self, plan: _Grid, tiles: Tensor) -> Tensor:
         """(q, k, C) values of the signal's cubic spline at the plan's points."""
-        assert self._spline is not None
+        assert self._spline is not None and plan.splines is not None
         device = self.signal.device
         supports: list[Tensor] = []
         matrices: list[Tensor | None] = []
-        for axis, (cells, places, shift) in enumerate(zip(plan.cells, plan.places, plan.shift, strict=True)):
+        for axis, (cells, span, first) in enumerate(zip(plan.cells, plan.spans, plan.firsts, strict=True)):
             if axis not in self._axes:
                 supports.append(cells)
                 matrices.append(None)
                 continue
-            below = math.floor(shift)
-            first, last = places[0] + below - 1, places[-1] + below + 2
-            matrix = torch.zeros(len(cells), last - first + 1, device=device)
-            rows = torch.arange(len(cells), device=device)
-            for column, weight in enumerate(_basis(shift - below)):
-                matrix[rows, cells + (below - 1 + column - first)] = weight
-            supports.append(torch.arange(first, last + 1, device=device))
+            matrix = torch.zeros(len(cells), span + 4, device=device)
+            rows, begin = torch.arange(len(cells), device=device), cells - cells[0]
+            for column, weight in enumerate(plan.splines[axis]):
+                matrix[rows, begin + column] = weight
+            supports.append(first + torch.arange(span + 4, device=device))
             matrices.append(matrix)
         indices = self._indices(tiles, [support.to(tiles.device) for support in supports])
         rows = self._spline.view(-1, self._spline.shape[-1])
@@ -358,6 +425,15 @@ class TiledPoints(TiledSignal):
         draws = torch.rand(points, generator=generator, dtype=torch.float64)
         device = self.signal.device
         return ((torch.arange(points) + draws) / points).to(widest(device)).to(device, non_blocking=True)
+
+    def kind(self, plan: Tensor) -> Any:
+        return len(plan)
+
+    def held(self, plan: Tensor) -> Tensor:
+        return plan.clone()
+
+    def refill(self, held: Tensor, plan: Tensor) -> None:
+        held.copy_(plan)
 
     def visit(self, plan: Tensor, tiles: Tensor) -> Visit:
         counts = self._counts[tiles][:, None]

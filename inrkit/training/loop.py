@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from inrkit.training.backends.base import Backend
-from inrkit.training.backends.captured import Captured
+from inrkit.training.backends.captured import Captured, CapturedTiles
 from inrkit.training.backends.single import Single
 from inrkit.training.backends.stacked import Stacked, stackable_groups
 from inrkit.training.backends.tiled import Tiled
@@ -24,8 +24,8 @@ class Trainer:
     Args:
         members: one, or several that `stackable_groups` puts in one group. They may be resumed; members with fewer
             steps done catch up first.
-        backend: computes errors and gradients; if not given, `Tiled` for a member that selects tiles, `Captured` for
-            one whose steps are to be captured, else `Single`.
+        backend: computes errors and gradients; if not given, `Tiled` for a member that selects tiles, else `Single`;
+            or, where steps are to be captured, `CapturedTiles` and `Captured`.
     """
 
     def __init__(self, members: Sequence[Member], backend: Backend | None = None) -> None:
@@ -84,7 +84,7 @@ class Trainer:
 
 def _backend_for(member: Member) -> Backend:
     if member.view is not None:
-        return Tiled()
+        return CapturedTiles() if member.captured else Tiled()
     return Captured() if member.captured else Single()
 
 

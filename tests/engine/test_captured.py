@@ -5,13 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inrkit import OPTIMIZERS, SELECTORS, ConfigError, CoordinateDataset, fit
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren
 from inrkit.runs.build import as_signal, build
-from inrkit.training.backends.captured import Captured
+from inrkit.training.backends.captured import Captured, CapturedTiles
 from inrkit.training.backends.single import Single
+from inrkit.training.backends.tiled import Tiled
 from inrkit.training.loop import Trainer
 
 
@@ -32,12 +35,68 @@ class Recorder:
         return replay
 
 
-def member_of(steps=30, weighted=False, **layer):
+class Log(TorchDispatchMode):
+    """Notes all operations with their arguments and results."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        self.operations.append((function, args, kwargs or {}, results))
+        return results
+
+
+class Tape(Recorder):
+    """Replays as a CUDA graph does: the same operations on the same memory, and no Python in between.
+
+    What is recorded runs once, at the first replay, and its operations are noted. Afterwards they are called again, and
+    their results put where the first ones were.
+    """
+
+    def __call__(self, function, rehearsal):
+        self.recorded += 1
+        rehearsal()
+        log = Log()
+
+        def replay():
+            self.replayed += 1
+            if not log.operations:
+                with log:
+                    function()
+                return
+            with torch.no_grad():
+                for operation, args, kwargs, results in log.operations:
+                    again = operation(*args, **kwargs)
+                    given = {each.untyped_storage().data_ptr() for each in tensors_in((args, kwargs))}
+                    for kept, new in zip(tensors_in(results), tensors_in(again), strict=True):
+                        if kept.untyped_storage().data_ptr() not in given:  # neither a view nor changed in place
+                            kept.copy_(new)
+
+        return replay
+
+
+def tensors_in(things):
+    return [leaf for leaf in tree_leaves(things) if isinstance(leaf, torch.Tensor)]
+
+
+def picture(weighted=False, known=False):
     y, x = np.mgrid[0:20, 0:16]
     values = np.stack([x * 16, y * 12, (x * y) % 256], axis=-1).astype(np.uint8)
-    dataset = CoordinateDataset(values, weights=1.0 + y / 20 if weighted else None)
+    weights = 1.0 + y / 20 if weighted else None
+    return CoordinateDataset(values, weights=weights, known=(x + y) % 7 > 0 if known else None)
+
+
+def points():
+    places = np.random.default_rng(0).uniform(-1, 1, (400, 3)).astype(np.float32)
+    return CoordinateDataset(np.linalg.norm(places, axis=1, keepdims=True), points=places)
+
+
+def member_of(dataset=None, steps=30, weighted=False, **layer):
+    dataset = picture(weighted) if dataset is None else dataset
     layer = {
-        "modality": "image",
+        "modality": "image" if dataset.grid_shape is not None else "shape",
         "data": {"path": "none"},
         "network": {"name": "siren", "hidden_features": 12, "hidden_layers": 1},
         "selector": {"name": "evos", "interval_start": 8, "interval": "fixed"},
@@ -54,9 +113,13 @@ def member_of(steps=30, weighted=False, **layer):
     return build(config, as_signal(config, dataset), torch.device("cpu"), "float32")
 
 
-def outcome(backend, **options):
+def outcome(backend, fused=False, **options):
     """Losses, errors and the network of a training."""
     member = member_of(**options)
+    member.network.native = False  # machine code rounds differently
+    if fused:
+        for group in member.optimizer.param_groups:
+            group["fused"] = True
     turns = [turn for (turn,) in Trainer([member], backend)]
     losses = torch.stack([turn.loss for turn in turns])
     errors = torch.cat([turn.errors.squared for turn in turns])
@@ -83,6 +146,56 @@ def test_replayed_steps_equal_steps(case):
     else:
         assert recorder.replayed > 0
         assert recorder.recorded < recorder.replayed
+
+
+TILED = [name for name in SELECTORS.names() if SELECTORS.get(name).of_tiles is not None]
+
+
+@pytest.mark.parametrize("selector", TILED)
+@pytest.mark.parametrize("dataset", [picture(), picture(weighted=True, known=True), points()])
+@pytest.mark.parametrize("optimizer", [{"name": "adam"}, {"name": "adamw", "weight_decay": 0.1}])
+def test_replayed_steps_of_tiles_equal_steps(selector, dataset, optimizer):
+    recorder = Recorder()
+    options = {
+        "dataset": dataset,
+        "steps": 50,
+        "selector": {"name": selector, **({} if selector == "full" else {"ratio": 0.5})},
+        "optimizer": optimizer,
+        "network": {"name": "tiles", "parameters": 8000, "points": 16, "between": 0.4},
+    }
+    ours, theirs = outcome(CapturedTiles(recorder), **options), outcome(Tiled(), **options)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert recorder.recorded <= 8
+    assert recorder.replayed > 15
+
+
+def test_tiles_step_as_they_are_with_other_optimizers():
+    recorder = Recorder()
+    options = {"network": {"name": "tiles", "parameters": 8000}, "optimizer": "soap", "steps": 8}
+    ours, theirs = outcome(CapturedTiles(recorder), **options), outcome(Tiled(), **options)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert recorder.recorded == 0
+
+
+REPLAYED = {
+    "evos": {},
+    "uniform": {"selector": {"name": "uniform", "ratio": 0.3}},
+    "weights": {"weighted": True, "selector": {"name": "expansive", "expand": True}},
+    "adamw": {"optimizer": {"name": "adamw", "weight_decay": 0.1}},
+    "tiles": {"network": {"name": "tiles", "parameters": 8000, "points": 16, "between": 0.4}, "steps": 60},
+    "tiles of points": {"dataset": points(), "network": {"name": "tiles", "parameters": 8000}},
+}
+
+
+@pytest.mark.parametrize("case", REPLAYED)
+def test_operations_alone_replay_a_step(case):
+    tape, options = Tape(), REPLAYED[case]
+    tiled = "network" in options
+    backends = (CapturedTiles(tape), Tiled()) if tiled else (Captured(tape), Single())
+    ours, theirs = (outcome(backend, fused=not tiled, **options) for backend in backends)
+    assert tape.replayed > 3 * tape.recorded > 0
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_every_kind_of_step_is_recorded_once():

@@ -1,11 +1,14 @@
-"""One member's steps as recorded CUDA graphs: a step is launched at once, not operation by operation."""
+"""Steps as recorded CUDA graphs: a step is launched at once, not operation by operation."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import warnings
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +16,11 @@ from torch import Tensor
 
 from inrkit.selectors import Residuals, Selection, Selector
 from inrkit.training.backends.single import Single
+from inrkit.training.backends.tiled import Tiled, step_of, walked
 from inrkit.training.gradients import backpropagate, step
 from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError, Objective
+from inrkit.training.optimizers.rows import RowAdam
 from inrkit.training.randomness import random_states
 from inrkit.training.turn import Turn, each
 
@@ -25,8 +30,8 @@ nothing that lasts, beforehand."""
 
 _REHEARSALS = 2
 """Steps of a kind that are taken as they are, before the next one is recorded: the optimizer has its state by then."""
-_MOST_KINDS = 8
-"""Recordings that are kept; each keeps the memory of its activations."""
+_MOST_KINDS = 32
+"""Recordings that are kept; steps of further kinds run as they are."""
 
 
 class CudaGraphs:
@@ -58,6 +63,110 @@ class CudaGraphs:
         return graph.replay
 
 
+class _Recordings:
+    """What is known of a member's steps, by their kind.
+
+    Recordings end when the optimizer's state is replaced, as on going back to a checkpoint.
+
+    Args:
+        member: whose steps they are.
+        record: how a step is recorded.
+    """
+
+    def __init__(self, member: Member, record: Record) -> None:
+        self.record = record
+        self._member = member
+        self._seen: Counter[Any] = Counter()
+        self._recorded: dict[Any, Any] = {}
+        self._recordable = True
+        self._hook = member.optimizer.register_load_state_dict_post_hook(lambda optimizer: self._forget())
+
+    def of(self, kind: Any, make: Callable[[], Recorded]) -> Recorded | None:
+        """The recording of a kind of step, which `make` makes when it is due; None for a step to take as it is."""
+        due = self._recordable and self._seen[kind] >= _REHEARSALS and len(self._recorded) < _MOST_KINDS
+        if kind not in self._recorded and due:
+            try:
+                self._recorded[kind] = make()
+            except RuntimeError as error:
+                self._recordable = False
+                reason = " ".join(str(error).split()[:40])
+                warnings.warn(f"steps run as they are, as they could not be captured: {reason}", stacklevel=2)
+        return self._recorded.get(kind)
+
+    def plainly(self, kind: Any, step: Callable[[], None]) -> None:
+        """Take a step as it is. If it draws random numbers, none will be recorded."""
+        self._seen[kind] += 1
+        before = random_states(self._member.device)
+        step()
+        after = random_states(self._member.device)
+        if not all(torch.equal(before[name], after[name]) for name in before):
+            self._recordable = False
+
+    def release(self) -> None:
+        self._hook.remove()
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        self._recorded.clear()
+
+
+class Recorded(ABC):
+    """A recorded step, with the tensors that it reads and writes.
+
+    Args:
+        member: whose step it is; it is recorded and not taken.
+        record: how it is recorded.
+    """
+
+    def __init__(self, member: Member, record: Record) -> None:
+        self.member = member
+        self._rates = [
+            torch.full((), group["lr"], dtype=self._dtype, device=member.device)
+            for group in member.optimizer.param_groups
+        ]
+        self._loss: Tensor
+        self._errors: Residuals
+        self._replay = record(self._run, self._rehearse)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the learning rates."""
+        return torch.float64
+
+    def replay(self, turn: Turn) -> None:
+        """Take the step for a turn, whose selection was filled in."""
+        for rate, group in zip(self._rates, self.member.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self._replay()
+        # The next replay writes to the same memory.
+        turn.loss, errors = self._loss.clone(), self._errors
+        own: dict[str, Any] = {name: value.clone() for name, value in vars(errors).items() if isinstance(value, Tensor)}
+        turn.errors = dataclasses.replace(errors, **own)
+
+    @contextlib.contextmanager
+    def _rates_held(self) -> Iterator[None]:
+        """Let the optimizer take its learning rates from the tensors that are filled before a replay."""
+        groups = self.member.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = group["capturable"] or rate.device.type != "cpu"
+        try:
+            yield
+        finally:
+            for group, own in zip(groups, before, strict=True):
+                group.update(own)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """The step itself; puts the loss and the errors into `_loss` and `_errors`."""
+
+    @abstractmethod
+    def _rehearse(self) -> None:
+        """The step without the optimizer's."""
+
+
 class Captured(Single):
     """Like `Single`, but steps that are alike are recorded, and replayed from then on.
 
@@ -76,149 +185,164 @@ class Captured(Single):
 
     def __init__(self, record: Record | None = None) -> None:
         self._record = record
-        self._kinds: dict[Member, _Kinds] = {}
+        self._recordings: dict[Member, _Recordings] = {}
 
     def update(self, turns: Sequence[Turn]) -> None:
         each(turns, self._update)
 
     def release(self) -> None:
-        for kinds in self._kinds.values():
-            kinds.hook.remove()
-        self._kinds.clear()
+        _released(self._recordings)
 
     def _update(self, turn: Turn) -> None:
-        member = turn.member
-        if not _alike(member) or member.objective.couples(turn.progress, turn.selection.whole):
+        member, selection = turn.member, turn.selection
+        selector = type(member.selector)
+        alike = _pointwise(member) and selector.weigh is Selector.weigh and not selector.needs_slope
+        if not alike or member.objective.couples(turn.progress, selection.whole):
             super().update([turn])
             return
-        if member not in self._kinds:
-            self._kinds[member] = _Kinds(member, self._record or CudaGraphs(member.device))
-        kinds = self._kinds[member]
-        kind = (len(turn.selection.indices), turn.selection.weights is None, member.signal.dataset.round)
-        if kind in kinds.recorded:
-            kinds.recorded[kind].replay(turn)
-            return
-        if kinds.recordable and kinds.seen[kind] >= _REHEARSALS:
-            if len(kinds.recorded) == _MOST_KINDS:
-                del kinds.recorded[next(iter(kinds.recorded))]
-            try:
-                kinds.recorded[kind] = _Recorded(turn, kinds.record)
-            except RuntimeError as error:
-                kinds.recordable = False
-                reason = " ".join(str(error).split()[:40])
-                warnings.warn(f"steps run as they are, as they could not be captured: {reason}", stacklevel=2)
-            else:
-                kinds.recorded[kind].replay(turn)
-                return
-        kinds.seen[kind] += 1
-        before = random_states(member.device)
-        super().update([turn])
-        after = random_states(member.device)
-        if not all(torch.equal(before[name], after[name]) for name in before):
-            kinds.recordable = False
+        recordings = _of(self._recordings, member, self._record)
+        kind = (len(selection.indices), selection.weights is None, member.signal.dataset.round)
+        recorded = recordings.of(kind, lambda: _RecordedStep(turn, recordings.record))
+        if isinstance(recorded, _RecordedStep):
+            recorded.fill(selection)
+            recorded.replay(turn)
+        else:
+            recordings.plainly(kind, lambda: super(Captured, self).update([turn]))
 
 
-class _Kinds:
-    """What is known of a member's steps, by their kind.
-
-    Attributes:
-        record: how a step is recorded.
-        seen: how many steps of a kind were taken as they are.
-        recorded: the recordings. They end when the optimizer's state is replaced, as on going back to a checkpoint.
-        recordable: whether steps may be recorded.
-        hook: removes the hook that ends the recordings.
-    """
-
-    def __init__(self, member: Member, record: Record) -> None:
-        self.record = record
-        self.seen: Counter[Any] = Counter()
-        self.recorded: dict[Any, _Recorded] = {}
-        self.recordable = True
-        self.hook = member.optimizer.register_load_state_dict_post_hook(lambda optimizer: self._forget())
-
-    def _forget(self) -> None:
-        self.seen.clear()
-        self.recorded.clear()
-
-
-class _Recorded:
-    """A recorded step, with the tensors that it reads and writes.
+class _RecordedStep(Recorded):
+    """A recorded step of a single network.
 
     Args:
-        turn: a step like those that will be replayed; it is recorded and not taken.
+        turn: a step like those that will be replayed.
         record: how it is recorded.
     """
 
     def __init__(self, turn: Turn, record: Record) -> None:
-        self._member, self._progress = turn.member, turn.progress
-        given = turn.selection
+        given, optimizer = turn.selection, turn.member.optimizer
+        self._progress = turn.progress
         weights = None if given.weights is None else given.weights.clone()
         self._selection = Selection(given.indices.clone(), weights, given.whole)
-        self._steps = _steps_within(turn.member)
+        # An optimizer that is recorded keeps its count on the device, and takes its rate from there.
+        known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+        on_device = turn.member.device.type == "cpu" or all(group.get("fused") for group in optimizer.param_groups)
+        self._steps = known and on_device
+        super().__init__(turn.member, record)
+
+    @property
+    def _dtype(self) -> torch.dtype:
         # torch's fused kernel reads a float32; where nothing is captured, the rate should keep all its digits.
-        dtype = torch.float64 if turn.member.device.type == "cpu" else torch.float32
-        self._rates = [
-            torch.full((), group["lr"], dtype=dtype, device=turn.member.device)
-            for group in turn.member.optimizer.param_groups
-        ]
-        self._replay = record(self._run, self._rehearse)
+        return torch.float64 if self.member.device.type == "cpu" else torch.float32
+
+    def fill(self, selection: Selection) -> None:
+        """Take another selection."""
+        self._selection.indices.copy_(selection.indices)
+        if self._selection.weights is not None and selection.weights is not None:
+            self._selection.weights.copy_(selection.weights)
 
     def replay(self, turn: Turn) -> None:
-        """Take the step for a turn."""
-        member, given = self._member, turn.selection
-        self._selection.indices.copy_(given.indices)
-        if self._selection.weights is not None and given.weights is not None:
-            self._selection.weights.copy_(given.weights)
-        for rate, group in zip(self._rates, member.optimizer.param_groups, strict=True):
-            rate.fill_(group["lr"])
-        self._replay()
-        # The next replay writes to the same memory.
-        turn.loss = self._loss.clone()
-        turn.errors = dataclasses.replace(
-            self._errors,
-            squared=self._errors.squared.clone(),
-            residual=self._errors.residual.clone(),
-            weights=None if self._errors.weights is None else self._errors.weights.clone(),
-        )
+        super().replay(turn)
         if not self._steps:
             for parameter, gradient in self._gradients:
                 parameter.grad = gradient
             step(turn, (turn.loss, turn.errors))
 
     def _run(self) -> None:
-        """The step itself."""
-        optimizer = self._member.optimizer
         self._rehearse()
-        if not self._steps:
-            self._gradients = [(each, each.grad) for group in optimizer.param_groups for each in group["params"]]
-            return
-        settings = [dict(group) for group in optimizer.param_groups]
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
-            group["capturable"] = group["capturable"] or rate.device.type != "cpu"
-        try:
-            optimizer.step()
-        finally:
-            for group, setting in zip(optimizer.param_groups, settings, strict=True):
-                group.update(setting)
+        if self._steps:
+            with self._rates_held():
+                self.member.optimizer.step()
+        else:
+            groups = self.member.optimizer.param_groups
+            self._gradients = [(each, each.grad) for group in groups for each in group["params"]]
 
     def _rehearse(self) -> None:
-        """The step without the optimizer's."""
-        self._member.optimizer.zero_grad()
-        self._loss: Tensor
-        self._errors: Residuals
-        self._loss, self._errors = backpropagate(self._member, self._progress, self._selection)
+        self.member.optimizer.zero_grad()
+        self._loss, self._errors = backpropagate(self.member, self._progress, self._selection)
 
 
-def _alike(member: Member) -> bool:
-    """Whether losses depend on the residuals alone, at steps at which the objective does not link coordinates."""
-    selector, objective = type(member.selector), type(member.objective)
-    plain = objective.observe is Objective.observe or objective.pointwise is MeanSquaredError.pointwise
-    return plain and selector.weigh is Selector.weigh and not selector.needs_slope
+class CapturedTiles(Tiled):
+    """Like `Tiled`, but steps that are alike are recorded, as `Captured` does. There are several kinds of steps: along
+    each axis a tile has room for one point more or less, and points may lie between the samples.
+
+    Adam and AdamW are recorded; with other optimizers steps run as they are.
+
+    Args:
+        record: how a function is recorded; as a CUDA graph, if not given.
+    """
+
+    def __init__(self, record: Record | None = None) -> None:
+        super().__init__()
+        self._record = record
+        self._recordings: dict[Member, _Recordings] = {}
+
+    def release(self) -> None:
+        super().release()
+        _released(self._recordings)
+
+    def _update(self, turn: Turn, plan: Any) -> None:
+        member, rows, view = turn.member, turn.selection.indices, turn.member.view
+        if view is None or not _pointwise(member) or not isinstance(member.optimizer, RowAdam):
+            super()._update(turn, plan)
+            return
+        recordings = _of(self._recordings, member, self._record)
+        kind = (len(rows), view.kind(plan), member.signal.dataset.round)
+        owners = self._owners_of(member)
+        recorded = recordings.of(kind, lambda: _RecordedTiles(turn, owners, plan, recordings.record))
+        if isinstance(recorded, _RecordedTiles):
+            recorded.fill(rows, plan)
+            recorded.replay(turn)
+        else:
+            recordings.plainly(kind, lambda: super(CapturedTiles, self)._update(turn, plan))
 
 
-def _steps_within(member: Member) -> bool:
-    """Whether the optimizer's step may be recorded: it keeps its count on the device, and takes its rate from there."""
-    optimizer = member.optimizer
-    known = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
-    return known and (member.device.type == "cpu" or all(group["fused"] for group in optimizer.param_groups))
+class _RecordedTiles(Recorded):
+    """A recorded step of tiles' networks.
+
+    Args:
+        turn: a step like those that will be replayed.
+        owners: (U,) the tile of each network.
+        plan: where the step's points are.
+        record: how it is recorded.
+    """
+
+    def __init__(self, turn: Turn, owners: Tensor, plan: Any, record: Record) -> None:
+        view = turn.member.view
+        assert view is not None
+        self._view, self._owners = view, owners
+        self._rows, self._plan = turn.selection.indices.clone(), view.held(plan)
+        super().__init__(turn.member, record)
+
+    def fill(self, rows: Tensor, plan: Any) -> None:
+        """Take other networks and points."""
+        self._rows.copy_(rows)
+        self._view.refill(self._plan, plan)
+
+    def _run(self) -> None:
+        with self._rates_held():
+            self._walk(steps=True)
+
+    def _rehearse(self) -> None:
+        self._walk(steps=False)
+
+    def _walk(self, steps: bool) -> None:
+        begin = functools.partial(step_of, self.member, steps=steps)
+        self._loss, self._errors = walked(self.member, self._owners, self._rows, self._plan, begin)
+
+
+def _of(recordings: dict[Member, _Recordings], member: Member, record: Record | None) -> _Recordings:
+    if member not in recordings:
+        recordings[member] = _Recordings(member, record or CudaGraphs(member.device))
+    return recordings[member]
+
+
+def _released(recordings: dict[Member, _Recordings]) -> None:
+    for each_of_them in recordings.values():
+        each_of_them.release()
+    recordings.clear()
+
+
+def _pointwise(member: Member) -> bool:
+    """Whether the objective's losses of coordinates depend on their residuals alone."""
+    objective = type(member.objective)
+    return objective.observe is Objective.observe or objective.pointwise is MeanSquaredError.pointwise

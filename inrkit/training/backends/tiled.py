@@ -45,10 +45,14 @@ class Tiled(Backend):
         """Nothing: selectors of tiles make no surveys."""
 
     def update(self, turns: Sequence[Turn]) -> None:
-        each(turns, lambda turn: _update(turn, self._owners_of(turn.member)))
+        each(turns, lambda turn: self._update(turn, plan_of(turn)))
 
     def release(self) -> None:
         self._owners.clear()
+
+    def _update(self, turn: Turn, plan: Any) -> None:
+        """A step on the points of a plan."""
+        take(turn, self._owners_of(turn.member), plan)
 
     def _owners_of(self, member: Member) -> Tensor:
         if member not in self._owners:
@@ -69,45 +73,59 @@ def _one_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _update(turn: Turn, owners: Tensor) -> None:
+def plan_of(turn: Turn) -> Any:
+    """Where in the tiles the visits of a step go."""
     member = turn.member
-    network, optimizer = member.network, member.optimizer
-    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
-    kernel = network.kernel if type(member.objective) is MeanSquaredError else None
-    if kernel is None:
-        _steps(turn, owners, lambda rows, visit, errors: _step(member, network, optimizer, rows, visit, errors))
-        return
-    adam = optimizer if isinstance(optimizer, RowAdam) and optimizer.plain else None
-    with _one_thread() as threads:
-        if adam is not None:
-            _steps(
-                turn,
-                owners,
-                lambda rows, visit, errors: _begin_adam(kernel, network, adam, rows, visit, errors, threads),
-            )
-        else:
-            _steps(
-                turn,
-                owners,
-                lambda rows, visit, errors: _begin_any(kernel, network, optimizer, rows, visit, errors, threads),
-            )
+    assert isinstance(member.network, Tiles) and member.view is not None
+    options = member.network.options
+    return member.view.begin(options.points, options.between, member.visits)
 
 
-def _steps(turn: Turn, owners: Tensor, begin: Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]) -> None:
-    """Step the selected networks, some at a time.
+def take(turn: Turn, owners: Tensor, plan: Any) -> None:
+    """A step of the selected networks.
 
     Args:
         turn: it receives the loss and the errors.
         owners: (U,) the tile of each network.
-        begin: begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None;
-            returns what waits for it and gives their (q,) squared errors.
+        plan: from `plan_of`.
     """
-    member = turn.member
+    member, rows = turn.member, turn.selection.indices
+    network, optimizer = member.network, member.optimizer
+    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
+    kernel = network.kernel if type(member.objective) is MeanSquaredError else None
+    if kernel is None:
+        turn.loss, turn.errors = walked(member, owners, rows, plan, functools.partial(step_of, member))
+        return
+    adam = optimizer if isinstance(optimizer, RowAdam) and optimizer.plain else None
+    with _one_thread() as threads:
+        if adam is not None:
+            begin = functools.partial(_begin_adam, kernel, network, adam, threads)
+        else:
+            begin = functools.partial(_begin_any, kernel, network, optimizer, threads)
+        turn.loss, turn.errors = walked(member, owners, rows, plan, begin)
+
+
+Begin = Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]
+"""Begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None; returns
+what waits for it and gives their (q,) squared errors."""
+
+
+def walked(member: Member, owners: Tensor, rows: Tensor, plan: Any, begin: Begin) -> tuple[Tensor, Residuals]:
+    """Step networks, some at a time.
+
+    Args:
+        member: whose networks they are.
+        owners: (U,) the tile of each network.
+        rows: (q,) the networks.
+        plan: from `plan_of`.
+        begin: begins the step of some of them.
+
+    Returns:
+        The loss and the errors from before the step.
+    """
     network, view = member.network, member.view
     assert isinstance(network, Tiles) and view is not None
-    rows = turn.selection.indices
     tiles = owners[rows]
-    plan = view.begin(network.options.points, network.options.between, member.visits)
     chunk = max(1, points_at_a_time(member.device) // network.options.points)
     spreads = network.spreads[tiles]
     waiting: list[Callable[[], tuple[Tensor, Tensor | None]]] = []
@@ -125,8 +143,7 @@ def _steps(turn: Turn, owners: Tensor, begin: Callable[[Tensor, Visit, Tensor | 
     squared = torch.cat([losses for losses, _ in found]) * spreads.square()
     responses = [response for _, response in found if response is not None]
     response = torch.cat(responses) * spreads.square() if responses else None
-    turn.errors = Residuals(squared, torch.zeros_like(squared), points=points, response=response)
-    turn.loss = squared.mean()
+    return squared.mean(), Residuals(squared, torch.zeros_like(squared), points=points, response=response)
 
 
 def _found(
@@ -143,10 +160,10 @@ def _begin_adam(
     kernel: SirenKernel,
     network: Tiles,
     optimizer: RowAdam,
+    threads: int,
     rows: Tensor,
     visit: Visit,
     errors: Tensor | None,
-    threads: int,
 ) -> Callable[[], Tensor]:
     """Begin a step of the networks `rows` in machine code."""
     group = optimizer.group_of(network.weights)
@@ -173,10 +190,10 @@ def _begin_any(
     kernel: SirenKernel,
     network: Tiles,
     optimizer: RowOptimizer,
+    threads: int,
     rows: Tensor,
     visit: Visit,
     errors: Tensor | None,
-    threads: int,
 ) -> Callable[[], Tensor]:
     """Begin the gradients of the networks `rows` in machine code; torch steps when they are there."""
     gradients = network.weights.new_empty(len(rows), network.weights.shape[1])
@@ -192,10 +209,13 @@ def _begin_any(
     return finish
 
 
-def _step(
-    member: Member, network: Tiles, optimizer: RowOptimizer, rows: Tensor, visit: Visit, errors: Tensor | None
+def step_of(
+    member: Member, rows: Tensor, visit: Visit, errors: Tensor | None, *, steps: bool = True
 ) -> Callable[[], Tensor]:
-    """A step of the networks `rows`; returns what gives their (q,) mean squared errors from before it."""
+    """A step of the networks `rows` by torch, or its gradients alone; returns what gives their (q,) mean squared errors
+    from before it."""
+    network, optimizer = member.network, member.optimizer
+    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
     weights = network.weights.detach()[rows].requires_grad_()
     residual = network.rows(weights, visit.inputs) - visit.targets
     if errors is not None:
@@ -205,6 +225,7 @@ def _step(
     if visit.weights is not None:
         pointwise, squared = pointwise * visit.weights, squared * visit.weights
     (gradients,) = torch.autograd.grad(pointwise.mean(dim=1).sum(), weights)
-    optimizer.step_rows(network.weights, rows, gradients)
+    if steps:
+        optimizer.step_rows(network.weights, rows, gradients)
     found = squared.mean(dim=1)
     return lambda: found
