@@ -136,7 +136,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("selector evos", "optimizer soap", "linking")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_replayed_steps_equal_steps(case):
     recorder = Recorder()
     for ours, theirs in zip(outcome(Captured(recorder), **CASES[case]), outcome(Single(), **CASES[case]), strict=True):
@@ -151,6 +156,7 @@ def test_replayed_steps_equal_steps(case):
 TILED = [name for name in SELECTORS.names() if SELECTORS.get(name).of_tiles is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", TILED)
 @pytest.mark.parametrize("dataset", [picture(), picture(weighted=True, known=True), points()])
 @pytest.mark.parametrize("optimizer", [{"name": "adam"}, {"name": "adamw", "weight_decay": 0.1}])
@@ -182,7 +188,7 @@ REPLAYED = {
     "uniform": {"selector": {"name": "uniform", "ratio": 0.3}},
     "weights": {"weighted": True, "selector": {"name": "expansive", "expand": True}},
     "adamw": {"optimizer": {"name": "adamw", "weight_decay": 0.1}},
-    "tiles": {"network": {"name": "tiles", "parameters": 8000, "points": 16, "between": 0.4}, "steps": 60},
+    "tiles": {"network": {"name": "tiles", "parameters": 8000, "points": 16, "between": 0.4}},
     "tiles of points": {"dataset": points(), "network": {"name": "tiles", "parameters": 8000}},
 }
 

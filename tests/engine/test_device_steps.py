@@ -223,7 +223,13 @@ def test_steps_wait_for_nothing(case):
     steps_elsewhere([member_of(picture(), **CASES[case])], Single)
 
 
-@pytest.mark.parametrize("case", [*SELECTORS.names(), "linking"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in ("evos", "full") else pytest.mark.slow)
+        for case in [*SELECTORS.names(), "linking"]
+    ],
+)
 def test_stacked_steps_wait_for_nothing(case):
     steps_elsewhere([member_of(picture(), seed, **CASES[case]) for seed in range(2)], Stacked)
 
@@ -250,6 +256,17 @@ def test_steps_of_tiles_wait_for_nothing(selector, dataset):
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS.names() if not OPTIMIZERS.get(name).reevaluates])
 def test_steps_of_every_optimizer_wait_for_nothing(optimizer):
     steps_elsewhere([member_of(picture(), optimizer=optimizer)], Single)
+
+
+@pytest.mark.parametrize("network", ["siren", "tiles"])
+def test_a_step_has_as_many_operations_however_large_the_signal_is(network):
+    counts = []
+    for side in (24, 60):
+        values = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        given = {"name": "tiles", "between": 0.0} if network == "tiles" else network
+        member = member_of(CoordinateDataset(values), network=given, train={"steps": 1000, "chunk": 10_000})
+        counts.append(steps_elsewhere([member], Single if network == "siren" else Tiled)[-1].total())
+    assert 50 < counts[1] <= 1.05 * counts[0]
 
 
 def test_turns_of_soap_wait_for_nothing():
