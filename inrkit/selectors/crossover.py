@@ -52,8 +52,7 @@ def crossover_unseen(low: Tensor, high: Tensor, n: int) -> Tensor:
     held[second] += 2
     both, first_alone, second_alone = held[first] == 3, held[first] == 1, held[second] == 2
     left = n - both.sum()
-    wide = widest(low.device)
-    mean_low, mean_high = low.mean(dtype=wide), high.mean(dtype=wide)
+    mean_low, mean_high = (fitness.mean(dtype=widest(low.device)) for fitness in (low, high))
     total = mean_low + mean_high
     share = torch.where(total > 0, mean_low / total, 0.5)
     from_first = torch.floor(share * left + 1e-9)

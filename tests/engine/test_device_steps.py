@@ -4,6 +4,7 @@ import collections
 import contextlib
 import io
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -39,6 +40,15 @@ DATA_DEPENDENT = (
 SMALL = {"hidden_features": 8, "hidden_layers": 1, "features": 4, "octaves": 3, "table_bits": 8, "levels": 3}
 
 
+@pytest.fixture(autouse=True)
+def device_module(monkeypatch):
+    """What torch keeps of a device's own generator."""
+    module = types.SimpleNamespace(
+        get_rng_state=lambda device: torch.zeros(16, dtype=torch.uint8), set_rng_state=lambda state, device: None
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+
+
 class DeviceGenerator(torch.Generator):
     """A generator that says it belongs to the device; nothing is ever drawn from it."""
 
@@ -59,7 +69,7 @@ class Device(TorchDispatchMode):
         self.strict = strict
         self.counts = collections.Counter()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         here = [tensor for tensor in tensors if tensor.device == CPU and tensor.ndim]
@@ -92,7 +102,7 @@ class Device(TorchDispatchMode):
 class Constants(TorchFunctionMode):
     """Finds copies of constants to the device, which torch does not make on the meta device."""
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, function, kinds, args=(), kwargs=None):
         kwargs = kwargs or {}
         made = function in (torch.tensor, torch.as_tensor) and kwargs.get("device") == ELSEWHERE
         if made or (function is torch.unravel_index and args[0].device == ELSEWHERE):

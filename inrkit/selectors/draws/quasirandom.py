@@ -109,9 +109,8 @@ class QuasiRandom:
         besides = sample_besides(gaps_before(taken), population, count, self._generator)
         new = first_comers(torch.cat([taken, cells, besides]))[len(taken) :]
         passed = compressed(torch.arange(1, len(new) + 1, device=new.device), new, count)[-1]
-        self._start = (
-            self._start + (passed.clamp(max=len(cells)) - len(cells)) * self._steps[:, 0]
-        )  # unused cells come again
+        unused = passed.clamp(max=len(cells)) - len(cells)
+        self._start = self._start + unused * self._steps[:, 0]  # they come again
         return compressed(torch.cat([cells, besides]), new, count)
 
     def _cells(self, count: int) -> Tensor:
