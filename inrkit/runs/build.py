@@ -217,7 +217,7 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
     )
     if config.train.compile == "always" or (config.train.compile == "auto" and _worth_compiling(member)):
         member.forward = Compiled(network)
-    member.captured = _captured(config.train.capture, device)
+    member.captured = _captured(config.train.capture, signal)
     return member
 
 
@@ -226,17 +226,17 @@ def _rate_key(rates: Sequence[str]) -> str:
     return " and ".join(f"optimizer.{name}" for name in rates) or "the optimizer's learning rate"
 
 
-def _captured(choice: str, device: torch.device) -> bool:
+def _captured(choice: str, signal: Signal) -> bool:
     """Whether steps are captured.
 
     Raises:
         ConfigError: they are to be, and cannot be.
     """
-    possible = device.type == "cuda"
+    device, away = signal.device.type, signal.dataset.away
+    possible = device == "cuda" and not away
     if choice == "always" and not possible:
-        raise ConfigError(
-            f"train.capture is 'always', but there are no CUDA graphs on {device.type}; choose auto or never"
-        )
+        why = "the signal stays in main memory" if away else f"there are no CUDA graphs on {device}"
+        raise ConfigError(f"train.capture is 'always', but {why}; choose auto or never")
     return possible and choice != "never"
 
 
