@@ -386,13 +386,13 @@ def check_captured(bench: Bench) -> dict[str, Any]:
         require(1 <= recorder.count <= 8, f"{name}: {recorder.count} recordings")
         require(apart[name] < 1e-4, f"{name}: losses {plain}, captured {captured}")
     paces = {}
-    for preset, capture in itertools.product(("image-single", "image"), ("never", "always")):
-        words = [f"train.capture={capture}", "train.compile=never"]
-        if bench.quick:
-            if preset == "image" or capture == "always":
-                continue
+    captures = ("never", "always") if bench.device.type == "cuda" else ("never",)
+    for preset, capture in itertools.product(("image-single",) if bench.tiny else ("image-single", "image"), captures):
+        words = [f"base={preset}", f"train.capture={capture}", "train.compile=never"]
+        if bench.tiny:
             words += ["train.steps=8", *(f"network.{key}={SMALL[key]}" for key in ("hidden_features", "hidden_layers"))]
-        report = benchmark(preset, overrides=words, seconds=0.1 if bench.quick else 2.0, device=str(bench.device))
+        seconds = 0.1 if bench.tiny else 2.0
+        report = benchmark(bench.picture, overrides=words, seconds=seconds, device=str(bench.device))
         paces[f"{preset}, {capture}"] = report["step"]["seconds"]
         say(f"  {preset}, capture {capture}: {1000 * report['step']['seconds']:.3g} ms a step")
     return {"largest_relative_difference": apart, "recordings": recordings, "seconds_a_step": paces}
@@ -413,20 +413,18 @@ class Recorder:
 def measure_steps(bench: Bench) -> dict[str, Any]:
     """The steps of the recipe for one network on the picture: by precision, as the network is and compiled; and which
     share of the device's peak they reach."""
-    precisions = [("float32", "highest"), ("bfloat16", "highest")]
-    if not bench.tiny:
-        precisions.insert(1, ("float32", "high"))
+    precisions = ["float32", "bfloat16", *(["tf32", "bfloat16-features"] if bench.device.type == "cuda" else [])]
     compiled = ["never"] if bench.tiny else ["never", "always"]
     found = {}
-    for (precision, products), compile_ in itertools.product(precisions, compiled):
+    for precision, compile_ in itertools.product(precisions, compiled):
+        if compile_ == "always" and precision in ("tf32", "bfloat16-features"):
+            continue
         words = ["base=image-single", f"train.precision={precision}", f"train.compile={compile_}"]
         if bench.tiny:
             words += ["train.steps=8", *(f"network.{key}={SMALL[key]}" for key in ("hidden_features", "hidden_layers"))]
-        with float32_products(products):
-            report = benchmark(
-                bench.picture, overrides=words, seconds=0.1 if bench.tiny else 2.0, device=str(bench.device)
-            )
-        name = ", ".join([report["fit"]["precision"], *(["compiled"] if compile_ == "always" else [])])
+        seconds = 0.1 if bench.tiny else 2.0
+        report = benchmark(bench.picture, overrides=words, seconds=seconds, device=str(bench.device))
+        name = ", ".join([precision, *(["compiled"] if compile_ == "always" else [])])
         found[name] = report
         step = report["step"]
         say(f"  {name}: {1000 * step['seconds']:.3g} ms a step, {step['share_of_peak']:.0%} of the peak")
