@@ -10,6 +10,7 @@ what they left out. `--device cpu` runs all of it on the CPU in place of the GPU
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import sys
@@ -33,6 +34,7 @@ from inrkit.config import Config, resolve
 from inrkit.device import choose_device, describe
 from inrkit.evaluation.evaluate import default_chunk, evaluate
 from inrkit.files import to_json
+from inrkit.networks import Tiles
 from inrkit.networks.products import float32_products
 from inrkit.plugins.options import field_names
 from inrkit.runs import build as building
@@ -431,6 +433,47 @@ def measure_steps(bench: Bench) -> dict[str, Any]:
     return {"reports": found}
 
 
+FUSED: dict[str, dict[str, Any] | None] = {
+    "torch": None,
+    "float32": {},
+    "tf32x3": {"precision": "tf32x3", "warps": 4},
+    "tf32": {"precision": "tf32", "block": 64, "warps": 4},
+}
+"""Ways to train tiles: torch, or the kernel in Triton with options of its own."""
+
+
+def measure_fused(bench: Bench) -> dict[str, Any]:
+    """A step of all tiles by the kernel in Triton, beside torch: how far the weights are apart after ten steps, and how
+    long a step takes."""
+    if bench.device.type not in ("cuda", "xpu"):
+        return {"left_out": "a kernel in Triton needs a GPU"}
+    found: dict[str, Any] = {}
+    weights: dict[str, torch.Tensor] = {}
+    for name, options in FUSED.items():
+        training = inrkit.trainer(
+            bench.picture, base="image", selector="full", device=str(bench.device), steps=1000, every=1000
+        )
+        member, network, start = training.member, training.member.network, 0.0
+        assert isinstance(network, Tiles)
+        network.fused = options is not None
+        kernel = network.trained_by
+        require(network.fused == (kernel is not None), "there is no Triton")
+        kernel = None if kernel is None else dataclasses.replace(kernel, **(options or {}))
+        with patch.object(Tiles, "trained_by", kernel):
+            for step in training:
+                if step.number == 10:
+                    weights[name], start = network.weights.detach().clone(), member.now()
+                if step.number == (12 if bench.tiny else 60):
+                    break
+        seconds = (member.now() - start) / (member.step - 10)
+        apart = float((weights[name] - weights["torch"]).abs().max())
+        points = network.networks * network.options.points
+        found[name] = {"seconds": seconds, "points_per_second": points / seconds, "weights_apart": apart}
+        say(f"  {name}: {1000 * seconds:.3g} ms a step, weights {apart:.2g} apart from torch's")
+        require(name.startswith("tf") or apart < 1e-3, f"{name}: weights are {apart:.2g} apart from torch's")
+    return {"a_step": found}
+
+
 THROUGHPUT = {
     "tiles": ["base=image"],
     "siren 3x256": ["base=image-single"],
@@ -553,6 +596,7 @@ CHECKS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "captured": check_captured,
     "target": measure_target,
     "steps": measure_steps,
+    "fused": measure_fused,
     "throughput": measure_throughput,
     "fits": check_fits,
     "table1": measure_table1,

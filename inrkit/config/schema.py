@@ -51,7 +51,8 @@ class TrainOptions:
     bfloat16 too."""
     compile: str = option("auto", choices=("auto", "always", "never"))
     """Compile the network for training. This needs a C++ compiler, and up to half a minute for a new network. `auto`
-    compiles on a CPU if the number of steps is known to be large enough to save that time."""
+    compiles on a CPU if the number of steps is known to be large enough to save that time. With `always`, tiles on
+    a GPU are trained by one kernel in Triton if they are plain SIRENs."""
     capture: str = option("never", choices=("auto", "always", "never"))
     """Record steps that are alike as CUDA graphs, and launch each at once in place of its many small operations.
     `auto` does so on a GPU."""

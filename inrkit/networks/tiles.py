@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,15 @@ from torch.func import functional_call, vmap
 from inrkit.errors import ConfigError
 from inrkit.networks.base import NETWORKS, Network
 from inrkit.networks.layers import precision_of
-from inrkit.networks.native import MOST_AXES, SirenKernel, siren_kernel
+from inrkit.networks.native import MOST_AXES, SirenKernel, fused_siren, siren_kernel
 from inrkit.networks.siren import Siren
 from inrkit.plugins.options import field_names, option, parse
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import TiledSignal, tiled
 from inrkit.signals.tiling import Tiling
+
+if TYPE_CHECKING:
+    from inrkit.networks.native.fused import FusedSiren
 
 _NARROW: dict[str, Any] = {"name": "siren", "hidden_features": 24, "hidden_layers": 2, "first_omega": 20.0}
 """A tile's network, unless `each` says otherwise."""
@@ -111,12 +114,14 @@ class Tiles(Network):
         slots: (T,) int64 row of each tile's network in `weights`; −1 for none.
         layout: names and shapes of the parameters of one network, in the order of the columns of `weights`.
         native: whether machine code may take the place of torch, where there is some.
+        fused: whether a kernel in Triton trains the networks, where there is Triton.
     """
 
     Options = TilesOptions
     tiled = True
     exact = True
     native = True
+    fused = False
     means: Tensor
     spreads: Tensor
     slots: Tensor
@@ -217,19 +222,25 @@ class Tiles(Network):
     @property
     def kernel(self) -> SirenKernel | None:
         """Machine code for the networks; None where there is none for their kind, or for this machine."""
-        each = self.each
-        plain = type(each) is Siren and precision_of(each) == "float32" and self.weights.device.type == "cpu"
-        if not plain or not self.native or self.dimensions > MOST_AXES or self.weights.dtype != torch.float32:
+        here = self.native and self.weights.device.type == "cpu" and self.dimensions <= MOST_AXES
+        return siren_kernel(*self._sines) if here and self._sines is not None else None
+
+    @property
+    def trained_by(self) -> SirenKernel | FusedSiren | None:
+        """What trains the networks in place of torch; None for torch."""
+        if self.fused:
+            return None if self._sines is None else fused_siren(*self._sines)
+        return self.kernel
+
+    @property
+    def _sines(self) -> tuple[int, int, int, int, float, float] | None:
+        """The shape of the networks as `siren_kernel` takes it; None if they are not plain SIRENs in float32."""
+        each, precise = self.each, self.weights.dtype == torch.float32
+        if type(each) is not Siren or precision_of(each) != "float32" or not precise:
             return None
         options = each.options
-        return siren_kernel(
-            self.dimensions,
-            self.channels,
-            options.hidden_features,
-            options.hidden_layers,
-            options.first_omega,
-            options.hidden_omega,
-        )
+        omegas = options.first_omega, options.hidden_omega
+        return self.dimensions, self.channels, options.hidden_features, options.hidden_layers, *omegas
 
     @property
     def networks(self) -> int:

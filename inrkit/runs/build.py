@@ -186,6 +186,8 @@ def _build(config: Config, signal: Signal, precision: str, beginning: Beginning 
             "points are drawn anew during training; switch that off in the modality's options, or choose another "
             "optimizer"
         )
+    if isinstance(network, Tiles):
+        network.fused = config.train.compile == "always" and device.type in ("cuda", "xpu")
     view = _view(config, network, signal)
     if view is None or not isinstance(network, Tiles):
         selector = config.selector.make(count, operator, seed, device)

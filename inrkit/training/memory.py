@@ -116,7 +116,7 @@ def _of_tiles(member: Member, view: TiledSignal, files: int) -> Memory:
     assert isinstance(network, Tiles)
     points = points_at_a_time(member.device)
     each = 4.0 * (2 * dataset.dimensions + 4 * dataset.channels)
-    if network.kernel is None:
+    if network.trained_by is None:
         weights = network.weights.detach()[:1].requires_grad_()
 
         def step(size: int) -> None:
@@ -128,7 +128,9 @@ def _of_tiles(member: Member, view: TiledSignal, files: int) -> Memory:
     assert isinstance(member.optimizer, RowOptimizer)
     state = 4 * member.optimizer.numbers_kept(network.weights)
     # Machine code works on all visits of a step at once, so their targets are all there.
-    begun = 4 * dataset.channels * network.options.points * most_at_a_step(member) if network.kernel is not None else 0
+    begun = 0
+    if network.trained_by is not None:
+        begun = 4 * dataset.channels * network.options.points * most_at_a_step(member)
     most = max(each * points, begun)
     return Memory(state, spline + 8 * network.networks, int(most), _of_evaluation(member), files)
 

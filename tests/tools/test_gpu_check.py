@@ -51,6 +51,7 @@ def test_every_check_passes_on_the_cpu_in_place_of_a_gpu():
         "captured",
         "target",
         "steps",
+        "fused",
         "throughput",
         "fits",
         "table1",

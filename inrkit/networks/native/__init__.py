@@ -16,10 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from inrkit.networks.native.fused import FusedSiren
 
 from inrkit.signals.tiling import Tiling
 
@@ -228,6 +231,17 @@ def siren_kernel(
         if library is None
         else SirenKernel(library, _Shape(dimensions, channels, width, hidden, first_omega, hidden_omega))
     )
+
+
+def fused_siren(
+    dimensions: int, channels: int, width: int, hidden: int, first_omega: float, hidden_omega: float
+) -> FusedSiren | None:
+    """The kernel for GPUs that trains SIRENs of a shape, given as for `siren_kernel`; None for wide ones, and where
+    there is no Triton."""
+    from inrkit.networks.native.fused import WIDEST, FusedSiren, triton
+
+    shape = dimensions, channels, width, hidden, first_omega, hidden_omega
+    return None if triton is None or width > WIDEST else FusedSiren(*shape)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError
 from inrkit.training.optimizers.rows import RowAdam, RowOptimizer
 from inrkit.training.turn import Turn, each
+
+if TYPE_CHECKING:
+    from inrkit.networks.native.fused import FusedSiren
 
 _POINTS = 1 << 15
 """Points that pass through the networks at a time, so that their activations stay in a processor's cache."""
@@ -92,7 +95,7 @@ def take(turn: Turn, owners: Tensor, plan: Any) -> None:
     member, rows = turn.member, turn.selection.indices
     network, optimizer = member.network, member.optimizer
     assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
-    kernel = network.kernel if type(member.objective) is MeanSquaredError else None
+    kernel = network.trained_by if type(member.objective) is MeanSquaredError else None
     if kernel is None:
         turn.loss, turn.errors = walked(member, owners, rows, plan, functools.partial(step_of, member))
         return
@@ -157,7 +160,7 @@ def _found(
 
 
 def _begin_adam(
-    kernel: SirenKernel,
+    kernel: SirenKernel | FusedSiren,
     network: Tiles,
     optimizer: RowAdam,
     threads: int,
@@ -187,7 +190,7 @@ def _begin_adam(
 
 
 def _begin_any(
-    kernel: SirenKernel,
+    kernel: SirenKernel | FusedSiren,
     network: Tiles,
     optimizer: RowOptimizer,
     threads: int,
