@@ -91,7 +91,7 @@ class Preview:
     def _predict(self, coordinates: Tensor) -> np.ndarray:
         member = self._member
         predictor = NetworkPredictor(member.network, member.signal, member.chunk)
-        values: np.ndarray = predictor(coordinates.to(member.device)).cpu().numpy()
+        values: np.ndarray = predictor(coordinates).cpu().numpy()
         return values
 
     def _plane(self, down: int, right: int, longest: int) -> np.ndarray:

@@ -261,6 +261,22 @@ def test_every_kind_of_signal_is_fitted_without_float64(without_float64, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("modality", inrkit.MODALITIES.names())
+def test_the_samples_of_modalities_are_fitted_and_rated_without_float64(without_float64, tmp_path, modality):
+    plugin = inrkit.MODALITIES.get(modality)
+    sizes = {"resolution": 12, "export_resolution": 12}
+    options = {key: value for key, value in sizes.items() if key in plugin.Options.__dataclass_fields__}
+    sample = tmp_path / f"sample{plugin.sample_suffix}"
+    plugin(plugin.Options(**options)).sample(sample)
+    metrics = [name for name in inrkit.METRICS.names() if name not in ("pesq", "stoi")]
+    dataset = plugin(plugin.Options(**options)).read(sample)
+    metrics = [name for name in metrics if inrkit.METRICS.get(name).suits(dataset)]
+    shown: dict = {"modality": {"name": modality, **options}, "log": {"film": "gif"}}
+    run = fitted(sample, tmp_path, network=small("siren"), metrics=metrics, **shown)
+    assert set(metrics) - set(run.metrics) <= {"ms_ssim"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS))
 def test_every_preset_is_fitted_without_float64(without_float64, tmp_path, preset):
     modality = preset.partition("-")[0]
