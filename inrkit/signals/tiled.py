@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import available_memory, gathered, wide, widest
+from inrkit.device import available_memory, free_memory, gathered, wide, widest
 from inrkit.signals.lattice import mirrored
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.parts import Part
@@ -110,6 +110,11 @@ class TiledSignal(ABC):
     @property
     def keeps_spline(self) -> bool:
         """Whether visits between the samples keep the coefficients of the signal's spline, a number for each value."""
+        return False
+
+    @property
+    def spline_away(self) -> bool:
+        """Whether these numbers stay in main memory, where the signal is on a GPU."""
         return False
 
     def rebuild(self) -> None:
@@ -341,6 +346,12 @@ class TiledLattice(TiledSignal):
         return isinstance(dataset, Part) or 12 * len(dataset) * dataset.channels <= available_memory() / 4
 
     @cached_property
+    def spline_away(self) -> bool:
+        dataset = self.signal.dataset
+        on_gpu = dataset.device.type != "cpu"
+        return dataset.away or (on_gpu and 8 * len(dataset) * dataset.channels > free_memory(dataset.device))
+
+    @cached_property
     def _spline(self) -> Tensor | None:
         """(*lengths, C) float32 coefficients of the cubic spline through the values, which are mirrored about the
         outermost samples; None where they are not all known, or would take too much memory."""
@@ -357,7 +368,7 @@ class TiledLattice(TiledSignal):
         for axis in self._axes:  # in place: the values are not needed beside their coefficients
             spline_filter1d(coefficients, 3, axis=axis, output=coefficients, mode="mirror")
         kept = torch.from_numpy(coefficients)
-        return kept if dataset.away else kept.to(dataset.device)
+        return kept if self.spline_away else kept.to(dataset.device)
 
     def _between(self, plan: _Grid, tiles: Tensor) -> Tensor:
         """(q, k, C) values of the signal's cubic spline at the plan's points."""

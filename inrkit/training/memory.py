@@ -124,7 +124,8 @@ def _of_tiles(member: Member, view: TiledSignal, files: int) -> Memory:
             torch.autograd.grad(network.rows(weights, inputs).square().sum(), weights)
 
         each += _linear(step, points)[0]
-    spline = 4 * len(dataset) * dataset.channels if view.keeps_spline and network.options.between > 0 else 0
+    kept = view.keeps_spline and not view.spline_away and network.options.between > 0
+    spline = 4 * len(dataset) * dataset.channels if kept else 0
     assert isinstance(member.optimizer, RowOptimizer)
     state = 4 * member.optimizer.numbers_kept(network.weights)
     # Machine code works on all visits of a step at once, so their targets are all there.

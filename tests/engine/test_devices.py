@@ -17,6 +17,7 @@ from inrkit import device as devices
 from inrkit.runs import build as building
 from inrkit.runs.execute import execute_together
 from inrkit.runs.request import prepare
+from inrkit.signals import tiled as tiling
 from inrkit.training.optimizers.rows import learnt
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")  # torch knows no better
@@ -415,6 +416,24 @@ def test_a_fit_that_looks_ahead_resumes_to_the_same_bits(without_float64, tmp_pa
     resumed = inrkit.fit(signal_of("image"), out=tmp_path / "run", resume=True, **options)
     for name, value in whole.field.network.state_dict().items():
         assert torch.equal(value.cpu(), resumed.field.network.state_dict()[name].cpu())
+
+
+def test_a_spline_stays_in_main_memory_where_the_gpu_has_no_room_for_it(without_float64, tmp_path, monkeypatch):
+    ends = []
+    for room in (1 << 30, 1000):
+        monkeypatch.setattr(tiling, "free_memory", lambda device, room=room: room)
+        seen = []
+        run = inrkit.fit(
+            signal_of("image"),
+            device="meta:0",
+            steps=2,
+            modality="image",
+            network={"name": "tiles", "between": 1.0},
+            callbacks=[lambda member, seen=seen: seen.append(isinstance(member.view._spline, There))],
+        )
+        assert seen == [room > 1000] * 2
+        ends.append([value.cpu() for value in run.field.network.state_dict().values()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
 
 
 def test_values_of_a_large_signal_are_gathered_from_its_file(without_float64, tmp_path):
