@@ -2,7 +2,7 @@
 
 The photo is Chelsea, by Stéfan van der Walt, in the public domain (CC0), as scikit-image carries it. The scan is a slab
 of a head that nibabel carries for its tests, two millimetres a voxel and slightly oblique. The code below makes the
-voice and the bust.
+voice, the bust and the clip.
 """
 
 from __future__ import annotations
@@ -70,6 +70,36 @@ def voice() -> np.ndarray:
             )
     sound *= np.sin(np.pi * (8 * share % 1)) ** 0.4
     return np.rint(sound / np.abs(sound).max() * 0.8 * 32767).astype(np.int16)
+
+
+def write_clip(path: Path) -> None:
+    """Three drops fall into a basin, in a second and a half: 36 frames of 108×144 pixels."""
+    frames = [Image.fromarray(frame) for frame in clip()]
+    frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:], duration=1000 // 24, loop=0)
+
+
+def clip(frames: int = 36, height: int = 108, width: int = 144) -> np.ndarray:
+    """Rings on water above a tiled floor, which they bend and light: (T, H, W, 3) uint8."""
+    y, x = np.meshgrid(np.linspace(-0.75, 0.75, height), np.linspace(-1, 1, width), indexing="ij")
+    film = np.empty((frames, height, width, 3), dtype=np.uint8)
+    for number in range(frames):
+        slope = np.zeros((2, height, width))
+        for begins, left, top, strength in ((0.0, -0.35, -0.1, 1.0), (0.35, 0.45, 0.25, 0.8), (0.7, 0.1, -0.45, 0.7)):
+            age = number / frames * 1.5 - begins
+            if age <= 0:
+                continue
+            away = np.hypot(x - left, y - top) + 1e-6
+            front = 0.75 * age
+            ring = np.exp(-(((away - front) / (0.05 + 0.06 * age)) ** 2)) * strength / (1 + 2 * age)
+            rise = ring * np.cos(34 * (away - front))
+            slope += rise * np.stack([y - top, x - left]) / away
+        floor_y, floor_x = y + 0.06 * slope[0], x + 0.06 * slope[1]
+        tiles = np.tanh(25 * np.sin(14 * floor_x)) * np.tanh(25 * np.sin(14 * floor_y))
+        colour = np.array([0.16, 0.5, 0.62]) + 0.09 * tiles[..., None] * np.array([1.0, 0.9, 0.6])
+        glint = np.clip(0.55 * slope[0] - 0.8 * slope[1], 0, 1)[..., None] ** 2
+        light = 1 - 0.35 * np.hypot(x, y)[..., None] + 0.5 * (slope[0] + slope[1])[..., None]
+        film[number] = np.clip(255 * (colour * light + 0.8 * glint), 0, 255).round()
+    return film
 
 
 def write_bust(path: Path) -> None:

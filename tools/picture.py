@@ -1,6 +1,7 @@
-"""Make docs/pictures: four signals fitted with the presets as they ship, for the README and the gallery.
+"""Make docs/pictures: signals fitted with the presets as they ship, for the README and the gallery.
 
-    python tools/picture.py            all of them, a minute or two
+    python tools/picture.py            all of them, some minutes
+    python tools/picture.py clip       one of them; not the README's row, which takes them all
     python tools/picture.py --check    whether a preset has changed since they were made
 
 tests/docs/test_pictures.py fails when a preset has changed: then run this again, and look at what it made.
@@ -31,8 +32,8 @@ from inrkit.reports import trace
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 MADE = "made.json"
 """The presets that the pictures were made with, by name."""
-PRESETS = {"photo": "image", "voice": "audio", "scan": "volume", "bust": "shape"}
-SUFFIXES = {"photo": ".png", "voice": ".flac", "scan": ".nii.gz", "bust": ".ply"}
+PRESETS = {"photo": "image", "voice": "audio", "scan": "volume", "bust": "shape", "clip": "video"}
+SUFFIXES = {"photo": ".png", "voice": ".flac", "scan": ".nii.gz", "bust": ".ply", "clip": ".apng"}
 GAP = 12
 TITLE = 32
 HEIGHT = 260
@@ -42,25 +43,30 @@ HEIGHT = 260
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="make nothing; exit 1 if a preset has changed")
-    if parser.parse_args().check:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DRAWINGS)}")
+    arguments = parser.parse_args()
+    if arguments.check:
         changed = outdated()
         sys.exit(f"made before these presets changed: {', '.join(changed)}; run me without --check" if changed else 0)
     inrkit.keep_freed_memory()
     FOLDER.mkdir(exist_ok=True)
-    row = {}
+    names, row = arguments.names or list(DRAWINGS), {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, draw in DRAWINGS.items():
+        for name in names:
             signal = Path(folder) / f"{name}{SUFFIXES[name]}"
             getattr(exhibits, f"write_{name}")(signal)
             run = inrkit.fit(signal, out=Path(folder) / name, quiet=False)
-            rows, shown = draw(signal, run)
+            rows, shown = DRAWINGS[name](signal, run)
             _save(rows, name)
-            width = round(shown.shape[1] * HEIGHT / len(shown))
-            row[f"{KINDS[name]}: {_quality(run)}"] = _resized(
-                shown, width=width, height=HEIGHT, kernel=Image.Resampling.LANCZOS
-            )
-    _save([row], "signals")
-    made = {preset: read_preset(preset) for preset in PRESETS.values()}
+            if name in KINDS:
+                width = round(shown.shape[1] * HEIGHT / len(shown))
+                row[f"{KINDS[name]}: {_quality(run)}"] = _resized(
+                    shown, width=width, height=HEIGHT, kernel=Image.Resampling.LANCZOS
+                )
+    if len(row) == len(KINDS):
+        _save([row], "signals")
+    made = {} if len(names) == len(DRAWINGS) else json.loads((FOLDER / MADE).read_text(encoding="utf-8"))
+    made |= {PRESETS[name]: read_preset(PRESETS[name]) for name in names}
     (FOLDER / MADE).write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -157,13 +163,41 @@ def bust(signal: Path, run: inrkit.Run) -> tuple[list[Panels], np.ndarray]:
     return [panels], list(panels.values())[1]
 
 
+def clip(signal: Path, run: inrkit.Run) -> tuple[list[Panels], np.ndarray]:
+    """Three frames and their fit; and what a column of pixels shows over time, between the frames too."""
+    original, fitted = exhibits.clip(), run.field.render()
+    count, height, width = original.shape[:3]
+    chosen = [count // 4, count // 2, 3 * count // 4]
+    column, finer = width * 3 // 8, 8
+    between = run.field.render((finer * count, height, width))[:, :, column].swapaxes(0, 1)
+    wide, high = (6 * width + 2 * GAP - GAP) // 2, 2 * height
+    frames = [
+        {
+            title if place == 0 else " " * place: _resized(film[number], width=2 * width, height=2 * height)
+            for place, number in enumerate(chosen)
+        }
+        for title, film in ((f"three of {count} frames", original), (f"the fit: {_quality(run)}", fitted))
+    ]
+    over_time: Panels = {
+        "a column of pixels over time, frame by frame": _resized(
+            original[:, :, column].swapaxes(0, 1), width=wide, height=high
+        ),
+        f"the field there, rendered {finer} times finer in time": _resized(
+            between, width=wide, height=high, kernel=Image.Resampling.LANCZOS
+        ),
+    }
+    return [*frames, over_time], fitted[chosen[1]]
+
+
 DRAWINGS: dict[str, Callable[[Path, inrkit.Run], tuple[list[Panels], np.ndarray]]] = {
     "photo": photo,
     "voice": voice,
     "scan": scan,
     "bust": bust,
+    "clip": clip,
 }
 KINDS = {"photo": "a photo", "voice": "a voice", "scan": "a scan", "bust": "a mesh"}
+"""Those in the README's row."""
 
 
 def _quality(run: inrkit.Run) -> str:
