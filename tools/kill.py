@@ -87,8 +87,12 @@ class Case:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let those in the background ignore it
     if sys.argv[1:2] == [_TOGETHER]:
-        sys.exit(_fit_together(sys.argv[2:]))
+        try:
+            sys.exit(_fit_together(sys.argv[2:]))
+        except KeyboardInterrupt:
+            sys.exit(130)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100, help="of each case")
     parser.add_argument("--minutes", type=float, default=10.0, help="of all cases")
@@ -340,6 +344,8 @@ def _begun(
             code = int(end.code or 0)
             if modules:
                 modules.write_text("\n".join(sys.modules))
+        except KeyboardInterrupt:
+            code = 130
         except BaseException:
             code = 99
         finally:
