@@ -45,6 +45,7 @@ from inrkit.batch.results import Results
 from inrkit.config import parse_overrides, read_yaml, resolve
 from inrkit.config.schema import SLOTS
 from inrkit.errors import ConfigError, InrkitError
+from inrkit.files import to_json
 from inrkit.reports.run_page import run_page
 from inrkit.reports.study_page import study_page
 from inrkit.runs.build import read_signal
@@ -230,7 +231,7 @@ def _signal_reader(modality: str, path: Path) -> Callable[[Path], object]:
         shape = dataset.grid_shape
         if modality == "shape" or not shape or dataset.values.numel() > WRITTEN:
             return dataset
-        json.dumps(dataset.metadata)  # goes into field.safetensors
+        to_json(dataset.metadata).encode()  # goes into field.safetensors
         plugin = config.modality.make()
         values = dataset.values.reshape(*shape, dataset.channels).numpy().astype(dataset.dtype)
         written = path.parent / f"written{plugin.reconstruction_suffix(dataset.metadata, dataset.dtype)}"

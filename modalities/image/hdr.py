@@ -44,7 +44,8 @@ def read_hdr(path: Path) -> Picture:
                 )
     with decoding(path, "is damaged or truncated"):
         pixels, spec, parts = decoded(library, path)
-    names = list(spec.channelnames)
+    # What is no UTF-8 in a name could neither be kept with the field nor written.
+    names = [name.encode(errors="replace").decode() for name in spec.channelnames]
     chosen = next((colours for colours in _COLOURS if set(colours) <= set(names)), tuple(names))
     pixels = pixels[:, :, [names.index(name) for name in chosen]]
     about: dict[str, Any] = {"channels": list(chosen)}

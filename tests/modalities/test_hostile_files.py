@@ -146,3 +146,18 @@ def test_a_flac_of_silence_holds_what_it_promises(tmp_path):
     soundfile.write(tmp_path / "silence.flac", np.zeros(10**7, dtype=np.int16), 8000)
     audio = MODALITIES.get("audio")
     assert len(audio(audio.Options()).read(tmp_path / "silence.flac")) == 10**7
+
+
+def test_a_name_of_a_channel_that_is_no_text_is_kept_as_text(tmp_path):
+    pytest.importorskip("OpenImageIO", reason="needs OpenImageIO; pip install 'inrkit[hdr]'")
+    image = MODALITIES.get("image")
+    reader = image(image.Options())
+    reader.write(tmp_path / "named.exr", np.zeros((4, 3, 5), np.float32), {})
+    content = (tmp_path / "named.exr").read_bytes()
+    assert content.count(b"C0\0") == 1
+    (tmp_path / "named.exr").write_bytes(content.replace(b"C0\0", b"\xff0\0"))
+    dataset = reader.read(tmp_path / "named.exr")
+    assert "?0" in json.dumps(dataset.metadata, ensure_ascii=False).encode().decode()
+    values = dataset.values.numpy().reshape(4, 3, 5)
+    reader.write(tmp_path / "again.exr", values, dataset.metadata)
+    assert len(reader.read(tmp_path / "again.exr")) == 12
