@@ -22,6 +22,8 @@ an eighth of a spacing gives as much, and from there on averages are nearer to t
 _SMOOTHED, _BLUR = 24, 1.0
 """Planes that are averaged where points are noisy, and the distance, in spacings, over which their weight falls to
 1/e."""
+_APART = 2.0**-40
+"""Distance below which points in [−1, 1]³ are one; float32, in which networks see them, tells 2⁻²⁴."""
 _NEAR = 2.0
 """Distance, likewise, up to which a point's plane tells the distance."""
 
@@ -80,12 +82,14 @@ class Cloud:
             if not known.all() and known.any():
                 notes.append(f"points without a normal were left out: {(~known).sum():,}")
             points, normals = (points[known], normals[known] / lengths[known, None]) if known.any() else (points, None)
-        if len(points) <= 2 * _NEIGHBOURS:
-            raise DataError(
-                f"{path} is a point cloud of {len(points):,} different points and has no faces; a surface takes more "
-                f"than {2 * _NEIGHBOURS}"
-            )
+        _require_enough(path, points)
         cube, center, scale = framed(path, points, points, margin)
+        # Beside a point that is far away others nearly become the same, which a tree of cells would part without end.
+        firsts = np.sort(np.unique(np.rint(cube / _APART), axis=0, return_index=True)[1])
+        if len(firsts) < len(cube):
+            notes.append(f"points that are the same beside one far away were taken once: {len(cube) - len(firsts):,}")
+            cube, normals = cube[firsts], None if normals is None else normals[firsts]
+            _require_enough(path, cube)
         cloud = cls(cube, normals, center, scale, notes)
         if normals is None:
             notes.append(
@@ -170,3 +174,12 @@ class Cloud:
         _, near = self._tree.query(self.points, 2)
         heights = ((self.points[near[:, 1]] - self.points) * self.normals).sum(axis=1)
         return float(np.median(np.abs(heights) / self._spacings))
+
+
+def _require_enough(path: Path, points: np.ndarray) -> None:
+    """Refuse points that are too few for a surface."""
+    if len(points) <= 2 * _NEIGHBOURS:
+        raise DataError(
+            f"{path} is a point cloud of {len(points):,} different points and has no faces; a surface takes more "
+            f"than {2 * _NEIGHBOURS}"
+        )

@@ -180,3 +180,18 @@ def test_arrays_that_do_not_belong_together_are_refused(tmp_path):
     np.savez(path, points=np.zeros((5, 2)), normals=np.zeros((5, 2)))
     with pytest.raises(DataError, match=r"\(N, 3\)"):
         modality().read(path)
+
+
+def test_points_that_one_far_away_makes_the_same_are_one_point(tmp_path):
+    ball = trimesh.creation.icosphere(2)
+    points, normals = np.asarray(ball.vertices), np.asarray(ball.vertex_normals)
+    for far, left in ((1e30, None), (1.2e12, 100)):
+        held = np.vstack([points, [[0, far, 0]]]), np.vstack([normals, [[0.0, 1.0, 0.0]]])
+        reader = modality(count=200, sigma=0.2)
+        if left is None:
+            with pytest.raises(DataError, match="a point cloud of 2 different points"):
+                reader.read(ply(tmp_path / "far.ply", *held))
+            continue
+        cloud = Cloud.of(tmp_path / "far.ply", read_polygons(ply(tmp_path / "far.ply", *held)), 0.05)
+        assert len(np.unique(cloud.points, axis=0)) == len(cloud.points) == len(cloud.normals) < len(points)
+        assert any(note.startswith("points that are the same beside one far away") for note in cloud.notes)
