@@ -53,9 +53,10 @@ def read_scan(path: Path) -> Stored:
             "units": _units(header),
         }
         if isinstance(header, nibabel.Nifti1Header):
+            qform = header.get_qform() if header["qform_code"] else None
             metadata |= {
                 "space": int(header["sform_code"]),
-                "qform": header.get_qform().tolist() if header["qform_code"] else None,
+                "qform": qform.tolist() if qform is not None and np.isfinite(qform).all() else None,
                 "qform_space": int(header["qform_code"]),
                 "start": float(np.nan_to_num(header["toffset"])),
                 "intent": int(header["intent_code"]),
