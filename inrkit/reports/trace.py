@@ -16,6 +16,7 @@ from torch import Tensor
 from inrkit.files import written_whole
 from inrkit.networks import Tiles
 from inrkit.selectors import Selection
+from inrkit.signals.decoding import archived_array
 from inrkit.training.member import Listener, Member
 
 FILE = "trace.npz"
@@ -60,18 +61,35 @@ class Traced:
 def read(path: Path) -> Traced | None:
     """What a file holds; None if there is none, or it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            about = json.loads(str(held["about"]))
-            return Traced(
-                held["rows"],
-                held["key_steps"].tolist(),
-                held.get("counts"),
-                int(about["since"]),
-                list(zip(held["moment_steps"].tolist(), held["moments"] / np.float32(255), strict=True)),
-                about,
-            )
+        with np.load(path, allow_pickle=False) as archive:
+            held = {name: archived_array(path, archive, name) for name in archive.files}
+        about = json.loads(str(held["about"]))
+        shares = list(held["moments"] / np.float32(255))
+        traced = Traced(
+            np.asarray(held["rows"], dtype=np.float64),
+            [int(step) for step in held["key_steps"].tolist()],
+            held.get("counts"),
+            int(about["since"]),
+            list(zip([int(step) for step in held["moment_steps"].tolist()], shares, strict=True)),
+            about,
+        )
+        return traced if _is_sound(traced) else None
     except Exception:  # damaged bytes may raise anything, and a page does without
         return None
+
+
+def _is_sound(traced: Traced) -> bool:
+    """Whether arrays have the shapes and types that a training's have, and a curve's places are finite."""
+    counts = traced.counts
+    return (
+        traced.rows.ndim == 2
+        and traced.rows.shape[1] == 5
+        and bool(np.isfinite(traced.rows[:, [0, 1, 3, 4]]).all())
+        and isinstance(traced.about.get("machine", ""), str)
+        and (counts is None or (counts.dtype.kind in "uif" and 1 <= counts.ndim <= 3 and counts.size > 0))
+        and (counts is None or bool(np.isfinite(counts).all()))
+        and all(1 <= share.ndim <= 3 and share.size for _, share in traced.moments)
+    )
 
 
 class Trace(Listener):

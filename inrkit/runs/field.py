@@ -419,6 +419,8 @@ class Field:
         embedding = embedding_class(embedding_options, len(affine))
         if dtype.kind not in "biuf" or affine.shape != (description["dimensions"], description["dimensions"] + 1):
             raise ValueError("dtype or affine")
+        if not np.isfinite(affine).all():
+            raise ValueError("affine")
 
         def make() -> nn.Module:
             made: nn.Module = network_class(network_options, embedding.features, int(description["channels"]))
@@ -439,8 +441,12 @@ class Field:
             raise ValueError("precision")
         set_precision(network, description["precision"])
         grid_shape, value_range = description["grid_shape"], description["value_range"]
-        if grid_shape is not None and min(grid_shape) < 1:
+        if grid_shape is not None and (min(grid_shape) < 1 or len(grid_shape) != len(affine)):
             raise ValueError("grid_shape")
+        if value_range is not None:
+            low, high = value_range = tuple(float(end) for end in value_range)
+            if not -_LARGEST <= low <= high <= _LARGEST:
+                raise ValueError("value_range")
         Bends.of(description["metadata"])  # raises an error now if it is damaged
         return cls(
             network=network,
@@ -451,7 +457,7 @@ class Field:
             modality_options=dict(description["modality"]["options"]),
             grid_shape=None if grid_shape is None else tuple(int(length) for length in grid_shape),
             dtype=dtype,
-            value_range=None if value_range is None else (float(value_range[0]), float(value_range[1])),
+            value_range=value_range,
             affine=affine,
             metadata=dict(description["metadata"]),
         )
@@ -675,6 +681,7 @@ def _file_of(path: str | Path) -> Path:
     return path / "field.safetensors" if path.is_dir() else path
 
 
+_LARGEST = float(torch.finfo(torch.float32).max)
 _CPU = torch.device("cpu")
 
 

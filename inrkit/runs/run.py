@@ -156,7 +156,10 @@ class Run:
         try:
             require_file(path)
             rows = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            return [{**numbers_of({**row, "file": 0}), "file": str(row["file"])} for row in rows]
+            told: list[dict[str, Any]] = [{**numbers_of({**row, "file": 0}), "file": str(row["file"])} for row in rows]
+            if any(not 0 <= row.get("bytes", 0) < math.inf for row in told):
+                raise ValueError("bytes")
+            return told
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is damaged; remove it and compress again") from error
 
@@ -306,9 +309,7 @@ class Run:
             raise DataError(f"{path} is not a checkpoint, or is damaged; start anew in another --out") from error
         if not isinstance(state, dict) or state.get("format") not in _READABLE:
             raise DataError(f"{path} is not a checkpoint of this version of inrkit; start anew in another --out")
-        if any(
-            tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes() for tensor in _tensors(state)
-        ):
+        if not all(_holds(tensor) for tensor in _tensors(state)):
             raise DataError(f"{path} promises more than it holds; start anew in another --out")
         return state
 
@@ -328,6 +329,13 @@ def _in_main_memory(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: _in_main_memory(each) for name, each in state.items()}
     return type(state)(_in_main_memory(each) for each in state) if isinstance(state, list | tuple) else state
+
+
+def _holds(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are there; of one that is sparse or has no place most are not."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tensors(state: Any) -> Iterator[torch.Tensor]:

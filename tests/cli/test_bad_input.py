@@ -673,6 +673,10 @@ CHECKPOINTS = {
             ("unscheduled", "x"),
             ("random", {"cpu": torch.zeros(3)}),
             ("selector", torch.zeros(1).expand(10**12)),
+            ("selector", torch.ones(1).to_sparse()),
+            ("visits", torch.zeros(1, device="meta")),
+            ("rows", -1),
+            ("rows", "x"),
         )
     },
     "deflated": lambda path: deflated(path),
@@ -805,6 +809,9 @@ FIELDS = {
     "flat lattice": lambda path: describe(path, grid_shape=[5]),
     "odd dtype": lambda path: describe(path, dtype="O"),
     "odd range": lambda path: describe(path, value_range=[]),
+    "range beyond float32": lambda path: describe(path, value_range=[-1e300, 1e300]),
+    "range upside down": lambda path: describe(path, value_range=[1, 0]),
+    "affine of no number": lambda path: describe(path, affine=[[1, 0, math.inf], [0, 1, 0]]),
     "odd affine": lambda path: describe(path, affine=[[1]]),
     "odd metadata": lambda path: describe(path, metadata=5),
 }

@@ -213,6 +213,28 @@ def test_a_study_has_a_page(photo, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
+    [
+        *(
+            {"rows": np.float64(3)},
+            {"rows": np.zeros((4, 2))},
+            {"rows": np.full((4, 5), np.nan)},
+            {"rows": np.array("x")},
+        ),
+        *({"counts": np.zeros((2, 2, 2, 2))}, {"counts": np.array(["a"])}, {"moments": np.zeros(3, np.uint8)}),
+        *({"key_steps": np.array([[1]])}, {"about": np.array('{"since": "x"}')}, {"rows": np.array("x")}),
+    ],
+)
+def test_a_trace_of_wrong_shapes_is_as_none(photo, tmp_path, wrong):
+    run = inrkit.fit(photo, out=tmp_path / "run", steps=4, **SMALL)
+    with np.load(run.folder / "trace.npz") as held:
+        parts = dict(held)
+    assert trace.read(run.folder / "trace.npz") is not None
+    np.savez(run.folder / "trace.npz", **{**parts, **wrong})
+    assert trace.read(run.folder / "trace.npz") is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
     [{"seconds": "long"}, {"steps": [4]}, {"psnr": "high"}, {"folder": 3}, {"error": {}}, {"status": None, "id": None}],
 )
 def test_results_of_wrong_types_are_damaged_in_a_line(tmp_path, wrong):

@@ -84,6 +84,14 @@ def test_a_result_of_wrong_types_is_damaged(tmp_path, wrong):
         _ = run.result
 
 
+@pytest.mark.parametrize("size", ["null", "-1", '"x"', "1e999", "[1]"])
+def test_compressed_files_of_no_size_are_told_in_a_line(tmp_path, size):
+    run = made(tmp_path / "run")
+    (run.folder / "compressed.jsonl").write_text(f'{{"file": "a.inr", "bytes": {size}}}\n')
+    with pytest.raises(DataError, match=r"compressed\.jsonl is damaged; remove it and compress again"):
+        _ = run.compressed
+
+
 def test_a_folder_with_nothing_shows_itself(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         assert repr(Run(folder)) == f"Run({str(folder)!r}: no run)"
