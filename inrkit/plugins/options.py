@@ -51,7 +51,7 @@ def option(
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of known names if none is near."""
-    known = sorted(set(known))
+    known = sorted({str(each) for each in known})  # keys of a file may be numbers
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"

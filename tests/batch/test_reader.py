@@ -120,6 +120,7 @@ def test_words_replace_an_axis_add_one_or_go_on_top(study):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"matrix": {4: [0]}, "exclude": [{"sead": 1}]}, "sead"),
         ({"matrx": {}}, "matrx is not a key of a study; did you mean 'matrix'?"),
         ({"set": {"trian.steps": 3}}, "trian is not an option; did you mean 'train'?"),
         ({"base": "imag"}, "config 'imag' is not known; did you mean 'image'?"),
