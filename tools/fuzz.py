@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="inputs whose names hold this")
     parser.add_argument("--keep", type=Path, default=Path("fuzzed"), help="folder for the inputs that find a fault")
     parser.add_argument("--memory", type=float, default=1.5, help="GiB that reading may take")
-    parser.add_argument("--seconds", type=float, default=20.0, help="that reading may take")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of the processor that reading may take")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -295,7 +295,7 @@ def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) ->
         kind.faults = {**faults, **kind.faults}
     else:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        told = f"takes more than {seconds:.0f} s" if number == signal.SIGALRM else f"killed by signal {number}"
+        told = f"takes more than {seconds:.0f} s" if number == signal.SIGPROF else f"killed by signal {number}"
         kind.faults.setdefault(told, kind.path.read_bytes())
 
 
@@ -306,7 +306,7 @@ def _attempts(
     silent = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(silent, number)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (8 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))  # the machine is to survive, too
     corpus, faults, lines = [], {}, _Lines(kind.lines)
@@ -315,12 +315,12 @@ def _attempts(
         # The newest inputs lead further, the first is the one most like a real file.
         known = [*kind.corpus, *corpus]
         content = known[0] if chance.random() < 0.3 else chance.choice(known[-40:])
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         content = mutations.changed(content, chance)
         kind.path.write_bytes(content)
         before = _peak()
         outcome = _outcome(kind.reader, kind.path, lines)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         grown = (_peak() - before) / 2**20
         if grown > memory:
             outcome = f"takes more than {memory} GiB ({outcome[:100]})"
