@@ -117,7 +117,7 @@ class GeneralOptions:
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of everything random."""
     device: str = option("auto")
-    """`cpu`, `cuda`, `cuda:1`, `xpu`, `mps`, or `auto` for a GPU when there is one."""
+    """`cpu`, `cuda`, `cuda:1`, `xpu`, `mps`, or `auto` for a `cuda` GPU when there is one."""
     init: str = option("")
     """A run's folder or a field.safetensors whose weights training starts from; the network is of the same kind and
     shapes. In a config file, relative to that file's folder."""

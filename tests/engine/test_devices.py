@@ -153,17 +153,10 @@ def without_float64(monkeypatch):
         yield THERE
 
 
-@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
-def test_auto_is_the_gpu_that_is_there(monkeypatch, kind):
-    for module, name in ((torch.cuda, "cuda"), (torch.xpu, "xpu"), (torch.backends.mps, "mps")):
-        monkeypatch.setattr(module, "is_available", lambda name=name: name == kind)
-    assert devices.choose_device("auto") == torch.device(kind)
-
-
-def test_auto_is_the_processor_where_there_is_no_gpu(monkeypatch):
-    for module in (torch.cuda, torch.xpu, torch.backends.mps):
-        monkeypatch.setattr(module, "is_available", lambda: False)
-    assert devices.choose_device("auto") == torch.device("cpu")
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_a_cuda_gpu_where_there_is_one(monkeypatch, there):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert devices.choose_device("auto") == torch.device("cuda" if there else "cpu")
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu", "cuda:7"])
