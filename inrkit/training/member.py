@@ -33,6 +33,9 @@ _VISITS = 0x7469_6C65
 _EVALUATED_SHARE = 0.05
 """Of a budget of time, what evaluations before the last one may take besides."""
 
+_SPANS_AHEAD = 6
+"""Spans of time that need not be known under a budget of time: a GPU is given two steps in advance."""
+
 _DRAWS_LEFT = 4
 """Of a budget of time, how often drawing new points must fit into what is left, to be worth its time."""
 
@@ -177,6 +180,7 @@ class Member:
         """Whether training has come to its end."""
         if self.budget is None:
             return self.step >= self.steps
+        self.watch.settle(_SPANS_AHEAD)
         return self.seconds["train"] >= self.budget
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 _MOST_PENDING = 128
-"""Spans of time that may be open at once; so a training by the clock launches some dozen steps ahead at most."""
+"""Spans of time that may be unknown at once, so that they take no memory to speak of."""
 
 
 class Clock(Protocol):
@@ -87,9 +87,9 @@ class Stopwatch:
         while self._pending and (len(self._pending) > _MOST_PENDING or self._clock.passed(self._pending[0][2])):
             self._count()
 
-    def settle(self) -> None:
-        """Wait until all that was added is known."""
-        while self._pending:
+    def settle(self, pending: int = 0) -> None:
+        """Wait until all that was added is known, or all but the last so many."""
+        while len(self._pending) > pending:
             self._count()
 
     def reset(self, seconds: dict[str, float]) -> None:

@@ -49,6 +49,15 @@ def test_only_so_many_steps_are_launched_ahead():
     assert watch.seconds["train"] == 2 * _MOST_PENDING
 
 
+def test_all_but_the_last_are_waited_for():
+    clock = LateClock()
+    watch = Stopwatch(CPU, clock)
+    for _ in range(10):
+        watch.add("train", watch.mark(), watch.mark())
+    watch.settle(3)
+    assert watch.seconds["train"] == 7
+
+
 def test_several_share_a_time_and_what_is_not_known_is_forgotten_on_going_back():
     clock = LateClock()
     watches = [Stopwatch(CPU, clock) for _ in range(4)]
