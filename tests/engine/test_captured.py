@@ -113,10 +113,10 @@ def member_of(dataset=None, steps=30, weighted=False, **layer):
     return build(config, as_signal(config, dataset), torch.device("cpu"), "float32")
 
 
-def outcome(backend, fused=False, **options):
+def outcome(backend, fused=False, native=False, **options):
     """Losses, errors and the network of a training."""
     member = member_of(**options)
-    member.network.native = False  # machine code rounds differently
+    member.network.native = native
     if fused:
         for group in member.optimizer.param_groups:
             group["fused"] = True
@@ -173,6 +173,20 @@ def test_replayed_steps_of_tiles_equal_steps(selector, dataset, optimizer):
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert recorder.recorded <= 8
     assert recorder.replayed > 15
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_machine_code_is_replayed_too(decay):
+    recorder = Recorder()
+    options = {
+        "native": True,
+        "selector": {"name": "evos", "ratio": 0.5},
+        "optimizer": {"name": "adamw", "weight_decay": decay},
+        "network": {"name": "tiles", "parameters": 8000, "points": 16},
+    }
+    ours, theirs = outcome(CapturedTiles(recorder), **options), outcome(Tiled(), **options)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert recorder.replayed > 5
 
 
 def test_tiles_step_as_they_are_with_other_optimizers():

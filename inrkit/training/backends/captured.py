@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrkit.selectors import Residuals, Selection, Selector
 from inrkit.training.backends.single import Single
-from inrkit.training.backends.tiled import Tiled, step_of, walked
+from inrkit.training.backends.tiled import Begin, Tiled, begin_of, step_of, walked
 from inrkit.training.gradients import backpropagate, step
 from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError, Objective
@@ -320,13 +320,12 @@ class _RecordedTiles(Recorded):
 
     def _run(self) -> None:
         with self._rates_held():
-            self._walk(steps=True)
+            self._walk(begin_of(self.member, threads=1))
 
     def _rehearse(self) -> None:
-        self._walk(steps=False)
+        self._walk(functools.partial(step_of, self.member, steps=False))
 
-    def _walk(self, steps: bool) -> None:
-        begin = functools.partial(step_of, self.member, steps=steps)
+    def _walk(self, begin: Begin) -> None:
         self._loss, self._errors = walked(self.member, self._owners, self._rows, self._plan, begin)
 
 

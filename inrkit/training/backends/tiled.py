@@ -92,25 +92,31 @@ def take(turn: Turn, owners: Tensor, plan: Any) -> None:
         owners: (U,) the tile of each network.
         plan: from `plan_of`.
     """
-    member, rows = turn.member, turn.selection.indices
-    network, optimizer = member.network, member.optimizer
-    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
-    kernel = network.trained_by if type(member.objective) is MeanSquaredError else None
-    if kernel is None:
-        turn.loss, turn.errors = walked(member, owners, rows, plan, functools.partial(step_of, member))
-        return
-    adam = optimizer if isinstance(optimizer, RowAdam) and optimizer.plain else None
-    with _one_thread() as threads:
-        if adam is not None:
-            begin = functools.partial(_begin_adam, kernel, network, adam, threads)
-        else:
-            begin = functools.partial(_begin_any, kernel, network, optimizer, threads)
-        turn.loss, turn.errors = walked(member, owners, rows, plan, begin)
+    member = turn.member
+    threads = contextlib.nullcontext(1) if _kernel(member) is None else _one_thread()
+    with threads as count:
+        turn.loss, turn.errors = walked(member, owners, turn.selection.indices, plan, begin_of(member, count))
 
 
 Begin = Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]
 """Begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None; returns
 what waits for it and gives their (q,) squared errors."""
+
+
+def begin_of(member: Member, threads: int) -> Begin:
+    """What begins steps of a member's networks: machine code where there is some, on so many threads, else torch."""
+    network, optimizer, kernel = member.network, member.optimizer, _kernel(member)
+    assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
+    if kernel is None:
+        return functools.partial(step_of, member)
+    if isinstance(optimizer, RowAdam) and optimizer.plain:
+        return functools.partial(_begin_adam, kernel, network, optimizer, threads)
+    return functools.partial(_begin_any, kernel, network, optimizer, threads)
+
+
+def _kernel(member: Member) -> SirenKernel | FusedSiren | None:
+    assert isinstance(member.network, Tiles)
+    return member.network.trained_by if type(member.objective) is MeanSquaredError else None
 
 
 def walked(member: Member, owners: Tensor, rows: Tensor, plan: Any, begin: Begin) -> tuple[Tensor, Residuals]:
