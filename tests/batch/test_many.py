@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 import inrkit
-from inrkit.batch import Task, read_study
+from inrkit.batch import Task, read_study, summary
 from inrkit.batch.display import BatchDisplay
 from inrkit.batch.job import _config_of, perform
 from inrkit.batch.results import Results, State
@@ -64,6 +64,25 @@ def test_few_jobs_are_told_by_the_minute_or_the_hour(display, jobs, capsys):
         display.clock[0] += seconds
         display.ended(jobs[:2], [state_of(30.0)] * 2)
         assert f"{told}, about" in capsys.readouterr().err
+
+
+def test_a_table_of_many_groups_looks_at_each_job_a_few_times(study, tmp_path, monkeypatch):
+    steps = list(range(1, 41))
+    asked = study(matrix={"data.path": "photos/*.png", "train.steps": steps})
+    results = Results(tmp_path / "out", asked.columns)
+    results.jobs = asked.main_jobs()
+    for job in results.jobs:
+        psnr = job.config["train"]["steps"] + ("b.png" in job.cell["data.path"])
+        monkeypatch.setitem(results._states, job.id, state_of(float(psnr)))
+    looked, labels = [], summary.labels
+    monkeypatch.setattr(summary, "labels", lambda job, axes: looked.append(job) or labels(job, axes))
+    lines = summary.summarise(asked, results).splitlines()
+    assert len(looked) <= 10 * len(results.jobs)  # and not once for each job and group
+    rows = [line.split("|")[1:4] for line in lines if "±" in line and line.startswith("| ")]
+    # Each group is of two files, whose PSNRs are the steps and one more.
+    assert [[cell.strip(" *") for cell in row] for row in rows] == [
+        [str(number), "2", f"{number + 0.5:.2f}" + ("** ± 0.71" if number == 40 else " ± 0.71")] for number in steps
+    ]
 
 
 def test_jobs_of_other_files_have_the_configs_that_they_have_alone(study):

@@ -153,6 +153,15 @@ def test_the_written_yaml_explains_every_key():
     assert yaml.safe_load("\n".join(lines))["network"]["each"]["hidden_features"] == 24
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_that_python_finds_equal_are_written_each_as_it_is(order):
+    """In any order: what was written before is remembered."""
+    cases = [("1", 1), ("true", True), ("1.0", 1.0), ("0", 0), ("false", False), ("0.0", 0.0), ("-0.0", -0.0)]
+    cases += [("null", None), ("'1'", "1"), ("'null'", "null"), ("[1, true]", [1, True]), ("[1.0]", [1.0])]
+    for text, value in cases[::order]:
+        assert commented_yaml({"key": value}) == f"key: {text}\n"
+
+
 def test_all_errors_are_listed_at_once():
     with pytest.raises(ConfigError) as error:
         resolved(
