@@ -204,6 +204,7 @@ def test_a_study_is_sorted_filtered_and_leads_to_its_runs(study):
         unmoved(page)
 
 
+@pytest.mark.slow
 def test_all_jobs_of_a_large_study_are_sorted_and_found_though_few_are_laid_out(tmp_path):
     rows = [
         {"id": f"{number}", "status": "done", "phase": "main", "data.path": f"p{number}.png", "seconds": float(number)}
