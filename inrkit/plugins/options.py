@@ -49,10 +49,10 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of known names if none is near."""
-    known = sorted({str(each) for each in known})  # keys of a file may be numbers
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def nearest(name: Any, known: Iterable[Any]) -> str:
+    """`; did you mean 'x'?`, or the list of known names if none is near. Keys of a file may be numbers."""
+    known = sorted({str(each) for each in known})
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; choose one of: {', '.join(known)}" if known else ""

@@ -121,6 +121,7 @@ def test_words_replace_an_axis_add_one_or_go_on_top(study):
     ("keys", "message"),
     [
         ({"matrix": {4: [0]}, "exclude": [{"sead": 1}]}, "sead"),
+        ({"exclude": [{0: 1}]}, "exclude names '0', which is not an axis"),
         ({"matrx": {}}, "matrx is not a key of a study; did you mean 'matrix'?"),
         ({"set": {"trian.steps": 3}}, "trian is not an option; did you mean 'train'?"),
         ({"base": "imag"}, "config 'imag' is not known; did you mean 'image'?"),
