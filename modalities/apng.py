@@ -63,6 +63,11 @@ def frames_of(path: Path) -> Iterator[Frame]:
             elif name not in _ABOUT_THE_FRAME and not control:
                 shared += _chunk(name, body)
             if name in (b"fcTL", b"IEND") and control and data:
+                across, down = struct.unpack(">II", control[4:12])
+                if across > width or down > height:
+                    raise ValueError("a frame lies outside the picture")
+                if down * (across * depth // 8) > len(data) * DEFLATED:
+                    raise ValueError(f"it promises {across}×{down} pixels and has no data for them")
                 part = _decoded(header, shared, control, data)
                 if canvas is None:
                     canvas = np.zeros((*struct.unpack(">II", header[:8])[::-1], part.shape[2]), dtype=part.dtype)

@@ -32,7 +32,7 @@ from inrkit.modalities.volume.arrays import read_array, require_room_in_order
 from inrkit.plugins.options import option
 from inrkit.signals.bends import Bends
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.decoding import decoding, require_memory
+from inrkit.signals.decoding import decoding, require_memory, require_present
 from inrkit.signals.lattice import Region, cell_affine
 from inrkit.signals.modality import MODALITIES, Modality
 
@@ -50,6 +50,8 @@ _LONGEST_SIDE = 2**16 - 1
 """Pixels a side of a GIF."""
 _LONGEST = 2**16 - 1
 """Hundredths of a second for which a GIF shows a frame at most, and the larger number of an APNG's fraction."""
+_MOST_TIMES_MORE = 2731
+"""Pixels, at most, for each byte of a GIF: a code of 12 bits stands for 4096."""
 _READ_LESS = "read a part by modality.duration or modality.every"
 _ROUNDING = 1e-6
 """Seconds by which the times of frames may miss those asked for."""
@@ -446,6 +448,8 @@ def _frames_of_pillow(path: Path) -> Frames:
 
 def _pictures_of(path: Path) -> Iterator[apng.Frame]:
     with path.open("rb") as file, Pillow.open(file) as animation:
+        if animation.format == "GIF":
+            require_present(path, animation.width * animation.height, path.stat().st_size, _MOST_TIMES_MORE)
         gray = animation.format == "PNG" and animation.mode == "L"
         for frame in ImageSequence.Iterator(animation):
             pixels = np.asarray(frame.convert("L" if gray else "RGBA"))
