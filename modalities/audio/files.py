@@ -131,8 +131,9 @@ def takes_rate(suffix: str, rate: int) -> bool:
     """Whether a format is written at so many samples a second; FLAC is read at some at which it is not."""
     container, subtypes = _WRITTEN[suffix]
     try:
-        soundfile.SoundFile(io.BytesIO(), "w", rate, 1, subtypes[1], format=container).close()
-    except (soundfile.LibsndfileError, ValueError, OverflowError):
+        with soundfile.SoundFile(io.BytesIO(), "w", rate, 1, subtypes[1], format=container) as file:
+            file.write(np.zeros(1, np.int16))  # some rates are refused only now
+    except (soundfile.LibsndfileError, AssertionError, ValueError, OverflowError):
         return False
     return True
 
@@ -234,7 +235,7 @@ def _decoding(path: Path) -> Iterator[None]:
             yield
     except MemoryError as error:
         raise DataError(f"{path} does not fit in memory; read a part of it with modality.duration=…") from error
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, ValueError) as error:  # numbers of samples that cannot be
         raise DataError(
             f"{path} is not audio that libsndfile reads, or is damaged ({_reason(error)}); "
             "check that it plays elsewhere"
