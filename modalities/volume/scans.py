@@ -49,7 +49,7 @@ def read_scan(path: Path) -> Stored:
             raise DataError(f"{path} has an affine that maps its voxels to no volume; set its sform or qform anew")
         metadata: dict[str, Any] = {
             "affine": affine.tolist(),
-            "steps": [float(step) or 1.0 for step in header.get_zooms()[3:]],
+            "steps": [abs(float(step)) if 0 < abs(step) < math.inf else 1.0 for step in header.get_zooms()[3:]],
             "units": _units(header),
         }
         if isinstance(header, nibabel.Nifti1Header):

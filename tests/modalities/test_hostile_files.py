@@ -52,14 +52,20 @@ def tall(rows):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def apng(side, frames):
+def apng(side, frames, part=1):
     pixel = zlib.compress(bytes(2))
     parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))]
     parts.append(chunk(b"acTL", struct.pack(">II", frames, 0)))
     for number in range(frames):
-        parts.append(chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 1, 1, 0, 0, 1, 10, 0, 0)))
+        parts.append(chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, part, part, 0, 0, 1, 10, 0, 0)))
         parts.append(chunk(b"IDAT", pixel) if number == 0 else chunk(b"fdAT", struct.pack(">I", number) + pixel))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def gif(width, height):
+    """A GIF of one pixel on a canvas of so many."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
+    return head + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00;"
 
 
 def flac(samples):
@@ -93,7 +99,12 @@ FILES = {
         "long field.csv": (b"x,y\n1,2\n" + b"1" * 200_000 + b",3\n", "no row of a table"),
     },
     "volume": {"lie.npz": (npz(volume=npy((1 << 14, 1 << 14, 1 << 10))), "promises 1099511627776 bytes")},
-    "video": {"canvas.apng": (apng(18_300, 4), "18300×18300 pixels")},
+    "video": {
+        "canvas.gif": (gif(10_000, 9_000), "promises 90000000 bytes"),
+        "canvas.apng": (apng(18_300, 4), "18300×18300 pixels"),
+        "frame.apng": (apng(40, 2, 18_300), "a frame lies outside the picture"),
+        "part.apng": (apng(900, 2, 900), "promises 900×900 pixels and has no data"),
+    },
     "audio": {
         "many.flac": (flac(10**8), "100,000,000 samples"),
         "most.flac": (flac(2**36 - 1), "68,719,476,735 samples"),
@@ -161,3 +172,48 @@ def test_a_name_of_a_channel_that_is_no_text_is_kept_as_text(tmp_path):
     values = dataset.values.numpy().reshape(4, 3, 5)
     reader.write(tmp_path / "again.exr", values, dataset.metadata)
     assert len(reader.read(tmp_path / "again.exr")) == 12
+
+
+def with_checksum(page):
+    """A page of an Ogg with the checksum that it has by RFC 3533: CRC-32 of 0x04C11DB7, not reflected, from 0."""
+    page = page[:22] + bytes(4) + page[26:]
+    checksum = 0
+    for byte in page:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1) ^ (0x104C11DB7 if checksum & 0x80000000 else 0)
+    return page[:22] + struct.pack("<I", checksum) + page[26:]
+
+
+def test_an_opus_with_a_page_out_of_turn_is_damaged(tmp_path):
+    file, pages = io.BytesIO(), []
+    values = np.random.default_rng(0).integers(-9999, 9999, 2000).astype(np.int16)
+    soundfile.write(file, values, 8000, format="OGG", subtype="OPUS")
+    content = file.getvalue()
+    while content:
+        length = 27 + content[26] + sum(content[27 : 27 + content[26]])
+        pages.append(content[:length])
+        content = content[length:]
+    assert len(pages) > 2 and with_checksum(pages[1]) == pages[1]
+    pages[1] = with_checksum(pages[1][:18] + struct.pack("<I", 4278190081) + pages[1][22:])
+    (tmp_path / "turn.opus").write_bytes(b"".join(pages))
+    audio = MODALITIES.get("audio")
+    with pytest.raises(DataError, match="is not audio that libsndfile reads, or is damaged"):
+        audio(audio.Options()).read(tmp_path / "turn.opus")
+
+
+@pytest.mark.parametrize("steps", [-2.0, 0.0, float("nan"), float("inf")])
+def test_a_scan_whose_steps_in_time_are_none_is_written_again(steps, tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="needs nibabel; pip install 'inrkit[medical]'")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 3, 2, 5), np.int16), np.eye(4)), tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[92:96] = struct.pack("<f", steps)  # pixdim[4]
+    content[252:254] = struct.pack("<h", 1)  # qform_code
+    content[268:272] = struct.pack("<f", float("inf"))  # qoffset_x
+    (tmp_path / "scan.nii").write_bytes(content)
+    volume = MODALITIES.get("volume")
+    reader = volume(volume.Options())
+    dataset = reader.read(tmp_path / "scan.nii")
+    values = dataset.values.numpy().reshape(*dataset.grid_shape, -1)
+    reader.write(tmp_path / "again.nii", values, dataset.metadata)
+    assert np.asarray(nibabel.load(tmp_path / "again.nii").dataobj).shape == (4, 3, 2, 5)
