@@ -24,7 +24,7 @@ from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import applicable, default_chunk, evaluate
 from inrkit.files import from_json, to_json, write_text
 from inrkit.plugins.options import parse
-from inrkit.runs.build import as_signal, evaluated_most, read_signal
+from inrkit.runs.build import as_signal, brought, evaluated_most, read_signal
 from inrkit.runs.memory import MemoryRun
 from inrkit.runs.regions import FOLDER, VALUES, Layout, assemble, forget, region_run, store
 from inrkit.runs.request import ask
@@ -360,7 +360,7 @@ class _Fit:
         began = time.perf_counter()
         metrics = evaluate(
             field.network,
-            signal.to(field.device),
+            brought(signal, field.device),
             config.general.metrics,
             default_chunk(field.device, field.network),
             evaluated_most(config),

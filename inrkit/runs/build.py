@@ -138,19 +138,28 @@ def build(
             "inrkit.batch.fit_regions in Python"
         )
     applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
-    try:
-        signal = signal.to(device, device.type == "cpu" or _FREE * signal.dataset.values.nbytes <= free_memory(device))
-    except Exception as error:
-        if not memory_ran_out(error):
-            raise
-        size = signal.dataset.values.nbytes / 2**30
-        raise RunError(f"the signal, {size:.1f} GiB, does not fit on {device}; choose device=cpu") from error
+    signal = brought(signal, device)
     try:
         return _build(config, signal, precision, beginning)
     except Exception as error:
         if not memory_ran_out(error):
             raise
         raise RunError("the network does not fit in memory; lower network.hidden_features") from error
+
+
+def brought(signal: Signal, device: torch.device) -> Signal:
+    """A signal on a device. Values that would take most of what it has free stay in main memory.
+
+    Raises:
+        RunError: the device has no room for what must be there.
+    """
+    try:
+        return signal.to(device, device.type == "cpu" or _FREE * signal.dataset.values.nbytes <= free_memory(device))
+    except Exception as error:
+        if not memory_ran_out(error):
+            raise
+        size = signal.dataset.values.nbytes / 2**30
+        raise RunError(f"the signal, {size:.1f} GiB, does not fit on {device}; choose device=cpu") from error
 
 
 _FREE = 2
