@@ -66,6 +66,53 @@ def test_further_draws_are_in_proportion_among_those_that_are_left():
     assert_near(frequencies(selector, 8000), share + second, 8000)
 
 
+@pytest.mark.parametrize("k", [1, 3, 7, 9])
+def test_few_draws_are_distributed_as_those_from_as_many_numbers_as_coordinates(k):
+    """With weights of 2 and 1; the chances follow from how many of the draws so far were near edges."""
+    selector = make(step_at(4, 20), ratio=(k + 0.5) / 20, emphasis=0.5, base=1.0, shift_least=0, shift_most=0)
+    assert selector.advantage == 2
+    # chances[j]: after some draws, j of them are of the two emphasised ones.
+    chances = [1.0, 0.0, 0.0]
+    for drawn in range(k):
+        new = [0.0, 0.0, 0.0]
+        for near, chance in enumerate(chances):
+            heavy, light = 2 * (2 - near), 18 - (drawn - near)
+            new[near] += chance * light / (heavy + light)
+            if near < 2:
+                new[near + 1] += chance * heavy / (heavy + light)
+        chances = new
+    mean = chances[1] + 2 * chances[2]
+    expected = torch.full((20,), (k - mean) / 18)
+    expected[[3, 4]] = mean / 2
+    for draw in (selector._of_few, selector._of_all):
+        selector.select(FIRST)
+        drawn = torch.zeros(20)
+        for _ in range(4000):
+            indices = draw(selector._edges, k)
+            assert len(indices) == len(indices.unique()) == k
+            drawn[indices] += 1
+        assert_near(drawn / 4000, expected, 4000)
+
+
+def test_few_draws_take_few_numbers(monkeypatch):
+    """Other than one for each edge: of a million coordinates, far fewer than these."""
+    selector = make(step_at(4, 10**6), ratio=1e-4)
+    selector.select(FIRST)  # finds the edges
+    numbers = []
+    for name in ("exponential_", "random_"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda self, *a, original=original, **k: numbers.append(len(self)) or original(self, *a, **k),
+        )
+    randint, permuted = torch.randint, torch.randperm
+    monkeypatch.setattr(torch, "randint", lambda *a, **k: numbers.append(len(randint(*a, **k))) or randint(*a, **k))
+    monkeypatch.setattr(torch, "randperm", lambda n, **k: numbers.append(n) or permuted(n, **k))
+    assert len(selector.select(FIRST).indices) == 100
+    assert 100 <= sum(numbers) < 1000
+
+
 def test_edges_move_six_to_nine_points_along_the_last_axis_anew_at_every_step():
     picture = np.zeros((3, 40, 1))
     picture[1, 20] = 1
