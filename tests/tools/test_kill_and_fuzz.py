@@ -22,7 +22,7 @@ def run(*words) -> str:
         ("tiles-selector-evos", 2, 0),
         ("tiles-recover", 2, 0),
         ("together-evos", 1, 0),
-        ("film", 1, 1),
+        ("film", 1, 0),
         ("read-only", 1, 0),
     ],
 )
