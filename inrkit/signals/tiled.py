@@ -205,7 +205,7 @@ class TiledLattice(TiledSignal):
     def survey(self) -> Survey:
         signal, tiling = self.signal, self.tiling
         cells = [torch.arange(side, device=signal.device) for side in tiling.sides]
-        means, spreads, constant = [], [], []
+        means, spreads, constant, holding = [], [], [], []
         every = torch.arange(len(tiling), device=signal.device)
         for tiles in every.split(max(1, _CELLS // math.prod(tiling.sides))):
             indices = self._indices(tiles, cells).flatten(1)
@@ -219,8 +219,9 @@ class TiledLattice(TiledSignal):
             spreads.append((deviation.square().mean(dim=2).sum(dim=1) / total[:, 0]).sqrt())
             first = values.gather(1, share.argmax(dim=1)[:, None, None].expand(-1, 1, values.shape[2]))
             constant.append((((values == first).all(dim=2)) | (share == 0)).all(dim=1))
+            holding.append((share > 0).any(dim=1))
         found = Survey(torch.cat(means), torch.cat(spreads), torch.cat(constant))
-        return found if self._dataset.known is None else filled(found, self._holding(), tiling)
+        return found if self._dataset.known is None else filled(found, torch.cat(holding), tiling)
 
     def begin(self, points: int, between: float, generator: torch.Generator) -> _Grid:
         stride = max(1, round((math.prod(self._extents) / points) ** (1 / len(self._axes)))) if self._axes else 1
@@ -325,17 +326,6 @@ class TiledLattice(TiledSignal):
         known = torch.zeros(len(dataset), dtype=torch.bool, device=dataset.device)
         known[dataset.known] = True
         return known
-
-    def _holding(self) -> Tensor:
-        """(T,) bool, which tiles hold something known."""
-        known = self._dataset.known
-        assert known is not None
-        places = torch.unravel_index(known, self._lengths)
-        cells = [place + start for place, start in zip(places, self._starts, strict=True)]
-        positions = wide(torch.stack(cells, dim=-1)) + 0.5
-        holding = torch.zeros(len(self.tiling), dtype=torch.bool, device=known.device)
-        holding[self.tiling.cover(positions)[1].to(known.device)] = True
-        return holding
 
     @property
     def keeps_spline(self) -> bool:

@@ -76,3 +76,14 @@ def test_how_a_part_is_trained_does_not_depend_on_the_memory_at_hand(monkeypatch
     monkeypatch.setattr("inrkit.signals.tiled.available_memory", lambda: 0)
     assert not tiled(Signal(whole()), Tiling(LATTICE, COUNTS, 1.0)).keeps_spline
     assert tiled(Signal(Part(whole(), START, STOP)), Tiling(LATTICE, COUNTS, 1.0, WINDOW)).keeps_spline
+
+
+def test_a_tile_that_holds_nothing_has_the_mean_of_the_nearest_one() -> None:
+    """Also where cells right beside it are known, of the same part or around it."""
+    values = np.full((*LATTICE, 1), 5, dtype=np.float32)
+    known = np.ones(LATTICE, dtype=bool)
+    known[START[0] : START[0] + 13] = False  # the first row of tiles in the window, up to its borders
+    dataset = CoordinateDataset(values, known=known)
+    for signal, window in ((dataset, None), (Part(dataset, START, STOP), WINDOW)):
+        means = tiled(Signal(signal), Tiling(LATTICE, COUNTS, 1.0, window)).survey().means
+        assert torch.equal(means, torch.full_like(means, 5))
