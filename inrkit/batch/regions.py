@@ -18,15 +18,17 @@ from inrkit.batch.engine import stopped_by_signals
 from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Started, Task
 from inrkit.config import Config
 from inrkit.config.schema import WRITER_KEYS
-from inrkit.device import choose_device, choose_precision
+from inrkit.device import choose_device, choose_precision, free_memory
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError, escaped
 from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import applicable, default_chunk, evaluate
-from inrkit.files import from_json, to_json, write_text
+from inrkit.files import from_json, remove_stale, require_file, to_json, write_text
 from inrkit.plugins.options import parse
-from inrkit.runs.build import as_signal, brought, evaluated_most, read_signal
+from inrkit.runs.build import FREE, as_signal, evaluated_most, on_device, read_signal
+from inrkit.runs.execute import require_same_signal
+from inrkit.runs.field import Field
 from inrkit.runs.memory import MemoryRun
-from inrkit.runs.regions import FOLDER, VALUES, Layout, assemble, forget, region_run, store
+from inrkit.runs.regions import FOLDER, LAYOUT, VALUES, Layout, assemble, forget, region_run, store
 from inrkit.runs.request import ask
 from inrkit.runs.run import Run, versions
 from inrkit.runs.wording import duration, measured
@@ -43,6 +45,8 @@ _TRIES = 2
 _SEED = 2654435761
 """Tells the seeds of regions apart."""
 _GOALS = "goals.json"
+_PARTS = ("train", "selection", "evaluation")
+"""What the seconds of a run are told of."""
 
 
 def fit_regions(
@@ -75,7 +79,7 @@ def fit_regions(
         launcher: its name, or a mapping with its name and options.
         workers: how many regions are fitted at a time; 0 leaves it to the launcher.
         quiet: print nothing.
-        options: as for `fit`.
+        options: as for `fit`, except `callbacks` and `init`.
 
     Returns:
         The run; its `result["status"]` is "done" or "interrupted".
@@ -84,6 +88,8 @@ def fit_regions(
         ConfigError, DataError, RunError: as `fit`; and where a region has failed twice. A run that failed can be
             resumed.
     """
+    if "callbacks" in options:
+        raise ConfigError("callbacks reach no region, which other processes fit; leave them out")
     asked = ask(target, out=out, resume=resume, **options)
     if isinstance(asked.run, MemoryRun):
         raise ConfigError("regions leave files behind; name a folder for them with out=…")
@@ -117,23 +123,52 @@ def execute_regions(
 ) -> Run:
     """Carry out a prepared fit region by region; arguments and errors are those of `fit_regions`."""
     config.regions.values = config.regions.values or VALUES
+    for key in WRITER_KEYS:
+        if key != "report" and getattr(config.log, key) not in (False, "none"):
+            raise ConfigError(f"log.{key} shows no fit region by region; leave it out")
     with contextlib.ExitStack() as held:
         if resume:
             held.enter_context(run.locked())
-            if not (run.folder / FOLDER).is_dir():
-                raise ConfigError(f"{run.folder} was not fitted region by region; resume it without --workers")
+        begun = _begun(run, resume)
         signal = read_signal(config) if dataset is None else as_signal(config, dataset)
         applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
-        layout = Layout.read(run.folder / FOLDER) if resume else Layout.of(config, signal)
+        if begun:
+            layout = Layout.read(run.folder / FOLDER)
+            require_same_signal(config, run, layout.signal, digest(signal.dataset))
+        else:
+            layout = Layout.of(config, signal)
         if not resume:
             run.create(config)
             held.enter_context(run.locked())
+        elif _changing(run.config) != _changing(config):
+            run.rewrite_config(config)
+        if not begun:
             (run.folder / FOLDER).mkdir(exist_ok=True)
             layout.write(run.folder / FOLDER)
-        elif run.config.train != config.train:
-            run.rewrite_config(config)
+        remove_stale(run.folder / FOLDER)
         _Fit(config, run, launcher, signal, layout, quiet).run()
     return run
+
+
+def _begun(run: Run, resume: bool) -> bool:
+    """Whether a run has regions to go on with; one that was killed early may have none yet.
+
+    Raises:
+        ConfigError: it is not one of regions, or has lost them; or something is where they are to be.
+    """
+    folder = run.folder / FOLDER
+    if resume and not run.config.regions.values:
+        raise ConfigError(f"{run.folder} was not fitted region by region; resume it without --workers")
+    if resume and not folder.exists() and _status_of(run) == "done":
+        raise ConfigError(f"{run.folder} has no more regions to go on with; start anew in another --out")
+    if folder.exists() and not (resume and folder.is_dir()):
+        raise ConfigError(f"{folder} is in the way; remove it, or choose another --out")
+    return (folder / LAYOUT).exists()
+
+
+def _changing(config: Config) -> tuple[Any, ...]:
+    """What a resumed run may change, so that its config.yaml is written anew."""
+    return config.train, config.data, config.general.device
 
 
 @dataclass(frozen=True)
@@ -149,13 +184,22 @@ class _Goals:
     each: list[float]
 
     @classmethod
-    def read(cls, path: Path) -> _Goals | None:
+    def read(cls, path: Path, regions: int) -> _Goals | None:
+        """Those that a fit of so many regions has written; None if it has not yet.
+
+        Raises:
+            DataError: they are damaged.
+        """
         if not path.exists():
             return None
         try:
-            return cls(**from_json(path.read_text(encoding="utf-8")))
+            require_file(path)
+            found = cls(**from_json(path.read_text(encoding="utf-8")))
+            if len(found.each) != regions or not all(0 <= goal < math.inf for goal in (found.asked, *found.each)):
+                raise ValueError("goals")
+            return found
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} is damaged; start anew in another --out") from error
+            raise DataError(f"{path} is damaged; remove it and --resume the run, which shares out anew") from error
 
     def write(self, path: Path) -> None:
         write_text(path, to_json({"asked": self.asked, "each": self.each}))
@@ -179,6 +223,7 @@ class _Fit:
         """Whether the run's files are not those of its regions as they are."""
         self._folder = run.folder / FOLDER
         self._held = [number for number in range(len(layout)) if layout.held[number]]
+        self._all = sum(map(layout.values, self._held))
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -194,8 +239,10 @@ class _Fit:
         try:
             with stopped_by_signals(self._launcher), self._launcher, self._bar:
                 self._train()
-            if self._behind or self._launcher.stopping:
+            if self._behind:
                 self._conclude("interrupted" if self._launcher.stopping else "done")
+            else:
+                forget(self._folder)  # by an earlier attempt, which may have been killed before
         except Exception as error:
             with contextlib.suppress(InrkitError):  # the first error is the one to show
                 self._write_result("failed", {}, error=str(error))
@@ -204,7 +251,7 @@ class _Fit:
     def _train(self) -> None:
         """Train every region for its part of the budget; where the launcher is stopped, some."""
         path, asked = self._folder / _GOALS, self._asked
-        goals = _Goals.read(path)
+        goals = _Goals.read(path, len(self._held))
         if goals is None:
             each = [asked * self._size(number) * self._workers if self._timed else asked for number in self._held]
             first = self.config.regions.first
@@ -236,13 +283,20 @@ class _Fit:
 
     def _size(self, number: int) -> float:
         """A region's share of the whole signal."""
-        return self._layout.values(number) / sum(self._layout.values(each) for each in self._held)
+        return self._layout.values(number) / self._all
 
     def _done(self, number: int) -> float:
-        """How long a region has trained."""
+        """How long a region has trained, if its run says so in sound files."""
+        run = region_run(self._run, number)
         try:
-            result = region_run(self._run, number).result
-            return float(result["seconds"]["train"] if self._timed else result["steps"])
+            result = run.result
+            if "error" in result:  # its field may be that of an earlier part
+                return 0.0
+            said = [result["parameters"], *(result["seconds"][part] for part in _PARTS)]
+            if self._layout.counted[number]:
+                said.append(run.metrics["psnr"])
+            done = float(result["seconds"]["train"] if self._timed else result["steps"])
+            return done if None not in said else 0.0
         except (DataError, KeyError, TypeError):
             return 0.0
 
@@ -291,7 +345,8 @@ class _Fit:
     def _task(self, number: int, goal: float, share: float) -> Task:
         keys = self.config.to_dict()
         silent = {**dict.fromkeys(WRITER_KEYS, False), "film": "none"}
-        steps = keys["train"]["steps"] if self._timed else round(goal)
+        # Never fewer than it has trained for, which its checkpoint would not fit.
+        steps = keys["train"]["steps"] if self._timed else max(round(goal), round(self._done(number)))
         every = math.ceil(share * steps)  # its last evaluation is one that a resumed run keeps
         own = {
             **keys,
@@ -313,7 +368,7 @@ class _Fit:
         for number in self._held:
             run = region_run(self._run, number)
             parameters.append(float(run.result["parameters"]))
-            errors.append(self._error(number) * self._layout.values(number) / parameters[-1])
+            errors.append(self._error(number) * self._layout.counted[number] / parameters[-1])
         # In steps of 4 %, so that the rounding of a sum, which differs with the number of threads, changes nothing.
         wishes = [2.0 ** (round(16 * math.log2(error)) / 32) if error > 0 else 0.0 for error in errors]
         mean = sum(count * wish for count, wish in zip(parameters, wishes, strict=True)) / sum(parameters)
@@ -326,12 +381,10 @@ class _Fit:
         return _Goals(asked, each)
 
     def _error(self, number: int) -> float:
-        """A region's mean squared error, as a share of the squared range."""
+        """A region's mean squared error, as a share of the squared range; 0 if nothing in it counts."""
+        if not self._layout.counted[number]:
+            return 0.0
         return float(10 ** (-region_run(self._run, number).metrics["psnr"] / 10))
-
-    def _mean(self, of: Any) -> float:
-        """The mean over the regions of a number of each, by their sizes."""
-        return float(sum(of(number) * self._size(number) for number in self._held))
 
     def _seconds(self, part: str) -> float:
         """Seconds that a worker has spent on a part, on average, if all had the same to do."""
@@ -339,11 +392,13 @@ class _Fit:
         return float(sum(spent)) / self._workers
 
     def _steps(self) -> int:
-        return round(self._mean(lambda number: region_run(self._run, number).result["steps"]))
+        """The mean over the regions, by their sizes."""
+        return round(sum(region_run(self._run, number).result["steps"] * self._size(number) for number in self._held))
 
     def _note(self) -> None:
         """A row of metrics.jsonl from the regions' own."""
-        error = self._mean(self._error)
+        counted = self._layout.counted
+        error = sum(self._error(number) * counted[number] for number in self._held) / sum(counted)
         quality = -10 * math.log10(error) if error > 0 else math.inf
         row = {"step": self._steps(), "seconds": self._seconds("train"), "psnr": quality}
         self._run.write_history([row])
@@ -356,11 +411,11 @@ class _Fit:
             return
         config, signal, run = self.config, self._signal, self._run
         assemble(config, signal, self._layout, run)
-        field = run.field.to(choose_device(config.general.device))
+        field = self._placed(run.field)
         began = time.perf_counter()
         metrics = evaluate(
             field.network,
-            brought(signal, field.device),
+            on_device(signal, field.device),
             config.general.metrics,
             default_chunk(field.device, field.network),
             evaluated_most(config),
@@ -376,11 +431,17 @@ class _Fit:
         if status == "done":
             forget(self._folder)
 
+    def _placed(self, field: Field) -> Field:
+        """The field where it is evaluated: in main memory if a GPU has no room for it."""
+        device = choose_device(self.config.general.device)
+        size = sum(each.nbytes for each in field.network.parameters())
+        return field if device.type != "cpu" and FREE * size > free_memory(device) else field.to(device)
+
     def _write_result(self, status: str, metrics: dict[str, float], **more: Any) -> None:
         config, dataset = self.config, self._signal.dataset
-        parts = dict.fromkeys(("train", "selection", "evaluation"), 0.0)
+        parts = dict.fromkeys(_PARTS, 0.0)
         steps = 0
-        with contextlib.suppress(DataError, KeyError):  # of a region that has not begun
+        with contextlib.suppress(DataError, KeyError, TypeError):  # of a region that has not begun
             parts = {part: self._seconds(part) for part in parts}
             parts["evaluation"] += self._evaluation
             steps = self._steps()
@@ -388,7 +449,7 @@ class _Fit:
         noise = None
         if metrics:
             most = evaluated_most(config)
-            noise = noise_between(metrics, dataset, min(most, len(dataset)), self._run.field.network.options)
+            noise = noise_between(metrics, dataset, min(most, len(dataset)), self._layout.options)
         self._run.write_result(
             {
                 "status": status,
@@ -401,7 +462,7 @@ class _Fit:
                 "device": str(device),
                 "precision": choose_precision(config.train.precision, device),
                 "seed": config.general.seed,
-                "signal": digest(dataset),
+                "signal": self._layout.signal,
                 "versions": versions(),
                 "regions": len(self._held),
                 "workers": self._launcher.workers,

@@ -132,13 +132,9 @@ def build(
         ConfigError: parts of the config do not fit each other or the signal.
         RunError: the signal or the network does not fit in the device's memory.
     """
-    if config.regions.values:
-        raise ConfigError(
-            "regions.values is set, so the signal is to be fitted region by region; do so with inrkit fit, or with "
-            "inrkit.batch.fit_regions in Python"
-        )
+    refuse_regions(config)
     applicable(config.general.metrics, signal.dataset)  # raises now if a metric cannot be computed
-    signal = brought(signal, device)
+    signal = on_device(signal, device)
     try:
         return _build(config, signal, precision, beginning)
     except Exception as error:
@@ -147,23 +143,36 @@ def build(
         raise RunError("the network does not fit in memory; lower network.hidden_features") from error
 
 
-def brought(signal: Signal, device: torch.device) -> Signal:
-    """A signal on a device. Values that would take most of what it has free stay in main memory.
+def refuse_regions(config: Config) -> None:
+    """Refuse to fit a signal as a whole that is to be fitted region by region.
 
     Raises:
-        RunError: the device has no room for what must be there.
+        ConfigError: it is.
     """
+    if config.regions.values:
+        raise ConfigError(
+            "regions.values is set, so the signal is to be fitted region by region; do so with inrkit fit, or with "
+            "inrkit.batch.fit_regions in Python"
+        )
+
+
+def on_device(signal: Signal, device: torch.device) -> Signal:
+    """The signal on a device, its values too where they leave enough of its memory free.
+
+    Raises:
+        RunError: it does not fit there.
+    """
+    size = signal.dataset.values.nbytes
     try:
-        return signal.to(device, device.type == "cpu" or _FREE * signal.dataset.values.nbytes <= free_memory(device))
+        return signal.to(device, device.type == "cpu" or FREE * size <= free_memory(device))
     except Exception as error:
         if not memory_ran_out(error):
             raise
-        size = signal.dataset.values.nbytes / 2**30
-        raise RunError(f"the signal, {size:.1f} GiB, does not fit on {device}; choose device=cpu") from error
+        raise RunError(f"the signal, {size / 2**30:.1f} GiB, does not fit on {device}; choose device=cpu") from error
 
 
-_FREE = 2
-"""Times the memory of the values that a GPU has to have free for them to be there: training takes some too."""
+FREE = 2
+"""Times the memory of what is to be on a GPU that it has to have free: training and evaluating take some too."""
 
 
 def begun(config: Config, signal: Signal, beginning: Beginning) -> Config:

@@ -18,7 +18,16 @@ from inrkit.errors import ConfigError, DataError, InrkitError, RunError, StaleCh
 from inrkit.evaluation.between import noise_between
 from inrkit.files import allow_open_files
 from inrkit.runs.beginning import GIVEN, Beginning
-from inrkit.runs.build import as_signal, begun, build, field_of, memory_ran_out, read_signal, require_room
+from inrkit.runs.build import (
+    as_signal,
+    begun,
+    build,
+    field_of,
+    memory_ran_out,
+    read_signal,
+    refuse_regions,
+    require_room,
+)
 from inrkit.runs.display import Display
 from inrkit.runs.listeners import Checkpoints, History, Interrupts
 from inrkit.runs.run import Run, versions
@@ -137,6 +146,28 @@ def execute_together(
     return outcomes
 
 
+def require_same_signal(config: Config, run: Run, had: str | None, now: str) -> None:
+    """Refuse to go on with another signal.
+
+    Args:
+        config: of the fit.
+        run: that is resumed.
+        had: digest of the signal that it was fitted to; None for a run of version 0.1.0, which does not tell.
+        now: digest of the present signal.
+
+    Raises:
+        DataError: they are two.
+    """
+    if had in (None, now):
+        return
+    path = config.data.path
+    mend = "name that signal with data.path=…" if path else "give that signal"
+    raise DataError(
+        f"{path or 'the given object'} is not the signal that {run.folder} was fitted to: its values, its shape, what "
+        f"is known of it or its weights have changed; {mend}, or start anew in another --out"
+    )
+
+
 _OF_A_KIND = (*(slot for slot in SLOTS if slot not in ("transform", "operator")), "device", "train")
 """Keys in which fits must agree to train as one; what a signal's values and neighbours are made of may differ."""
 
@@ -204,6 +235,7 @@ class Fit:
         self.notes: list[str] = []
         self.device = choose_device(config.general.device)
         self.precision = choose_precision(config.train.precision, self.device)
+        refuse_regions(config)
         if isinstance(dataset, Signal):
             self.signal = dataset
         else:
@@ -214,7 +246,7 @@ class Fit:
             if resume:
                 held.enter_context(run.locked())
                 state = run.read_checkpoint() if run.has_progress else {}
-                self._check_signal(state.get("signal"))
+                require_same_signal(config, run, state.get("signal"), self._digest)
             self.config, beginning = _begun(config, run, self.signal, beginning, resume, bool(state))
             self.member = build(self.config, self.signal, self.device, self.precision, beginning)
             require_room(self.config, self.member)
@@ -245,16 +277,6 @@ class Fit:
                 run.create(self.config)
                 held.enter_context(run.locked())
             self.released = held.pop_all()
-
-    def _check_signal(self, digest: str | None) -> None:
-        """Refuse to go on with another signal; runs of version 0.1.0 do not tell which it was."""
-        if digest not in (None, self._digest):
-            path = self.config.data.path
-            mend = "name that signal with data.path=…" if path else "give that signal"
-            raise DataError(
-                f"{path or 'the given object'} is not the signal that {self.run.folder} was fitted to: its values, its "
-                f"shape, what is known of it or its weights have changed; {mend}, or start anew in another --out"
-            )
 
     def _go_on(self, state: dict[str, Any]) -> None:
         """Bring a resumed run and its files to the state of a checkpoint, or to their beginning if it is empty."""

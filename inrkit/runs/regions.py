@@ -6,11 +6,13 @@ put together without a seam: where two tiles meet they are blended as ever, be t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,20 @@ from inrkit.runs.field import read_field, write_field
 from inrkit.runs.run import Run
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.decoding import mapped_array
-from inrkit.signals.parts import Part
+from inrkit.signals.digest import digest
+from inrkit.signals.parts import MARGIN, Part, known_inside
 from inrkit.signals.signal import Signal
 from inrkit.signals.tiled import Survey, filled
-from inrkit.signals.transforms import TRANSFORMS
+from inrkit.signals.transforms import TRANSFORMS, ValueTransform
 from inrkit.training.member import Listener, Member
+from inrkit.training.optimizers.given import Given as GivenOptimizer
 
 FOLDER = "regions"
 """Of a run, for all that its regions leave behind."""
 VALUES = 1 << 24
 """Most values of a region, unless said otherwise: a region takes about a GiB of memory with its training."""
-_LAYOUT = "layout.json"
+LAYOUT = "layout.json"
+"""Of the folder of regions: how the signal is cut."""
 _ARRAYS = ("values", "known", "weights")
 """What is stored of a signal that is no memory map, as .npy."""
 
@@ -48,8 +53,10 @@ class Layout:
 
     Args:
         network: options of the whole field's network.
+        signal: the whole signal's digest.
         windows: of each region, as `TilesOptions.window`.
         held: of each region, whether something in it is known.
+        counted: of each region, how many of its cells are known, or the sum of their weights.
         transform: name and state of the whole signal's value transform.
         extent: smallest and largest value of the whole signal; None if PSNR does not refer to them.
         channel_weights: the signal's.
@@ -58,8 +65,10 @@ class Layout:
     """
 
     network: dict[str, Any]
+    signal: str
     windows: list[list[int]]
     held: list[bool]
+    counted: list[float]
     transform: dict[str, Any]
     extent: tuple[float, float] | None
     channel_weights: tuple[float, ...]
@@ -86,14 +95,22 @@ class Layout:
             )
         if config.general.init:
             raise ConfigError("regions cannot begin with the weights of another fit; leave init out")
+        if issubclass(config.optimizer.plugin, GivenOptimizer):
+            raise ConfigError(
+                "regions are fitted by other processes, which get no optimizer that is a Python object; choose one by "
+                "its name, such as optimizer=adam"
+            )
         options = Tiles.fitted(config.network.options, signal)
         windows = _windows(options, dataset.channels, config.regions.values)
+        known, counted = zip(*(_counted(dataset, *box_of(options, window)) for window in windows), strict=True)
         transform = {"name": config.transform.name, "state": signal.transform.state()}
         to_extent = dataset.value_range is None or not dataset.full_scale
         return cls(
             network=dataclasses.asdict(options),
+            signal=digest(dataset),
             windows=windows,
-            held=[_holds(dataset, *box_of(options, window)) for window in windows],
+            held=[count > 0 for count in known],
+            counted=list(counted),
             transform=transform,
             extent=dataset.extent if to_extent else None,
             channel_weights=tuple(dataset.channel_weights.tolist()),
@@ -108,26 +125,51 @@ class Layout:
         Raises:
             DataError: it is missing or damaged.
         """
-        path = folder / _LAYOUT
+        path = folder / LAYOUT
         try:
             require_file(path)
             found = cls(**from_json(path.read_text(encoding="utf-8")))
-            TilesOptions(**found.network)
+            found._check()
             return found
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} is missing or damaged; start anew in another --out") from error
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise DataError(
+                f"{path} is missing or damaged; remove it and go on with inrkit fit {folder.parent} --resume"
+            ) from error
 
     def write(self, folder: Path) -> None:
-        write_text(folder / _LAYOUT, to_json(dataclasses.asdict(self)))
+        write_text(folder / LAYOUT, to_json(dataclasses.asdict(self)))
+
+    def _check(self) -> None:
+        """Raise some error if it is no layout that `of` makes."""
+        options = self.options
+        _ = self.value_transform
+        areas = [
+            math.prod(stop - first for first, stop in zip(window[::2], window[1::2], strict=True))
+            for window in self.windows
+            if dataclasses.replace(options, window=window).window  # refuses one beyond the tiles
+        ]
+        lengths = {len(self.windows), len(areas), len(self.held), len(self.counted)}
+        if len(options.lattice) != len(options.counts) or sum(areas) != math.prod(options.counts) or len(lengths) > 1:
+            raise ValueError("windows")
+        if not all(0 <= count < math.inf for count in self.counted) or sum(self.counted) == 0:
+            raise ValueError("counted")
+        if self.extent is not None and not self.extent[0] <= self.extent[1]:
+            raise ValueError("extent")
 
     def __len__(self) -> int:
         """How many regions there are."""
         return len(self.windows)
 
-    @property
+    @cached_property
     def options(self) -> TilesOptions:
         """Of the whole field's network."""
         return TilesOptions(**self.network)
+
+    @property
+    def value_transform(self) -> ValueTransform:
+        """The whole signal's."""
+        transform: ValueTransform = TRANSFORMS.get(self.transform["name"]).from_state(self.transform["state"])
+        return transform
 
     def options_of(self, number: int) -> dict[str, Any]:
         """Options of a region's network."""
@@ -161,7 +203,8 @@ def store(dataset: CoordinateDataset, folder: Path) -> None:
 def forget(folder: Path) -> None:
     """Remove what regions have needed and no resumed run does."""
     for path in [*(folder / f"{name}.npy" for name in _ARRAYS), *folder.glob("*/field.safetensors")]:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of no harm where it cannot be removed
+            path.unlink()
 
 
 def open_region(config: Config, folder: Path, number: int) -> Signal:
@@ -182,8 +225,8 @@ def open_region(config: Config, folder: Path, number: int) -> Signal:
         dataset = weighted(config, config.modality.make().read(Path(config.data.path)))
     if layout.extent is not None:
         dataset.extent = layout.extent[0], layout.extent[1]
-    transform = TRANSFORMS.get(layout.transform["name"]).from_state(layout.transform["state"])
-    return Signal(Part(dataset, *layout.box(number)), transform)
+    margin = MARGIN + math.ceil(max(layout.options.tiling().overlaps))
+    return Signal(Part(dataset, *layout.box(number), margin), layout.value_transform)
 
 
 class Until(Listener):
@@ -227,9 +270,9 @@ def assemble(config: Config, signal: Signal, layout: Layout, run: Run) -> None:
     for number, window in enumerate(layout.windows):
         if not layout.held[number]:
             continue
-        _, parts = read_field(region_run(run, number).folder)
         box = tuple(slice(first, stop) for first, stop in zip(window[::2], window[1::2], strict=True))
         tiles = numbers[box].reshape(-1)
+        parts = _parts_of(run, number, len(tiles), channels, weights)
         means[tiles], spreads[tiles], holding[tiles] = parts["means"], parts["spreads"], True
         slots[tiles] = torch.where(parts["slots"] < 0, -1, parts["slots"] + networks)
         weights.append(parts["weights"])
@@ -245,6 +288,35 @@ def assemble(config: Config, signal: Signal, layout: Layout, run: Run) -> None:
         "slots": slots,
     }
     write_field(run.folder / "field.safetensors", description, state)
+
+
+def _parts_of(run: Run, number: int, tiles: int, channels: int, others: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of a region's network.
+
+    Args:
+        run: of the whole fit.
+        number: of the region.
+        tiles: how many it has.
+        channels: C.
+        others: weights of other regions, whose rows are as long.
+
+    Raises:
+        DataError: its file is missing or damaged, or another network's.
+    """
+    path = region_run(run, number).folder / "field.safetensors"
+    try:
+        _, parts = read_field(path)
+        weights = parts["weights"]
+        first = others[0] if others else weights
+        found = {name: tuple(tensor.shape) for name, tensor in parts.items() if name != "weights"}
+        alike = weights.ndim == 2 and (weights.shape[1:], weights.dtype) == (first.shape[1:], first.dtype)
+        if not alike or found != {"means": (tiles, channels), "spreads": (tiles,), "slots": (tiles,)}:
+            raise ValueError("shapes")
+        return parts
+    except (DataError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} is missing or damaged; remove it and go on with inrkit fit {run.folder} --resume"
+        ) from error
 
 
 def region_run(run: Run, number: int) -> Run:
@@ -284,12 +356,17 @@ def _windows(options: TilesOptions, channels: int, most: int) -> list[list[int]]
     return [[end for pair in pairs for end in pair] for pairs in itertools.product(*along)]
 
 
-def _holds(dataset: CoordinateDataset, start: Sequence[int], stop: Sequence[int]) -> bool:
-    """Whether something in a box is known."""
-    try:
-        return dataset.known is None or len(Part(dataset, start, stop, margin=0)) > 0
-    except DataError:
-        return False
+def _counted(dataset: CoordinateDataset, start: Sequence[int], stop: Sequence[int]) -> tuple[int, float]:
+    """How many cells of a box are known, and the sum of their weights, or their number if there are none."""
+    assert dataset.grid_shape is not None
+    box = tuple(slice(first, end) for first, end in zip(start, stop, strict=True))
+    inside = None if dataset.known is None else known_inside(dataset.known, dataset.grid_shape, box)
+    count = math.prod(end - first for first, end in zip(start, stop, strict=True))
+    if inside is not None:
+        count = int(np.count_nonzero(inside))
+    if dataset.weights is None:
+        return count, float(count)
+    return count, float(dataset.weights[box].numpy().sum(dtype=np.float64, where=True if inside is None else inside))
 
 
 def _stored(layout: Layout, folder: Path) -> CoordinateDataset:

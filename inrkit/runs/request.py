@@ -370,7 +370,9 @@ def _check_same(asked: Config, run: Run) -> None:
         free.add("train.steps")  # the schedules go on as those of the longer training
     if asked.train.seconds > had.train.seconds > 0:
         free.add("train.seconds")
-    if one["data.path"] != other["data.path"] and (not run.has_progress or "signal" in run.read_checkpoint()):
+    if one["data.path"] != other["data.path"] and (
+        had.regions.values or not run.has_progress or "signal" in run.read_checkpoint()
+    ):
         free.add("data.path")
     changed = [key for key in one.keys() | other.keys() if key not in free and one.get(key) != other.get(key)]
     if changed:

@@ -13,8 +13,8 @@ from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import lattice_coordinates
 
 MARGIN = 16
-"""Cells around a part that are kept too. Tiles reach a few of them; the others make the cubic spline the whole
-signal's, to 1e-7 of a value, since its coefficients depend on samples k cells away by 0.268ᵏ."""
+"""Cells around a part, beyond its tiles' overlap, that are kept too. They make the cubic spline the whole signal's, to
+1e-7 of a value, since its coefficients depend on samples k cells away by 0.268ᵏ."""
 
 
 class Part(CoordinateDataset):
@@ -38,7 +38,7 @@ class Part(CoordinateDataset):
         lattice = dataset.grid_shape
         assert lattice is not None
         box = tuple(slice(first, end) for first, end in zip(start, stop, strict=True))
-        known = None if dataset.known is None else _inside(dataset.known, lattice, box)
+        known = None if dataset.known is None else known_inside(dataset.known, lattice, box)
         super().__init__(
             dataset.stored_array()[box].copy(),
             affine=dataset.affine,
@@ -86,7 +86,7 @@ class Part(CoordinateDataset):
         return moved
 
 
-def _inside(known: Tensor, lattice: tuple[int, ...], box: tuple[slice, ...]) -> np.ndarray:
+def known_inside(known: Tensor, lattice: tuple[int, ...], box: tuple[slice, ...]) -> np.ndarray:
     """(*box) bool, which of the listed cells lie where in a box."""
     row = math.prod(lattice[1:])
     # Only the known of the box's rows are looked at.

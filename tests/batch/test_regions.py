@@ -15,13 +15,17 @@ import torch
 from PIL import Image
 
 import inrkit
+from inrkit.batch import fit_regions
 from inrkit.batch.job import perform
 from inrkit.batch.launchers.base import JobOptions, Launcher, Outcome, Started
 from inrkit.batch.launchers.local import LocalOptions
 from inrkit.batch.regions import execute_regions
-from inrkit.errors import ConfigError, RunError
-from inrkit.runs.regions import Layout
+from inrkit.errors import ConfigError, DataError, RunError
+from inrkit.networks.tiles import TilesOptions
+from inrkit.runs.build import as_signal
+from inrkit.runs.regions import Layout, assemble, open_region, store
 from inrkit.runs.request import ask
+from inrkit.signals.tiled import tiled
 
 SHORT = {"steps": 12, "seed": 3, "log": {"report": False}}
 
@@ -111,6 +115,8 @@ def test_the_field_does_not_depend_on_who_fits_which_region_when(tmp_path) -> No
     # What a worker leaves behind that was killed after its first part: a checkpoint, and no result.
     shutil.copytree(tmp_path / "other", tmp_path / "killed")
     (tmp_path / "killed" / "regions" / "00001" / "result.json").unlink()
+    half = tmp_path / "killed" / "regions" / ".99999999-values.npy"
+    half.write_text("what was being written then")
     for name in ("other", "killed"):
         launcher = Here(reverse=True)
         other = fitted(values, tmp_path / name, launcher=launcher, resume=True)
@@ -119,6 +125,7 @@ def test_the_field_does_not_depend_on_who_fits_which_region_when(tmp_path) -> No
         assert other.metrics == one.metrics
         for each, same in zip(one.field.network.parameters(), other.field.network.parameters(), strict=True):
             assert torch.equal(each, same)
+    assert not half.exists()
 
 
 def test_steps_go_where_error_is_left(tmp_path) -> None:
@@ -167,6 +174,19 @@ def test_weights_count_in_every_region(tmp_path) -> None:
     assert run.metrics["psnr"] == pytest.approx(10 * np.log10(255**2 / weighted), abs=1e-3)
 
 
+def test_a_region_whose_weights_are_zero_gets_the_fewest_steps(tmp_path) -> None:
+    weights = np.ones((120, 90), dtype=np.float32)
+    weights[:, 40:] = 0  # most of all in the regions on the right, whose error is largest
+    np.save(tmp_path / "weights.npy", weights)
+    run = fitted(picture(), tmp_path / "run", data={"weights": str(tmp_path / "weights.npy")}, steps=40)
+    assert run.result["status"] == "done"
+    layout = Layout.read(tmp_path / "run" / "regions")
+    boxes = [tuple(slice(*ends) for ends in zip(*layout.box(number), strict=True)) for number in range(len(layout))]
+    assert layout.counted == pytest.approx([weights[box].sum() / weights.mean() for box in boxes])
+    goals = json.loads((tmp_path / "run" / "regions" / "goals.json").read_text())["each"]
+    assert np.argmin(goals) == np.argmin(layout.counted)
+
+
 def test_a_region_that_fails_fails_the_fit_and_loses_nothing(tmp_path) -> None:
     values = picture()
     one = fitted(values, tmp_path / "one")
@@ -181,6 +201,93 @@ def test_a_region_that_fails_fails_the_fit_and_loses_nothing(tmp_path) -> None:
     assert fitted(values, tmp_path / "run", resume=True).metrics == one.metrics
 
 
+def test_a_region_whose_files_could_not_be_written_goes_on_from_its_checkpoint(tmp_path) -> None:
+    values = picture()
+    one = fitted(values, tmp_path / "one")
+    launcher = Here(most=one.result["regions"] + 1)
+    fitted(values, tmp_path / "run", launcher=launcher)
+    region = tmp_path / "run" / "regions" / f"{int(launcher.performed[-1]):05d}"
+    result = json.loads((region / "result.json").read_text())
+    (region / "result.json").write_text(json.dumps({**result, "status": "interrupted", "error": "the disk was full"}))
+    shutil.copy(tmp_path / "run" / "regions" / "00001" / "field.safetensors", region)  # one of an earlier part
+    assert fitted(values, tmp_path / "run", resume=True).metrics == one.metrics
+
+
+def test_a_region_whose_field_is_damaged_is_named(tmp_path) -> None:
+    values = picture()
+    run = fitted(values, tmp_path / "run", launcher=Here(most=1))
+    fitted(values, tmp_path / "run", launcher=Here(most=run.result["regions"]), resume=True)
+    field = tmp_path / "run" / "regions" / "00001" / "field.safetensors"
+    asked = ask(values, out=tmp_path / "run", resume=True, **SHORT)
+    signal, layout = as_signal(asked.config, asked.dataset), Layout.read(tmp_path / "run" / "regions")
+    for damaged in (b"nothing", (run.folder / "field.safetensors").read_bytes()):
+        field.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"00001/field.safetensors is missing or damaged; remove it and go on"):
+            assemble(asked.config, signal, layout, asked.run)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("goals.json", {"each": [1]}),
+        ("goals.json", {"asked": "some"}),
+        ("layout.json", {"held": [True]}),
+        ("layout.json", {"windows": [[0, 1, 0, 1]]}),
+        ("layout.json", {"transform": {}}),
+    ],
+)
+def test_damaged_files_of_all_regions_are_named_and_made_anew(tmp_path, name: str, entry: dict) -> None:
+    values = picture(60, 60)
+    one = fitted(values, tmp_path / "run", launcher=Here(most=5))
+    file = tmp_path / "run" / "regions" / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entry}))
+    with pytest.raises(DataError, match=f"{name} is .*damaged; remove it"):
+        fitted(values, tmp_path / "run", resume=True)
+    file.unlink()
+    assert fitted(values, tmp_path / "run", resume=True).result["status"] == "done"
+    assert one.result["regions"] == 4
+
+
+def test_a_run_that_was_killed_before_it_had_regions_goes_on(tmp_path) -> None:
+    values = picture(60, 60)
+    one = fitted(values, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "regions")
+    with pytest.raises(ConfigError, match="has no more regions"):
+        fitted(values, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "result.json").unlink()
+    assert fitted(values, tmp_path / "run", resume=True).metrics == one.metrics
+
+
+def test_a_run_goes_on_with_its_signal_alone_wherever_that_is(tmp_path) -> None:
+    file, run = tmp_path / "signal.npy", tmp_path / "run"
+    np.save(file, picture(channels=1)[..., 0])
+    fitted(str(file), run, parts=12, launcher=Here(most=2))
+    file.rename(tmp_path / "moved.npy")
+    for other in (picture(channels=1)[..., 0] + 1, picture(height=100, channels=1)[..., 0]):
+        np.save(file, other)
+        with pytest.raises(DataError, match="not the signal that"):
+            fitted(str(file), run, parts=12, resume=True)
+    moved = fitted(str(tmp_path / "moved.npy"), run, parts=12, resume=True)
+    assert moved.result["status"] == "done"
+    assert moved.config.data.path == str(tmp_path / "moved.npy")
+
+
+def test_tiles_that_overlap_far_see_what_they_see_of_the_whole(tmp_path) -> None:
+    values = np.random.default_rng(0).random((100, 100), dtype=np.float32)
+    network = {"overlap": 24, "counts": [2, 2]}
+    asked = ask(values, modality="volume", network=network, regions={"values": 2500}, **SHORT)
+    signal = as_signal(asked.config, asked.dataset)
+    layout = Layout.of(asked.config, signal)
+    layout.write(tmp_path)
+    store(signal.dataset, tmp_path)
+    whole = tiled(signal, layout.options.tiling())
+    plan = whole.begin(200, 0.0, torch.Generator().manual_seed(0))
+    for number in range(4):
+        part = tiled(open_region(asked.config, tmp_path, number), TilesOptions(**layout.options_of(number)).tiling())
+        seen = part.visit(plan, torch.zeros(1, dtype=torch.int64)).targets
+        assert torch.equal(seen, whole.visit(plan, torch.tensor([number])).targets)
+
+
 @pytest.mark.parametrize("selector", ["egra", "uniform", "full"])
 def test_other_selectors_select_in_regions_too(tmp_path, selector: str) -> None:
     run = fitted(picture(60, 60, 1), tmp_path / "run", selector=selector, steps=3)
@@ -192,12 +299,25 @@ def test_other_selectors_select_in_regions_too(tmp_path, selector: str) -> None:
     [
         ({"network": "siren"}, "only a network of tiles"),
         ({"init": "somewhere"}, "leave init out"),
+        ({"optimizer": torch.optim.SGD}, "choose one by its name"),
+        ({"log": {"film": "gif"}}, "log.film shows no fit region by region"),
     ],
 )
 def test_what_cannot_be_cut_is_refused_before_anything_is_written(tmp_path, options: dict, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         fitted(picture(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_are_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="callbacks reach no region"):
+        fit_regions(picture(), out=tmp_path / "run", callbacks=[print])
+
+
+def test_a_folder_with_other_regions_is_refused(tmp_path) -> None:
+    (tmp_path / "run" / "regions").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"regions is in the way; remove it"):
+        fitted(picture(), tmp_path / "run")
 
 
 def test_free_points_are_refused(tmp_path) -> None:
@@ -210,6 +330,13 @@ def test_free_points_are_refused(tmp_path) -> None:
 def test_a_config_of_regions_is_not_fitted_as_a_whole() -> None:
     with pytest.raises(ConfigError, match="fit_regions"):
         inrkit.fit(picture(), regions={"values": 1000}, **SHORT)
+
+
+def test_a_run_of_regions_is_not_resumed_as_a_whole(tmp_path) -> None:
+    np.save(tmp_path / "signal.npy", picture(60, 60, 1)[..., 0])
+    run = fitted(str(tmp_path / "signal.npy"), tmp_path / "run", parts=40, launcher=Here(most=1))
+    with pytest.raises(ConfigError, match="fit_regions"):
+        inrkit.fit(run.folder, resume=True)
 
 
 def test_an_ordinary_run_is_not_resumed_in_regions(tmp_path) -> None:
