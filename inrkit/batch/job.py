@@ -114,7 +114,8 @@ def _signal_of(region: dict[str, Any]) -> Signal:
 def _prepare(task: dict[str, Any], run: Run) -> tuple[Config, bool]:
     """The config of a task, and whether its run goes on from a checkpoint; if not, the run's folder is cleared."""
     config = _config_of(task)
-    resume = _resumable(run, config.general.device)
+    # A region is part of a long fit, which goes on as it can; a job of a study is to be what one device computes.
+    resume = _resumable(run, None if task["region"] else config.general.device)
     if not resume:
         _clear(run)
     return config, resume
@@ -164,12 +165,14 @@ def _one_line(error: BaseException) -> str:
     return in_one_line(f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__)
 
 
-def _resumable(run: Run, device: str) -> bool:
-    """Whether the folder holds a checkpoint to go on from on this device; a failed fit is not worth going on with."""
+def _resumable(run: Run, device: str | None) -> bool:
+    """Whether the folder holds a checkpoint to go on from, of this device unless it is None; a failed fit is not worth
+    going on with."""
     if result_of(run).get("status") == "failed":
         return False
     try:
-        return run.exists and run.read_checkpoint().get("device") == choose_device(device).type
+        before = run.read_checkpoint().get("device") if run.exists else None
+        return before is not None and (device is None or before == choose_device(device).type)
     except DataError:
         return False
 

@@ -25,6 +25,7 @@ from inrkit.networks.tiles import TilesOptions
 from inrkit.runs.build import as_signal
 from inrkit.runs.regions import Layout, assemble, open_region, store
 from inrkit.runs.request import ask
+from inrkit.runs.run import Run
 from inrkit.signals.tiled import tiled
 
 SHORT = {"steps": 12, "seed": 3, "log": {"report": False}}
@@ -256,6 +257,15 @@ def test_a_run_that_was_killed_before_it_had_regions_goes_on(tmp_path) -> None:
         fitted(values, tmp_path / "run", resume=True)
     (tmp_path / "run" / "result.json").unlink()
     assert fitted(values, tmp_path / "run", resume=True).metrics == one.metrics
+
+
+def test_a_region_goes_on_on_another_device(tmp_path) -> None:
+    values = picture(60, 60)
+    fitted(values, tmp_path / "run", launcher=Here(most=1))
+    region = Run(tmp_path / "run" / "regions" / "00000")
+    torch.save({**region.read_checkpoint(), "device": "cuda"}, region.folder / "checkpoint.pt")
+    assert fitted(values, tmp_path / "run", resume=True).result["status"] == "done"
+    assert "until then on cuda" in region.result["notes"][0]
 
 
 def test_a_run_goes_on_with_its_signal_alone_wherever_that_is(tmp_path) -> None:
