@@ -219,10 +219,12 @@ class _Fit:
         self._earlier = _seconds_of(run)
         self._started = time.perf_counter()
         self._evaluation = 0.0
-        self._behind = _status_of(run) != "done"
-        """Whether the run's files are not those of its regions as they are."""
         self._folder = run.folder / FOLDER
         self._held = [number for number in range(len(layout)) if layout.held[number]]
+        self._goals = _Goals.read(self._folder / _GOALS, len(self._held))
+        # Regions of a run that is done have no fields, unless they have been given more steps since.
+        self._behind = _status_of(run) != "done" or any(map(self._left_a_field, self._held))
+        """Whether the run's files are not those of its regions as they are."""
         self._all = sum(map(layout.values, self._held))
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -241,8 +243,6 @@ class _Fit:
                 self._train()
             if self._behind:
                 self._conclude("interrupted" if self._launcher.stopping else "done")
-            else:
-                forget(self._folder)  # by an earlier attempt, which may have been killed before
         except Exception as error:
             with contextlib.suppress(InrkitError):  # the first error is the one to show
                 self._write_result("failed", {}, error=str(error))
@@ -250,8 +250,7 @@ class _Fit:
 
     def _train(self) -> None:
         """Train every region for its part of the budget; where the launcher is stopped, some."""
-        path, asked = self._folder / _GOALS, self._asked
-        goals = _Goals.read(path, len(self._held))
+        path, asked, goals = self._folder / _GOALS, self._asked, self._goals
         if goals is None:
             each = [asked * self._size(number) * self._workers if self._timed else asked for number in self._held]
             first = self.config.regions.first

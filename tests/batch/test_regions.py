@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -155,6 +156,27 @@ def test_a_run_goes_on_with_more_steps(tmp_path) -> None:
     again = Here()
     assert fitted(values, tmp_path / "run", launcher=again, resume=True, steps=30).result["status"] == "done"
     assert not again.performed
+
+
+def test_a_run_that_is_killed_before_it_puts_more_steps_together_does_so_later(tmp_path, monkeypatch) -> None:
+    values = picture(60, 60)
+    fitted(values, tmp_path / "run")
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("inrkit.batch.regions.assemble", Mock(side_effect=KeyboardInterrupt))
+        fitted(values, tmp_path / "run", resume=True, steps=30)
+    launcher = Here()
+    longer = fitted(values, tmp_path / "run", launcher=launcher, resume=True, steps=30)
+    assert longer.result["steps"] == pytest.approx(30, abs=2)
+    assert not launcher.performed
+
+
+def test_damaged_goals_leave_the_result_of_a_run_that_is_done(tmp_path) -> None:
+    run = fitted(picture(60, 60), tmp_path / "run")
+    before = run.result
+    (tmp_path / "run" / "regions" / "goals.json").write_text("[]")
+    with pytest.raises(DataError, match=r"goals.json is damaged"):
+        fitted(picture(60, 60), tmp_path / "run", resume=True)
+    assert run.result == before
 
 
 def test_a_memory_map_is_not_copied(tmp_path) -> None:
