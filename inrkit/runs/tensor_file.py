@@ -10,14 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inrkit.errors import ConfigError
+
 _NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.complex64: "C64",
     torch.float32: "F32",
     torch.int32: "I32",
+    torch.uint32: "U32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
@@ -36,12 +44,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | Sequence[Tensor]], 
         metadata: texts by name.
 
     Raises:
-        ValueError: the format has no name for a dtype.
+        ConfigError: the format has no name for a dtype.
     """
     parts = {name: [given] if isinstance(given, Tensor) else list(given) for name, given in tensors.items()}
     unknown = [f"{name} is {part[0].dtype}" for name, part in parts.items() if part[0].dtype not in _NAMES]
     if unknown:
-        raise ValueError(f"{unknown[0]}, which no safetensors file holds")
+        raise ConfigError(f"{unknown[0]}, which no safetensors file holds; give the network another dtype")
     # The widest numbers first: so all begin at a multiple of their width.
     order = sorted(parts, key=lambda name: (-parts[name][0].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}

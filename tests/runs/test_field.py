@@ -295,6 +295,10 @@ def test_a_file_of_tensors_is_what_safetensors_reads(tmp_path):
         name: torch.arange(-6, 6).reshape(3, 4).to(getattr(torch, name))
         for name in ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
     }
+    given |= {
+        name: torch.arange(12).reshape(3, 4).to(getattr(torch, name))
+        for name in ["uint64", "uint32", "uint16", "float8_e4m3fn", "float8_e5m2"]
+    }
     given |= {"none": torch.zeros(0, 3), "number": torch.tensor(3.5), "turned": torch.rand(4, 5).T, "ü": torch.ones(1)}
     rows = [torch.rand(2, 3), torch.rand(1, 3), torch.rand(0, 3)]
     write_tensors(tmp_path / "file.safetensors", {**given, "rows": rows}, {"said": "ä\n"})
@@ -303,12 +307,12 @@ def test_a_file_of_tensors_is_what_safetensors_reads(tmp_path):
         assert set(file.keys()) == {*given, "rows"}
         for name, tensor in {**given, "rows": torch.cat(rows)}.items():
             assert file.get_tensor(name).dtype == tensor.dtype
-            assert torch.equal(file.get_tensor(name), tensor)
+            assert file.get_tensor(name).tolist() == tensor.tolist()
 
 
 def test_a_dtype_that_no_file_holds_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"odd is torch\.complex64"):
-        write_tensors(tmp_path / "file.safetensors", {"odd": torch.zeros(1, dtype=torch.complex64)}, {})
+    with pytest.raises(ConfigError, match=r"odd is torch\.complex128, .*another dtype"):
+        write_tensors(tmp_path / "file.safetensors", {"odd": torch.zeros(1, dtype=torch.complex128)}, {})
 
 
 def test_a_lattice_larger_than_memory_is_rendered_to_the_disk(field, monkeypatch):
