@@ -306,12 +306,13 @@ class _Fit:
             RunError: a region fails again and again.
         """
         wanted = dict(zip(self._held, goals, strict=True))
-        behind = [number for number in self._held if self._done(number) < share * wanted[number]]
+        behind = {number for number in self._held if self._done(number) < share * wanted[number]}
         self._behind = self._behind or bool(behind)
         if self._behind:
-            behind = [number for number in self._held if number in behind or not self._left_a_field(number)]
+            behind.update(number for number in self._held if not self._left_a_field(number))
         bar = self._bar.add_task(what, total=len(self._held), completed=len(self._held) - len(behind))
-        tasks = {str(number): self._task(number, wanted[number], share) for number in behind}
+        keys = self.config.to_dict()  # of which all tasks have the same parts, for there may be many
+        tasks = {str(number): self._task(number, wanted[number], share, keys) for number in sorted(behind)}
         if tasks and self._layout.stored:
             store(self._signal.dataset, self._folder)
         errors: dict[str, str] = {}
@@ -341,8 +342,7 @@ class _Fit:
     def _left_a_field(self, number: int) -> bool:
         return (region_run(self._run, number).folder / "field.safetensors").exists()
 
-    def _task(self, number: int, goal: float, share: float) -> Task:
-        keys = self.config.to_dict()
+    def _task(self, number: int, goal: float, share: float, keys: dict[str, Any]) -> Task:
         silent = {**dict.fromkeys(WRITER_KEYS, False), "film": "none"}
         # Never fewer than it has trained for, which its checkpoint would not fit.
         steps = keys["train"]["steps"] if self._timed else max(round(goal), round(self._done(number)))
