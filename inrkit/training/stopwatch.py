@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from inrkit.device import synchronize
+
 _MOST_PENDING = 128
 """Spans of time that may be unknown at once, so that they take no memory to speak of."""
 
@@ -26,9 +28,17 @@ class Clock(Protocol):
 
 
 class ProcessorClock:
-    """The processor's clock, for work that is done when it is called for."""
+    """The processor's clock, which waits at each mark for what a device has been given to do.
+
+    Args:
+        device: that works.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def mark(self) -> float:
+        synchronize(self._device)
         return time.perf_counter()
 
     def passed(self, moment: float) -> bool:
@@ -73,7 +83,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device, clock: Clock | None = None) -> None:
-        self._clock: Clock = clock or (EventClock(device) if device.type == "cuda" else ProcessorClock())
+        self._clock: Clock = clock or (EventClock if device.type == "cuda" else ProcessorClock)(device)
         self._pending: deque[tuple[str, Any, Any, float]] = deque()
         self.seconds = {"train": 0.0, "selection": 0.0, "evaluation": 0.0}
 

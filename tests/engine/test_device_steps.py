@@ -42,9 +42,11 @@ SMALL = {"hidden_features": 8, "hidden_layers": 1, "features": 4, "octaves": 3, 
 
 @pytest.fixture(autouse=True)
 def device_module(monkeypatch):
-    """What torch keeps of a device's own generator."""
+    """What torch keeps of a device's own generator; and its clock, which says nothing here."""
     module = types.SimpleNamespace(
-        get_rng_state=lambda device: torch.zeros(16, dtype=torch.uint8), set_rng_state=lambda state, device: None
+        get_rng_state=lambda device: torch.zeros(16, dtype=torch.uint8),
+        set_rng_state=lambda state, device: None,
+        synchronize=lambda device: None,
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
 

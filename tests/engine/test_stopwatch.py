@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from inrkit.training import stopwatch
 from inrkit.training.stopwatch import _MOST_PENDING, Stopwatch
 
 CPU = torch.device("cpu")
@@ -73,4 +74,15 @@ def test_several_share_a_time_and_what_is_not_known_is_forgotten_on_going_back()
 def test_the_processors_time_is_known_at_once():
     watch = Stopwatch(CPU)
     watch.add("train", watch.mark(), watch.mark())
+    assert watch.seconds["train"] > 0
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps", "xpu"])
+def test_a_device_without_a_clock_is_waited_for_at_each_mark(monkeypatch, kind):
+    waited = []
+    monkeypatch.setattr(stopwatch, "synchronize", waited.append)
+    watch = Stopwatch(torch.device(kind))
+    start = watch.mark()
+    watch.add("train", start, watch.mark())
+    assert waited == 2 * [torch.device(kind)]
     assert watch.seconds["train"] > 0
