@@ -259,8 +259,9 @@ class Member:
             return
         for listener in self.listeners:
             listener.on_step(self, len(errors.squared) * errors.points)
-        if self._stopping and not evaluated:
-            self.unscheduled = self.step
+        # A listener's checkpoint may have waited for the device, and so found that the budget of time is spent.
+        if not evaluated and (self.finished or self._stopping):
+            self.unscheduled = None if self.finished else self.step
             self._evaluate(errors)
 
     def end(self) -> None:

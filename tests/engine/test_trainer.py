@@ -18,6 +18,7 @@ from inrkit.training.gradients import backpropagate
 from inrkit.training.learning_rates import Constant, ConstantOptions, Cosine, CosineOptions
 from inrkit.training.objectives import OBJECTIVES
 from inrkit.training.optimizers.factories import OPTIMIZERS
+from inrkit.training.stopwatch import Stopwatch
 
 
 def make_optimizer(name, lr, network):
@@ -397,6 +398,42 @@ def test_a_resumed_run_has_what_is_left_of_its_budget():
     second.seconds["train"] = 0.2999
     Trainer([second]).run()
     assert second.finished and second.step >= 3
+
+
+class ClockBehind:
+    """A GPU's: marks are 1 s apart, and none has come before it is waited for."""
+
+    def __init__(self):
+        self.marks = 0
+
+    def mark(self):
+        self.marks += 1
+        return self.marks
+
+    def passed(self, moment):
+        return False
+
+    def between(self, start, stop):
+        return float(stop - start)
+
+
+def test_the_last_step_is_evaluated_where_a_checkpoint_finds_that_the_time_is_over():
+    class CheckpointAt(Listener):
+        def __init__(self):
+            self.evaluated = []
+
+        def on_step(self, member, selected):
+            if member.step == 6:
+                member.state_dict()
+
+        def on_evaluation(self, member, row):
+            self.evaluated.append(row["step"])
+
+    listener = CheckpointAt()
+    member = make("mse", "uniform", budget=20.0, listeners=[listener])
+    member.watch = Stopwatch(member.device, ClockBehind())
+    Trainer([member]).run()
+    assert member.finished and listener.evaluated == [6] and member.unscheduled is None
 
 
 def test_weights_of_a_selection_count_in_the_loss_alone():
