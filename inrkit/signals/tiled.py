@@ -82,8 +82,12 @@ class TiledSignal(ABC):
 
     @abstractmethod
     def visit(self, plan: Any, tiles: Tensor) -> Visit:
-        """The points of (q,) tiles as `begin` drew them. The tiles' numbers may be in main memory: where values are
-        gathered there, a GPU need not be waited for then."""
+        """The points of (q,) tiles as `begin` drew them. The tiles' numbers are in main memory where visits gather
+        there, so that a GPU need not be waited for."""
+
+    def gathers_away(self, plan: Any) -> bool:
+        """Whether what visits with a plan take is gathered in main memory, while the signal is on a GPU."""
+        return self.signal.dataset.away
 
     @abstractmethod
     def kind(self, plan: Any) -> Any:
@@ -136,6 +140,8 @@ class _Grid:
         offsets: of the points, in cells from the beginnings of these.
         firsts: the first cell whose coefficient the spline has a part of.
         splines: the four B-splines around a point; None where the points are samples.
+        here: `cells` in main memory, if visits gather there while the signal is on a GPU: to read them back, the
+            processor would wait for it. Else none.
     """
 
     cells: tuple[Tensor, ...]
@@ -143,16 +149,23 @@ class _Grid:
     offsets: tuple[float | Tensor, ...]
     firsts: tuple[int | Tensor, ...]
     splines: tuple[tuple[float | Tensor, ...], ...] | None
+    here: tuple[Tensor, ...] = ()
 
     @classmethod
-    def of(cls, places: Sequence[range], shift: Sequence[float], device: torch.device) -> _Grid:
-        """Cells along each axis, and a shift of all from their centres, in cells."""
+    def of(cls, places: Sequence[range], shift: Sequence[float], device: torch.device, away: bool) -> _Grid:
+        """Cells along each axis, and a shift of all from their centres, in cells; whether visits gather away from the
+        device."""
+
+        def cells(device: torch.device) -> tuple[Tensor, ...]:
+            return tuple(torch.arange(each.start, each.stop, each.step, device=device) for each in places)
+
         return cls(
-            tuple(torch.arange(each.start, each.stop, each.step, device=device) for each in places),
+            cells(device),
             tuple(each[-1] - each[0] for each in places),
             tuple(each + 0.5 for each in shift),
             tuple(each[0] + math.floor(by) - 1 for each, by in zip(places, shift, strict=True)),
             tuple(_basis(each - math.floor(each)) for each in shift) if any(shift) else None,
+            cells(torch.device("cpu")) if away else (),
         )
 
     @property
@@ -234,7 +247,11 @@ class TiledLattice(TiledSignal):
         draws = torch.rand(1 + len(places), generator=generator).tolist()
         if draws[0] < between and self._spline is not None:
             shift = [draw - 0.5 if axis in self._axes else 0.0 for axis, draw in enumerate(draws[1:])]
-        return _Grid.of(places, shift, self.signal.device)
+        away = self.spline_away if any(shift) else self.signal.dataset.away
+        return _Grid.of(places, shift, self.signal.device, away)
+
+    def gathers_away(self, plan: _Grid) -> bool:
+        return bool(plan.here)
 
     def kind(self, plan: _Grid) -> Any:
         return plan.kind
@@ -254,7 +271,7 @@ class TiledLattice(TiledSignal):
         inputs = torch.stack(torch.meshgrid(*local, indexing="ij"), dim=-1).reshape(1, -1, len(local))
         if plan.splines is not None:
             return Visit(inputs, self._between(plan, tiles))
-        indices = self._indices(tiles, [cells.to(tiles.device) for cells in plan.cells]).flatten(1)
+        indices = self._indices(tiles, plan.here or plan.cells).flatten(1)
         known, weights = self._known(indices), self._weights(indices)
         if known is not None:
             weights = known.to(torch.float32) if weights is None else weights * known
@@ -368,16 +385,16 @@ class TiledLattice(TiledSignal):
         matrices: list[Tensor | None] = []
         for axis, (cells, span, first) in enumerate(zip(plan.cells, plan.spans, plan.firsts, strict=True)):
             if axis not in self._axes:
-                supports.append(cells)
+                supports.append((plan.here or plan.cells)[axis])
                 matrices.append(None)
                 continue
             matrix = torch.zeros(len(cells), span + 4, device=device)
             rows, begin = torch.arange(len(cells), device=device), cells - cells[0]
             for column, weight in enumerate(plan.splines[axis]):
                 matrix[rows, begin + column] = weight
-            supports.append(first + torch.arange(span + 4, device=device))
+            supports.append(first + torch.arange(span + 4, device=tiles.device))
             matrices.append(matrix)
-        indices = self._indices(tiles, [support.to(tiles.device) for support in supports])
+        indices = self._indices(tiles, supports)
         rows = self._spline.view(-1, self._spline.shape[-1])
         values = gathered(rows, indices.reshape(-1), device).view(*indices.shape, -1)
         for axis, each in enumerate(matrices):
@@ -425,7 +442,8 @@ class TiledPoints(TiledSignal):
     def begin(self, points: int, between: float, generator: torch.Generator) -> Tensor:
         draws = torch.rand(points, generator=generator, dtype=torch.float64)
         device = self.signal.device
-        return ((torch.arange(points) + draws) / points).to(widest(device)).to(device, non_blocking=True)
+        plan = ((torch.arange(points) + draws) / points).to(widest(device))
+        return plan.to(device, non_blocking=device.type != "mps")  # it would read the memory after it is freed
 
     def kind(self, plan: Tensor) -> Any:
         return len(plan)

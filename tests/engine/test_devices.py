@@ -429,6 +429,34 @@ def test_a_spline_stays_in_main_memory_where_the_gpu_has_no_room_for_it(without_
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
 
 
+@pytest.mark.parametrize("what", ["values", "spline"])
+def test_tiles_gather_in_main_memory_without_a_look_at_the_device(without_float64, monkeypatch, what):
+    if what == "values":
+        kept_away(monkeypatch)
+    else:
+        monkeypatch.setattr(tiling, "free_memory", lambda device: 1000)
+    visit, computed = tiling.TiledLattice.visit, _computed
+    inside, read = [], []
+
+    def visited(*args):
+        inside.append(True)
+        try:
+            return visit(*args)
+        finally:
+            inside.pop()
+
+    def watched(function, args, kwargs):
+        if inside and function._schema.name == "aten::_to_copy" and isinstance(args[0], There):
+            read.extend([kwargs] if kwargs.get("device") == torch.device("cpu") else [])
+        return computed(function, args, kwargs)
+
+    monkeypatch.setattr(tiling.TiledLattice, "visit", visited)
+    monkeypatch.setitem(globals(), "_computed", watched)
+    network = {"name": "tiles", "between": 0.0 if what == "values" else 1.0}
+    inrkit.fit(signal_of("image"), device="meta:0", steps=2, modality="image", network=network)
+    assert not read
+
+
 def test_values_of_a_large_signal_are_gathered_from_its_file(without_float64, tmp_path):
     values = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(50, 40, 1))
     values[:] = lattice(50, 40)

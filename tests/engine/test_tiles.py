@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate, map_coordinates, spline_filter
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 import inrkit
@@ -153,6 +154,23 @@ def test_what_stands_in_place_of_unknown_values_reaches_no_tile() -> None:
         found.append((survey.means, survey.spreads, visit.targets * visit.weights[..., None]))
     for without, with_nan in zip(*found, strict=True):
         assert torch.equal(without, with_nan)
+
+
+def test_points_are_copied_to_apples_gpus_before_their_memory_is_freed(monkeypatch) -> None:
+    class Copies(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to and torch.device("mps") in args:
+                waits.append(not (kwargs or {}).get("non_blocking"))
+                return args[0]
+            return function(*args, **(kwargs or {}))
+
+    waits: list[bool] = []
+    points = np.random.default_rng(0).uniform(-1, 1, (100, 2)).astype(np.float32)
+    view = tiled(Signal(CoordinateDataset(points[:, :1].copy(), points=points)), Tiling((8, 8), (2, 2), 2.0))
+    monkeypatch.setattr(Signal, "device", torch.device("mps"))
+    with Copies():
+        view.begin(50, 0.0, torch.Generator().manual_seed(0))
+    assert waits == [True]
 
 
 def test_tiles_of_free_points_take_their_own_points() -> None:

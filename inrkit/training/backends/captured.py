@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrkit.selectors import Residuals, Selection, Selector
 from inrkit.training.backends.single import Single
-from inrkit.training.backends.tiled import Begin, Tiled, begin_of, step_of, walked
+from inrkit.training.backends.tiled import Begin, Tiled, beginning, step_of, walked
 from inrkit.training.gradients import backpropagate, step
 from inrkit.training.member import Member
 from inrkit.training.objectives import MeanSquaredError, Objective
@@ -319,8 +319,8 @@ class _RecordedTiles(Recorded):
         self._view.refill(self._plan, plan)
 
     def _run(self) -> None:
-        with self._rates_held():
-            self._walk(begin_of(self.member, threads=1))
+        with self._rates_held(), beginning(self.member) as begin:
+            self._walk(begin)
 
     def _rehearse(self) -> None:
         self._walk(functools.partial(step_of, self.member, steps=False))

@@ -54,8 +54,11 @@ class Tiled(Backend):
         self._owners.clear()
 
     def _update(self, turn: Turn, plan: Any) -> None:
-        """A step on the points of a plan."""
-        take(turn, self._owners_of(turn.member), plan)
+        """A step of the selected networks on the points of a plan from `plan_of`."""
+        member = turn.member
+        with beginning(member) as begin:
+            owners = self._owners_of(member)
+            turn.loss, turn.errors = walked(member, owners, turn.selection.indices, plan, begin)
 
     def _owners_of(self, member: Member) -> Tensor:
         if member not in self._owners:
@@ -84,39 +87,25 @@ def plan_of(turn: Turn) -> Any:
     return member.view.begin(options.points, options.between, member.visits)
 
 
-def take(turn: Turn, owners: Tensor, plan: Any) -> None:
-    """A step of the selected networks.
-
-    Args:
-        turn: it receives the loss and the errors.
-        owners: (U,) the tile of each network.
-        plan: from `plan_of`.
-    """
-    member = turn.member
-    threads = contextlib.nullcontext(1) if _kernel(member) is None else _one_thread()
-    with threads as count:
-        turn.loss, turn.errors = walked(member, owners, turn.selection.indices, plan, begin_of(member, count))
-
-
 Begin = Callable[[Tensor, Visit, Tensor | None], Callable[[], Tensor]]
 """Begins a step of some networks on the points of a visit, and fills (q, k, C) errors unless they are None; returns
 what waits for it and gives their (q,) squared errors."""
 
 
-def begin_of(member: Member, threads: int) -> Begin:
-    """What begins steps of a member's networks: machine code where there is some, on so many threads, else torch."""
-    network, optimizer, kernel = member.network, member.optimizer, _kernel(member)
+@contextlib.contextmanager
+def beginning(member: Member) -> Iterator[Begin]:
+    """What begins steps of a member's networks inside: a kernel where one trains them, else torch."""
+    network, optimizer = member.network, member.optimizer
     assert isinstance(network, Tiles) and isinstance(optimizer, RowOptimizer)
+    kernel = network.trained_by if type(member.objective) is MeanSquaredError else None
     if kernel is None:
-        return functools.partial(step_of, member)
-    if isinstance(optimizer, RowAdam) and optimizer.plain:
-        return functools.partial(_begin_adam, kernel, network, optimizer, threads)
-    return functools.partial(_begin_any, kernel, network, optimizer, threads)
-
-
-def _kernel(member: Member) -> SirenKernel | FusedSiren | None:
-    assert isinstance(member.network, Tiles)
-    return member.network.trained_by if type(member.objective) is MeanSquaredError else None
+        yield functools.partial(step_of, member)
+        return
+    with _one_thread() as threads:
+        if isinstance(optimizer, RowAdam) and optimizer.plain:
+            yield functools.partial(_begin_adam, kernel, network, optimizer, threads)
+        else:
+            yield functools.partial(_begin_any, kernel, network, optimizer, threads)
 
 
 def walked(member: Member, owners: Tensor, rows: Tensor, plan: Any, begin: Begin) -> tuple[Tensor, Residuals]:
@@ -139,13 +128,15 @@ def walked(member: Member, owners: Tensor, rows: Tensor, plan: Any, begin: Begin
     spreads = network.spreads[tiles]
     waiting: list[Callable[[], tuple[Tensor, Tensor | None]]] = []
     points = 0
-    looked_up = tiles.cpu() if view.signal.dataset.away else tiles
+    looked_up = tiles.cpu() if view.gathers_away(plan) else tiles
     parts = (each.split(chunk) for each in (rows, tiles, looked_up, spreads))
     for part, numbers, visited, spread in zip(*parts, strict=True):
         visit = view.visit(plan, visited)
         targets = (visit.targets - network.means[numbers, None]).div_(spread[:, None, None])
         points = targets.shape[1]
-        errors = torch.empty_like(targets) if member.selector.needs_response else None
+        # Machine code writes the errors in their order, whatever order the targets lie in.
+        laid_out = torch.contiguous_format
+        errors = torch.empty_like(targets, memory_format=laid_out) if member.selector.needs_response else None
         finish = begin(part, Visit(visit.inputs, targets, visit.weights), errors)
         waiting.append(functools.partial(_found, finish, view, plan, errors, visit.weights))
     found = [each() for each in waiting]
