@@ -55,7 +55,7 @@ class TrainOptions:
     a GPU are trained by one kernel in Triton if they are plain SIRENs."""
     capture: str = option("never", choices=("auto", "always", "never"))
     """Record steps that are alike as CUDA graphs, and launch each at once in place of its many small operations.
-    `auto` does so on a GPU."""
+    `auto` does so on a `cuda` GPU, unless the signal stays in main memory."""
     on_divergence: str = option("stop", choices=("stop", "recover"))
     """What happens where the error is no longer finite: `stop` ends the run; `recover` goes back to the last evaluation
     and on from there with half the learning rate, which takes a second copy of all that training holds."""

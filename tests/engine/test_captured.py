@@ -1,6 +1,8 @@
 """Recorded steps, replayed here by calling what was recorded: a CPU records nothing."""
 
+import contextlib
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from inrkit import OPTIMIZERS, SELECTORS, ConfigError, CoordinateDataset, fit
 from inrkit.config import resolve
 from inrkit.networks.siren import Siren
 from inrkit.runs.build import as_signal, build
-from inrkit.training.backends.captured import Captured, CapturedTiles
+from inrkit.training.backends import captured
+from inrkit.training.backends.captured import Captured, CapturedTiles, CudaGraphs
 from inrkit.training.backends.single import Single
 from inrkit.training.backends.tiled import Tiled
 from inrkit.training.loop import Trainer
@@ -116,7 +119,7 @@ def member_of(dataset=None, steps=30, weighted=False, **layer):
 def outcome(backend, fused=False, native=False, **options):
     """Losses, errors and the network of a training."""
     member = member_of(**options)
-    member.network.native = native
+    member.network.native = native  # machine code rounds differently
     if fused:
         for group in member.optimizer.param_groups:
             group["fused"] = True
@@ -216,6 +219,97 @@ def test_operations_alone_replay_a_step(case):
     assert tape.replayed > 3 * tape.recorded > 0
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_kernel_that_trains_tiles_is_recorded_too():
+    options = {"network": {"name": "tiles", "parameters": 8000}, "selector": "full", "steps": 6, "native": True}
+    recorder = Recorder()
+    for ours, theirs in zip(outcome(CapturedTiles(recorder), **options), outcome(Tiled(), **options), strict=True):
+        assert torch.equal(ours, theirs)
+    assert recorder.replayed > 0
+
+
+def test_points_that_are_drawn_anew_end_recordings(monkeypatch):
+    monkeypatch.setattr(captured, "_MOST_KINDS", 1)
+
+    def drawn(number):
+        places = np.random.default_rng(number).uniform(-1, 1, (50, 3)).astype(np.float32)
+        return places, np.linalg.norm(places, axis=1, keepdims=True)
+
+    def dataset():
+        places, values = drawn(0)
+        return CoordinateDataset(values, points=places, resample=drawn, resample_every=4)
+
+    recorder = Recorder()
+    ours, theirs = (
+        outcome(backend, dataset=dataset(), operator="none", selector="full", steps=16)
+        for backend in (Captured(recorder), Single())
+    )
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert (recorder.recorded, recorder.replayed) == (4, 8)  # of four steps of each draw two are taken as they are
+
+
+class NoGpu(SimpleNamespace):
+    """torch.cuda, as far as graphs need it. A recording that fails leaves its stream as the current one, as torch's
+    does."""
+
+    class CUDAGraph:
+        def pool(self):
+            return id(self)
+
+        def replay(self):
+            pass
+
+    def __init__(self):
+        super().__init__(current="main", pools=[])
+
+    def current_stream(self, device=None):
+        return SimpleNamespace(name=self.current, wait_stream=lambda other: None)
+
+    def Stream(self):
+        return SimpleNamespace(name="aside", wait_stream=lambda other: None)
+
+    def device(self, device):
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        self.pools.append(pool)
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+
+def test_graphs_share_the_memory_of_those_that_are_left(monkeypatch):
+    gpu = NoGpu()
+    monkeypatch.setattr(torch, "cuda", gpu)
+    graphs = CudaGraphs(torch.device("cuda", 0))
+    first = graphs(lambda: None, lambda: None)
+    second = graphs(lambda: None, lambda: None)
+    assert gpu.pools == [None, id(first.__self__)]
+    del first, second
+    graphs(lambda: None, lambda: None)
+    assert gpu.pools[2] is None
+
+
+def test_a_recording_that_fails_leaves_the_stream_as_it_was(monkeypatch):
+    gpu = NoGpu()
+    monkeypatch.setattr(torch, "cuda", gpu)
+
+    def failing():
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        CudaGraphs(torch.device("cuda", 0))(failing, lambda: None)
+    assert gpu.current == "main"
 
 
 def test_every_kind_of_step_is_recorded_once():

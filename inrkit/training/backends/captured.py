@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -43,10 +44,12 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = None
+        self._latest: Callable[[], Any] = lambda: None
+        """The graph that was recorded last, unless it is gone: its memory is gone with it then."""
 
     def __call__(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
-        with torch.cuda.device(self._device):
+        # A recording that fails would leave its stream as the current one.
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
             return self._recorded(function, rehearsal)
 
     def _recorded(self, function: Callable[[], None], rehearsal: Callable[[], None]) -> Callable[[], None]:
@@ -55,18 +58,20 @@ class CudaGraphs:
         with torch.cuda.stream(aside):  # libraries set themselves up for a stream when they first run there
             rehearsal()
         torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
+        graph, latest = torch.cuda.CUDAGraph(), self._latest()
+        pool = None if latest is None else latest.pool()
         # Other threads, such as one that draws previews, may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
             function()
-        self._pool = graph.pool()
+        self._latest = weakref.ref(graph)
         return graph.replay
 
 
 class _Recordings:
     """What is known of a member's steps, by their kind.
 
-    Recordings end when the optimizer's state is replaced, as on going back to a checkpoint.
+    Recordings end when the optimizer's state is replaced, as on going back to a checkpoint, and when the signal's
+    points are drawn anew.
 
     Args:
         member: whose steps they are.
@@ -79,10 +84,14 @@ class _Recordings:
         self._seen: Counter[Any] = Counter()
         self._recorded: dict[Any, Any] = {}
         self._recordable = True
+        self._round = member.signal.dataset.round
         self._hook = member.optimizer.register_load_state_dict_post_hook(lambda optimizer: self._forget())
 
     def of(self, kind: Any, make: Callable[[], Recorded]) -> Recorded | None:
         """The recording of a kind of step, which `make` makes when it is due; None for a step to take as it is."""
+        if self._round != self._member.signal.dataset.round:
+            self._round = self._member.signal.dataset.round
+            self._forget()
         due = self._recordable and self._seen[kind] >= _REHEARSALS and len(self._recorded) < _MOST_KINDS
         if kind not in self._recorded and due:
             try:
@@ -201,7 +210,7 @@ class Captured(Single):
             super().update([turn])
             return
         recordings = _of(self._recordings, member, self._record)
-        kind = (len(selection.indices), selection.weights is None, member.signal.dataset.round)
+        kind = (len(selection.indices), selection.weights is None)
         recorded = recordings.of(kind, lambda: _RecordedStep(turn, recordings.record))
         if isinstance(recorded, _RecordedStep):
             recorded.fill(selection)
@@ -265,7 +274,8 @@ class CapturedTiles(Tiled):
     """Like `Tiled`, but steps that are alike are recorded, as `Captured` does. There are several kinds of steps: along
     each axis a tile has room for one point more or less, and points may lie between the samples.
 
-    Adam and AdamW are recorded; with other optimizers steps run as they are.
+    Adam and AdamW are recorded, and so is a kernel in Triton; with other optimizers steps run as they are, and so do
+    those whose values come from main memory.
 
     Args:
         record: how a function is recorded; as a CUDA graph, if not given.
@@ -282,11 +292,12 @@ class CapturedTiles(Tiled):
 
     def _update(self, turn: Turn, plan: Any) -> None:
         member, rows, view = turn.member, turn.selection.indices, turn.member.view
-        if view is None or not _pointwise(member) or not isinstance(member.optimizer, RowAdam):
+        alike = _pointwise(member) and isinstance(member.optimizer, RowAdam)
+        if view is None or not alike or view.gathers_away(plan):
             super()._update(turn, plan)
             return
         recordings = _of(self._recordings, member, self._record)
-        kind = (len(rows), view.kind(plan), member.signal.dataset.round)
+        kind = (len(rows), view.kind(plan))
         owners = self._owners_of(member)
         recorded = recordings.of(kind, lambda: _RecordedTiles(turn, owners, plan, recordings.record))
         if isinstance(recorded, _RecordedTiles):
