@@ -254,6 +254,19 @@ def test_training_in_machine_code_is_training_in_torch(each: dict, optimizer: st
     torch.testing.assert_close(trained[0], trained[1], atol=2e-4, rtol=1e-3)
 
 
+def test_machine_code_tells_the_errors_of_several_channels_between_the_samples_of_one_axis() -> None:
+    # The spline's values lie channel by channel there.
+    responses = []
+    for native in (True, False):
+        options = {**TRAINED, "modality": "audio", "network": {"name": "tiles", "counts": [4], "between": 1.0}}
+        training = inrkit.trainer(waves(400, channels=2).astype(np.float32), steps=1, **options)
+        training.member.network.native = native
+        if native and training.member.network.kernel is None:
+            pytest.skip("no C compiler here")
+        responses += [step.turn.errors.response for step in training]
+    torch.testing.assert_close(responses[0], responses[1], atol=1e-4, rtol=1e-3)
+
+
 def test_rows_step_as_adam_steps_each_of_them() -> None:
     torch.manual_seed(0)
     start = torch.randn(4, 6)
