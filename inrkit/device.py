@@ -183,6 +183,13 @@ def keep_freed_memory() -> None:
         set_limit(_TOP_PAD, 1 << 26)
 
 
+def give_back_freed_memory() -> None:
+    """Have glibc's allocator give the system what it has kept. Between fits of one process: what each frees lies in
+    pieces between what stays, and the next one's large arrays fit in none of them."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h; the last may be 2²⁵ at most
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from inrkit.config import Config, resolve
-from inrkit.device import choose_device, keep_freed_memory
+from inrkit.device import choose_device, give_back_freed_memory, keep_freed_memory
 from inrkit.errors import DataError, InrkitError, StaleCheckpoint, in_one_line
 from inrkit.runs.execute import execute, execute_together
 from inrkit.runs.regions import Until, open_region
@@ -45,8 +45,14 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         `each`: status and error of every job, by identity.
     """
     keep_freed_memory()
-    if task["beside"]:
-        return _perform_together([task, *task["beside"]])
+    try:
+        return _perform_together([task, *task["beside"]]) if task["beside"] else _perform_alone(task)
+    finally:
+        give_back_freed_memory()
+
+
+def _perform_alone(task: dict[str, Any]) -> dict[str, Any]:
+    """Fit what a task asks for that trains with no other; returns as `perform`."""
     run, region = Run(task["folder"]), task["region"]
     try:
         if region is None and result_of(run).get("status") == "done":
