@@ -303,8 +303,8 @@ def check_main_memory(bench: Bench) -> dict[str, Any]:
     }
     for name, options in cases.items():
         states, seconds = [], []
-        for free in (building._FREE, 1 << 50):
-            with patch.object(building, "_FREE", free):
+        for free in (building.FREE, 1 << 50):
+            with patch.object(building, "FREE", free):
                 run = bench.fit(bench.picture, f"{name}-{free}", steps=steps, deterministic=True, **options)
             states.append(run.field.network.state_dict())
             seconds.append(run.result["seconds"]["train"])

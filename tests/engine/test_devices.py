@@ -361,7 +361,7 @@ AWAY = {
 
 def kept_away(monkeypatch):
     """Have the device say that it has no room for values."""
-    monkeypatch.setattr(building, "_FREE", 1 << 50)
+    monkeypatch.setattr(building, "FREE", 1 << 50)
 
 
 @pytest.mark.slow
