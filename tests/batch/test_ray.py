@@ -290,8 +290,15 @@ def test_a_lost_nodes_region_is_fitted_again_and_the_field_is_that_of_one_worker
     with subprocess.Popen(
         [*fit, *cluster.words, "--out", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as process:
-        when(lambda: len(list(tmp_path.glob("run/regions/*/checkpoint.pt"))) >= 2, process)
-        cluster.kill(next(number for number, raylet in enumerate(cluster.raylets()) if number and at_work(raylet)))
+        victims: list[int] = []
+
+        def at_work_elsewhere() -> bool:
+            begun = len(list(tmp_path.glob("run/regions/*/checkpoint.pt"))) >= 2
+            victims[:] = [number for number, raylet in enumerate(cluster.raylets()) if number and at_work(raylet)]
+            return begun and bool(victims)
+
+        when(at_work_elsewhere, process)
+        cluster.kill(victims[0])
         said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
