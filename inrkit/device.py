@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,8 +185,11 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Have glibc's allocator give the system what it has kept. Between fits of one process: what each frees lies in
-    pieces between what stays, and the next one's large arrays fit in none of them."""
+    """Free what a fit has left in cycles of references, and have glibc's allocator give the system what it has kept.
+
+    Between fits of one process: the next one's large arrays would fit in none of the pieces that lie free.
+    """
+    gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

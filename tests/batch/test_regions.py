@@ -1,5 +1,6 @@
 """One signal on many workers: regions, their budget, the field of all, and what gets lost."""
 
+import gc
 import json
 import shutil
 import signal
@@ -394,6 +395,16 @@ def test_a_run_of_regions_is_compressed_like_any_other(tmp_path) -> None:
     run = fitted(str(tmp_path / "photo.png"), tmp_path / "run", parts=3)
     small = inrkit.compress(run, tmp_path / "small.inr", bits=6, steps=2)
     assert small.path.stat().st_size < (run.folder / "field.safetensors").stat().st_size / 3
+
+
+def test_a_worker_keeps_nothing_of_a_region_that_it_has_fitted(tmp_path) -> None:
+    gc.disable()
+    try:
+        fitted(picture(60, 60, 1), tmp_path / "run", steps=3)
+        left = [each for each in gc.get_objects() if isinstance(each, inrkit.Member)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 def trained_on(folder) -> dict:

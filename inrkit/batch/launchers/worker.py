@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import socket
@@ -45,6 +46,7 @@ def begin_locally(slots: str, workers: int, gpus: list[str], memory: float) -> N
         memory: GiB that the process may take; 0 for no limit.
     """
     os.setsid()
+    gc.freeze()  # what is imported stays, and need not be looked at after every job
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _watch_memory(memory)
     if gpus:
