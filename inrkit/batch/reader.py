@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from inrkit.batch.launchers.base import LAUNCHERS, JobOptions
+from inrkit.batch.launchers.base import JobOptions, launcher_choice
 from inrkit.batch.shipped import studies
 from inrkit.batch.study import (
     PATH,
@@ -412,15 +412,13 @@ class _Reader:
         if not isinstance(given, dict):
             self.errors.append(f"launcher is {given}; it must be a name, or a mapping with a name and options")
             given = {}
-        name = str(given.get("name", "local"))
         try:
-            plugin: Any = LAUNCHERS.get(name)
+            choice, wrong = launcher_choice(given)
         except ConfigError as error:
             self.errors.append(str(error))
-            return Choice(name, object, None)
-        options, wrong = parse(plugin.Options, {k: v for k, v in given.items() if k != "name"}, "launcher")
+            return Choice(str(given.get("name")), object, None)
         self.errors += wrong
-        return Choice(name, plugin, options)
+        return choice
 
     def _text(self, axes: Mapping[str, list[Value]]) -> str:
         """The study as YAML, with its globs expanded and the words of the command line applied."""

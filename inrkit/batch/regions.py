@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from inrkit.batch.engine import stopped_by_signals
-from inrkit.batch.launchers.base import LAUNCHERS, JobOptions, Launcher, Started, Task
+from inrkit.batch.launchers.base import JobOptions, Launcher, Started, Task, launcher_choice
 from inrkit.config import Config
 from inrkit.config.schema import WRITER_KEYS
 from inrkit.device import choose_device, choose_precision, free_memory
@@ -23,7 +23,6 @@ from inrkit.errors import ConfigError, DataError, InrkitError, RunError, escaped
 from inrkit.evaluation.between import noise_between
 from inrkit.evaluation.evaluate import applicable, default_chunk, evaluate
 from inrkit.files import from_json, remove_stale, require_file, to_json, write_text
-from inrkit.plugins.options import parse
 from inrkit.runs.build import FREE, as_signal, evaluated_most, on_device, read_signal
 from inrkit.runs.execute import require_same_signal
 from inrkit.runs.field import Field
@@ -103,12 +102,10 @@ def launcher_of(given: Mapping[str, Any], workers: int = 0) -> Launcher:
     Raises:
         ConfigError: there is none, or it has no such options.
     """
-    plugin = LAUNCHERS.get(str(given.get("name", "local")))
-    wanted = {**({"workers": workers} if workers else {}), **{k: v for k, v in given.items() if k != "name"}}
-    options, errors = parse(plugin.Options, wanted, "launcher")
+    choice, errors = launcher_choice({**({"workers": workers} if workers else {}), **given})
     if errors:
         raise ConfigError("\n".join(errors))
-    launcher: Launcher = plugin(options, JobOptions())
+    launcher: Launcher = choice.make(JobOptions())
     return launcher
 
 

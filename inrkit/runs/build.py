@@ -113,7 +113,7 @@ def _weights_of_signal(path: Path) -> np.ndarray:
             f"{path}, the weights, is {dataset!r}; give one channel on a lattice, such as a gray picture or a .npy"
         )
     weights = values[:, 0].numpy().reshape(dataset.grid_shape)
-    return weights if dataset.known is None else np.where(_known(dataset), weights, 0)
+    return weights if dataset.known is None else np.where(known_cells(dataset), weights, 0)
 
 
 def build(
@@ -339,10 +339,10 @@ def _with_holes(dataset: CoordinateDataset) -> dict[str, Any]:
     not said as "known" which were."""
     if dataset.known is None or dataset.grid_shape is None or "known" in dataset.metadata:
         return dataset.metadata
-    return {**dataset.metadata, "filled": packed(~_known(dataset))}
+    return {**dataset.metadata, "filled": packed(~known_cells(dataset))}
 
 
-def _known(dataset: CoordinateDataset) -> np.ndarray:
+def known_cells(dataset: CoordinateDataset) -> np.ndarray:
     """(*grid_shape) bool, where the values on a lattice of which a part is known are."""
     assert dataset.grid_shape is not None
     known = np.zeros(dataset.grid_shape, dtype=bool)

@@ -24,7 +24,7 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.files import from_json, require_file, to_json, write_text, written_whole
 from inrkit.networks import Tiles
 from inrkit.networks.tiles import TilesOptions, divided_evenly
-from inrkit.runs.build import field_of, weighted
+from inrkit.runs.build import field_of, known_cells, weighted
 from inrkit.runs.field import read_field, write_field
 from inrkit.runs.run import Run
 from inrkit.signals.dataset import CoordinateDataset
@@ -186,12 +186,7 @@ class Layout:
 
 def store(dataset: CoordinateDataset, folder: Path) -> None:
     """Write a signal where its regions will find it, if its own file cannot be mapped."""
-    assert dataset.grid_shape is not None
-    known = None
-    if dataset.known is not None:
-        known = np.zeros(len(dataset), dtype=bool)
-        known[dataset.known.numpy()] = True
-        known = known.reshape(dataset.grid_shape)
+    known = None if dataset.known is None else known_cells(dataset)
     weights = None if dataset.weights is None else dataset.weights.numpy()
     for name, array in zip(_ARRAYS, (dataset.stored_array(), known, weights), strict=True):
         path = folder / f"{name}.npy"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from inrkit.config.schema import LAUNCHERS
-from inrkit.plugins.options import option
+from inrkit.config.schema import LAUNCHERS, Choice
+from inrkit.plugins.options import option, parse
 
 
 @dataclass
@@ -70,6 +70,18 @@ class Outcome:
     status: str
     error: str | None = None
     each: dict[str, dict[str, Any]] | None = None
+
+
+def launcher_choice(given: Mapping[str, Any]) -> tuple[Choice, list[str]]:
+    """The launcher that a mapping with its name and options names, `local` without a name, and what is wrong with it.
+
+    Raises:
+        ConfigError: there is no such launcher.
+    """
+    name = str(given.get("name", "local"))
+    plugin: Any = LAUNCHERS.get(name)
+    options, errors = parse(plugin.Options, {key: value for key, value in given.items() if key != "name"}, "launcher")
+    return Choice(name, plugin, options), errors
 
 
 @LAUNCHERS.base
