@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 # The oldest versions that pyproject.toml names, but for torch: the one of constraints.txt, since PyPI's bring gigabytes of CUDA.
 OLDEST := .venv-oldest
 EXTRAS := speech medical video tables plots
-TOOLS := pytest>=8 pytest-xdist>=3 hypothesis>=6.100 packaging>=24 pytorch-optimizer>=4.0
+TOOLS := pytest>=8 pytest-xdist>=3 hypothesis>=6.100 packaging>=24 pytorch-optimizer>=4.0 torchmetrics>=1.6
 TOOLS += pyparsing>=3.2,<3.3  # a later one warns of old versions of matplotlib
 
 .PHONY: install demo test test-slow test-oldest check docs format clean

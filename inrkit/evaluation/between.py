@@ -16,7 +16,7 @@ from inrkit.plugins.options import field_names
 from inrkit.selectors.draws.subsets import sample_without_replacement
 from inrkit.selectors.draws.tiles import Tiles
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.lattice import mirrored
+from inrkit.signals.lattice import mirrored, places_of
 
 _SHARE, _FEWEST, _MOST = 8, 1 << 12, 1 << 16
 """Corners: one for so many coordinates of an evaluation, but at least and at most so many."""
@@ -80,7 +80,7 @@ class Corners:
             drawn = sample_without_replacement(len(numbers), count, torch.Generator().manual_seed(0))
             numbers = numbers[drawn.sort().values]
         firsts = self._tiles.even_cells(numbers).view(len(numbers), -1)[:, 0]
-        self._firsts = torch.stack(torch.unravel_index(firsts, between), dim=-1).to(dataset.device)
+        self._firsts = torch.stack(places_of(firsts, between), dim=-1).to(dataset.device)
 
     def __len__(self) -> int:
         """How many corners there are, those included that are not rated."""
@@ -93,7 +93,7 @@ class Corners:
 
     def _known_tiles(self, cells: Tensor) -> Tensor:
         """Numbers of the crops of whose cells some are known."""
-        places = torch.unravel_index(cells, self._lattice)
+        places = places_of(cells, self._lattice)
         corners, stride = torch.zeros_like(cells), 1
         for place, length in zip(reversed(places), reversed(self._tiles.shape), strict=True):
             corners += place.clamp(max=length - 1) * stride

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,6 +185,9 @@ class PSNR(Metric):
 
 
 _WINDOW = 11
+_MARGIN = _WINDOW // 2
+_RATING = 100
+"""Bytes for each value that is rated."""
 
 
 @METRICS.register("ssim")
@@ -199,10 +203,6 @@ class SSIM(Metric):
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
-        # Slow to import, and 90 MB: now, so that a fit knows before it starts what memory is left.
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
-        self._similarity = structural_similarity_index_measure
         self._kept: tuple[Tensor, Tensor, Tensor | None] | None = None
         self._seen = 0
         self._sum = 0.0
@@ -214,7 +214,7 @@ class SSIM(Metric):
 
     @classmethod
     def memory(cls, shape: tuple[int, ...], channels: int) -> int:
-        return 270 * channels * min(math.prod(shape), SLAB)
+        return _RATING * channels * min(math.prod(shape), SLAB)
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._take(prediction, target, None)
@@ -234,61 +234,87 @@ class SSIM(Metric):
         if len(target) < _WINDOW and not last:
             self._kept = (prediction, target, hidden)
             return
-        _, rated = self._similarity(
-            _channels_first(prediction), _channels_first(target), data_range=self.peak, return_full_image=True
-        )
+        rated = _similarity(prediction, target, self.peak)
         # Near a slab's edge inside the image the surroundings are cut off; another slab rates those rows.
-        margin = _WINDOW // 2
-        rows = slice(0 if first else margin, len(target) if last else len(target) - margin)
+        rows = slice(0 if first else _MARGIN, len(target) if last else len(target) - _MARGIN)
         if hidden is not None:
-            seen = torch.nn.functional.max_pool2d(hidden[None, None].to(torch.float32), _WINDOW, 1, margin)[0, 0] > 0
-            rated = torch.where(seen, 0, rated)
+            seen = torch.nn.functional.max_pool2d(hidden[None, None].to(torch.float32), _WINDOW, 1, _MARGIN)[0, 0] > 0
+            rated = torch.where(seen[..., None], 0, rated)
             self._left_out += int(seen[rows].sum())
-            hidden = hidden[-2 * margin :]
-        self._sum += total(rated[:, :, rows])
-        self._kept = (prediction[-2 * margin :], target[-2 * margin :], hidden)
+            hidden = hidden[-2 * _MARGIN :]
+        self._sum += total(rated[rows])
+        self._kept = (prediction[-2 * _MARGIN :], target[-2 * _MARGIN :], hidden)
 
     def compute(self) -> float | None:
         count = math.prod(self.shape) - self._left_out
         return self._sum / (count * self.channels) if count else None
 
 
+def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool = True) -> Tensor:
+    """(H, W, C) structural similarity of each value of two (H, W, C) images, in main memory.
+
+    Beyond its edges an image is mirrored. Without `luminance` only contrast and structure count.
+    """
+    from skimage.metrics import structural_similarity  # slow to import
+
+    width = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
+    images = [np.pad(image.cpu().numpy(), width, mode="reflect") for image in (prediction, target)]
+    _, rated = structural_similarity(
+        *images,
+        data_range=peak,
+        channel_axis=2,
+        full=True,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        # The term of luminance is a ratio of two sums; the square of K1 times the peak is a part of both.
+        K1=0.01 if luminance else 1e9,
+    )
+    return torch.from_numpy(rated[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN])
+
+
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the scales of MS-SSIM, the finest first (Wang et al. 2003, section 3.2)."""
+
+
 @METRICS.register("ms_ssim")
 class MultiScaleSSIM(Metric):
     """Multi-scale SSIM over five scales (Wang et al. 2003).
 
-    It needs the whole image at once, some 800 bytes a pixel, so it is left out above 2²⁰ pixels, and below 176 pixels
-    a side, where the coarsest scale is smaller than the window. It is undefined where a part of the image is not known.
+    It needs the whole image at once, so it is left out above 2²⁰ pixels, and below 176 pixels a side, where the
+    coarsest scale is smaller than the window. It is undefined where a part of the image is not known.
     """
 
     title = "MS-SSIM"
 
     def __init__(self, shape: tuple[int, ...], channels: int, peak: float) -> None:
         super().__init__(shape, channels, peak)
-        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
-        self._similarity = multiscale_structural_similarity_index_measure
         self._slabs: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
     def applies(cls, shape: tuple[int, ...]) -> bool:
-        return len(shape) == 2 and min(shape) // 2**4 >= _WINDOW and math.prod(shape) <= 1 << 20
+        return len(shape) == 2 and min(shape) // 2 ** (len(_SCALES) - 1) >= _WINDOW and math.prod(shape) <= 1 << 20
 
     @classmethod
     def memory(cls, shape: tuple[int, ...], channels: int) -> int:
-        return 270 * channels * math.prod(shape)
+        return _RATING * channels * math.prod(shape)
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         self._slabs.append((prediction, target))
 
     def compute(self) -> float:
         prediction, target = (torch.cat(slabs) for slabs in zip(*self._slabs, strict=True))
-        return float(
-            self._similarity(
-                _channels_first(prediction), _channels_first(target), data_range=self.peak, normalize="relu"
-            )
-        )
+        value = 1.0
+        for scale, weight in enumerate(_SCALES, start=1):
+            coarsest = scale == len(_SCALES)
+            rated = _similarity(prediction, target, self.peak, luminance=coarsest)
+            if not coarsest:
+                rated = rated[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+                prediction, target = _halved(prediction), _halved(target)
+            value *= max(0.0, total(rated) / rated.numel()) ** weight
+        return value
 
 
-def _channels_first(image: Tensor) -> Tensor:
-    return image.movedim(-1, 0)[None]
+def _halved(image: Tensor) -> Tensor:
+    """(H // 2, W // 2, C) means of 2×2 pixels."""
+    return torch.nn.functional.avg_pool2d(image.movedim(-1, 0), 2).movedim(0, -1)

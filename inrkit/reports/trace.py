@@ -17,6 +17,7 @@ from inrkit.files import written_whole
 from inrkit.networks import Tiles
 from inrkit.selectors import Selection
 from inrkit.signals.decoding import archived_array
+from inrkit.signals.lattice import places_of
 from inrkit.training.member import Listener, Member
 
 FILE = "trace.npz"
@@ -265,7 +266,7 @@ class _Boxes:
         if side == 1:
             return cells
         numbers = torch.zeros_like(cells)
-        for along, length in zip(torch.unravel_index(cells, self.lattice), shape, strict=True):
+        for along, length in zip(places_of(cells, self.lattice), shape, strict=True):
             numbers = numbers * length + torch.div(along, side, rounding_mode="floor")
         return numbers
 

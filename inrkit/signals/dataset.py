@@ -358,7 +358,7 @@ class CoordinateDataset:
         """Spread weights scaled to mean 1 over the known, without a copy of what repeats."""
         counted = spread
         if self.known is not None:
-            counted = spread[torch.unravel_index(self.known.to(spread.device), spread.shape)]
+            counted = spread[tuple(places_of(self.known.to(spread.device), spread.shape))]
         average = mean(counted)
         if not (math.isfinite(average) and average > 0):
             raise DataError("weights must be finite, not negative, and not all zero")

@@ -53,7 +53,8 @@ def lattice_coordinates(indices: Tensor, shape: tuple[int, ...], dtype: torch.dt
 def places_of(indices: Tensor, shape: Sequence[int]) -> list[Tensor]:
     """Where (…,) int64 indices of cells, in C order over `shape`, lie along each of the D axes: (…,) int64 each.
 
-    As torch.unravel_index has it, which copies the shape to the device: a GPU would be waited for.
+    As torch.unravel_index has it, which copies the shape to the device, so that a GPU is waited for, and imports
+    another half second of modules.
     """
     places = []
     for length in reversed(shape):
@@ -126,7 +127,7 @@ class Region:
             return lattice_coordinates(indices, self.shape, dtype)
         device = indices.device
         indices = indices if has_float64(device) else indices.cpu()
-        axes = torch.unravel_index(indices, self.shape)
+        axes = places_of(indices, self.shape)
         coordinates = torch.empty(*indices.shape, len(self.shape), dtype=dtype, device=indices.device)
         for axis, (along, length, low, high) in enumerate(zip(axes, self.shape, self.low, self.high, strict=True)):
             place = low + (high - low) * (2 * along.to(torch.float64) + 1) / (2 * length)

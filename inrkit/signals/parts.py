@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrkit.signals.dataset import CoordinateDataset
-from inrkit.signals.lattice import lattice_coordinates
+from inrkit.signals.lattice import lattice_coordinates, places_of
 
 MARGIN = 16
 """Cells around a part, beyond its tiles' overlap, that are kept too. They make the cubic spline the whole signal's, to
@@ -74,7 +74,7 @@ class Part(CoordinateDataset):
             indices = torch.arange(*indices.indices(len(self)), device=self.device)
         assert self.grid_shape is not None
         cells = torch.zeros_like(indices)
-        places = torch.unravel_index(indices, self.grid_shape)
+        places = places_of(indices, self.grid_shape)
         for place, first, length in zip(places, self._origin, self._whole, strict=True):
             cells = cells * length + (place + first)
         return lattice_coordinates(cells, self._whole, dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrkit.device import available_memory, free_memory, gathered, wide, widest
-from inrkit.signals.lattice import mirrored
+from inrkit.signals.lattice import mirrored, places_of
 from inrkit.signals.operators import NoneOptions, NoOperator
 from inrkit.signals.parts import Part
 from inrkit.signals.signal import Signal
@@ -505,7 +505,7 @@ def filled(survey: Survey, holding: Tensor, tiling: Tiling) -> Survey:
         return survey
     from scipy.spatial import cKDTree  # slow to import
 
-    places = torch.stack(torch.unravel_index(torch.arange(len(tiling)), tiling.shape), dim=-1).numpy()
+    places = torch.stack(places_of(torch.arange(len(tiling)), tiling.shape), dim=-1).numpy()
     full = holding.cpu().numpy()
     _, nearest = cKDTree(places[full]).query(places[~full])
     means = survey.means.clone()
