@@ -120,6 +120,17 @@ def test_importing_the_engine_loads_no_modality():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_fit_loads_nothing_that_is_slow_to_import_and_that_it_does_not_need(tmp_path):
+    code = (
+        "import sys\nimport numpy as np\nimport inrkit\n"
+        f"inrkit.fit(np.eye(200, dtype=np.uint8), steps=1, out={str(tmp_path / 'run')!r})\n"
+        "slow = ('torch._dynamo', 'sympy', 'scipy.stats', 'matplotlib', 'pandas')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
 def test_the_public_names_are_one_sorted_list_that_exists():
     import inrkit
 

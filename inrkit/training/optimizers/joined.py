@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from inrkit.training.optimizers.closures import evaluated
+from inrkit.training.optimizers.base import Optimizer, evaluated
 
 
-class Joined(torch.optim.Optimizer):
+class Joined(Optimizer):
     """Several optimizers, each over some of a network's parameters, as one.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -12,18 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.device import has_float64
-from inrkit.training.optimizers.closures import evaluated
+from inrkit.training.optimizers.base import Optimizer, evaluated
 from inrkit.training.optimizers.soap import adopt, first_state, mapped, refined
 
 
-class RowOptimizer(torch.optim.Optimizer):
+class RowOptimizer(Optimizer):
     """Steps some rows of its parameters; the others, and what it keeps of them, stay as they are."""
-
-    # Torch guards these against its compiler, and imports all of it to do so: a second of every fit.
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     @abstractmethod
     def step_rows(self, parameter: nn.Parameter, rows: Tensor, gradients: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inrkit.device import has_float64, returned, wide
-from inrkit.training.optimizers.closures import evaluated
+from inrkit.training.optimizers.base import Optimizer, evaluated
 
 SHIFT, FLOOR = 2**10, 2**16
 """What is added to covariances before a turn, and the floor of root mean squares, in units of the dtype's rounding.
@@ -18,7 +18,7 @@ Both are far above rounding and far below the values that matter in training: in
 of a matrix's root mean square."""
 
 
-class SOAP(torch.optim.Optimizer):
+class SOAP(Optimizer):
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., ICLR 2025, algorithm 3).
 
     Adam runs in the eigenbasis of the gradient's covariance along each axis, averaged over steps. Every
