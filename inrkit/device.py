@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy  # noqa: F401  before torch, which would import it, too, and lose a Ctrl-C on the way
 import psutil
 import torch
 from torch import Tensor

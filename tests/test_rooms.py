@@ -122,10 +122,11 @@ def test_importing_the_engine_loads_no_modality():
 
 def test_a_fit_loads_nothing_that_is_slow_to_import_and_that_it_does_not_need(tmp_path):
     code = (
-        "import sys\nimport numpy as np\nimport inrkit\n"
+        "import sys\nimport inrkit\nimport numpy as np\n"
         f"inrkit.fit(np.eye(200, dtype=np.uint8), steps=1, out={str(tmp_path / 'run')!r})\n"
         "slow = ('torch._dynamo', 'sympy', 'scipy.stats', 'matplotlib', 'pandas')\n"
-        "print([name for name in slow if name in sys.modules])"
+        "print([name for name in slow if name in sys.modules])\n"
+        "assert [name for name in sys.modules if name in ('numpy', 'torch')] == ['numpy', 'torch']"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")

@@ -350,10 +350,11 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
 def _is_sound(result: dict[str, Any]) -> bool:
     """Whether the entries of a result.json that are there are such as a run writes."""
     numbers = [result.get(name, {}) for name in ("metrics", "seconds")]
-    counts = [result.get(name, 0) for name in ("steps", "parameters", "coordinates", "recoveries")]
-    words = [result.get(name, "") for name in ("status", "modality", "device", "precision", "error")]
+    counted = ("steps", "parameters", "coordinates", "recoveries", "regions", "workers")
+    counts = [result.get(name, 0) for name in counted]
+    words = [result.get(name, "") for name in ("status", "modality", "device", "precision", "error", "signal")]
     return (
-        all(isinstance(entries, dict) for entries in numbers)
+        all(isinstance(entries, dict) for entries in [*numbers, result.get("versions", {})])
         and all(is_number(value) for entries in numbers for value in entries.values())
         and all(type(count) is int and 0 <= count < 1 << 63 for count in counts)
         and all(isinstance(word, str) for word in words)

@@ -75,7 +75,7 @@ def test_metrics_that_are_no_numbers_are_told_in_a_line(tmp_path, metrics):
     [
         *({"seconds": {"train": [1]}}, {"seconds": 3}, {"steps": "many"}, {"steps": -1}, {"steps": True}),
         *({"metrics": {"psnr": "high"}}, {"status": ["done"]}, {"parameters": 1 << 70}, {"coordinates": 1.5}),
-        {"notes": "x"},
+        *({"notes": "x"}, {"versions": [0]}, {"regions": "4"}, {"signal": 3}),
     ],
 )
 def test_a_result_of_wrong_types_is_damaged(tmp_path, wrong):
