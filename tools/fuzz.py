@@ -2,9 +2,10 @@
 
     .venv/bin/python tools/fuzz.py --minutes 60
 
-Inputs are small valid files of every kind that is read (`small_files.py`), and what inrkit itself reads back: fields,
-checkpoints, configs, studies, metrics, results. `mutations.py` changes them. A signal is read as a fit reads it; what
-is read is written again, as a fit would at its end. Whatever raises anything but an error of inrkit is kept.
+Ctrl-C ends it before, with what it has found so far. Inputs are small valid files of every kind that is read
+(`small_files.py`), and what inrkit itself reads back: fields, checkpoints, configs, studies, metrics, results.
+`mutations.py` changes them. A signal is read as a fit reads it; what is read is written again, as a fit would at its
+end. Whatever raises anything but an error of inrkit is kept.
 
 An input that runs a line of the readers that none has run before is changed further. Inputs are read by a fork of this
 process, many of them by one; the fork ends with the first that needs much memory or that kills it.
@@ -13,6 +14,7 @@ process, many of them by one; the fork ends with the first that needs much memor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import mmap
 import os
@@ -53,7 +55,9 @@ from inrkit.runs.run import Run
 from inrkit.signals.digest import digest
 
 TURN = 4.0
-"""Seconds of a kind of input before it is the next one's turn."""
+"""Seconds of the processor for a kind of input before it is the next one's turn."""
+SHARE = 0.1
+"""Of a processor, that a fork has at least; one that has not ended by then waits for something."""
 OFTEN = 2000
 """Inputs that one fork reads at most: libraries leak."""
 GROWTH = 256 << 10
@@ -76,6 +80,7 @@ class Kind:
         corpus: inputs that are changed further; the first is valid.
         lines: that they have run.
         faults: what went wrong, by its description, with the input.
+        seconds: of the processor.
     """
 
     name: str
@@ -91,8 +96,9 @@ class Kind:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let those in the background ignore it
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=5.0, help="of all kinds of input together")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of the processor, of all kinds of input together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="inputs whose names hold this")
     parser.add_argument("--keep", type=Path, default=Path("fuzzed"), help="folder for the inputs that find a fault")
@@ -101,19 +107,20 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    until = time.monotonic() + 60 * given.minutes
+    left = 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
         every = [kind for kind in kinds(Path(folder)) if given.only in kind.name]
         print(f"{len(every)} kinds of input", flush=True)
-        while time.monotonic() < until and every:
-            kind = min(every, key=lambda each: each.seconds)
-            known = set(kind.faults)
-            turn(kind, min(TURN, max(0.1, until - time.monotonic())), given.seed, given.memory, given.seconds)
-            for fault in kind.faults.keys() - known:
-                given.keep.mkdir(exist_ok=True, parents=True)
-                number = len(list(given.keep.iterdir())) + 1
-                (given.keep / f"{number}-{kind.path.name}").write_bytes(kind.faults[fault])
-                print(f"{kind.name}: {fault}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while left > 0 and every:
+                kind = min(every, key=lambda each: each.seconds)
+                known = set(kind.faults)
+                left -= turn(kind, min(TURN, left), given.seed, given.memory, given.seconds)
+                for fault in kind.faults.keys() - known:
+                    given.keep.mkdir(exist_ok=True, parents=True)
+                    number = len(list(given.keep.iterdir())) + 1
+                    (given.keep / f"{number}-{kind.path.name}").write_bytes(kind.faults[fault])
+                    print(f"{kind.name}: {fault}", flush=True)
     for kind in every:
         told = f"{kind.tried:>7} inputs, {kind.read:>6} read, {len(kind.corpus):>4} with new lines"
         print(f"{kind.name:<24} {told}, {kind.seconds / 60:5.1f} min, {len(kind.faults)} faults")
@@ -263,10 +270,11 @@ def _resolve_words(path: Path) -> object:
     return resolve([{"data": {"path": "photo.png"}}, parse_overrides(words)])
 
 
-def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) -> None:
-    """Read changed inputs of a kind in a fork of this process for so many seconds, or until it has to end."""
+def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) -> float:
+    """Read changed inputs of a kind in a fork of this process for so many seconds of the processor, or until it has to
+    end; returns how many seconds that took."""
     kind.turns += 1
-    start = time.monotonic()
+    before = _seconds_of_forks()
     counts = mmap.mmap(-1, 16)  # shared with the fork: inputs tried and read
     receive, send = os.pipe()
     process = os.fork()
@@ -274,20 +282,21 @@ def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) ->
         try:
             os.close(receive)
             chance = random.Random(f"{seed} {kind.name} {kind.turns}")
-            told = _attempts(kind, start + length, chance, counts, memory, seconds)
+            told = _attempts(kind, time.process_time() + length, chance, counts, memory, seconds)
             with os.fdopen(send, "wb") as pipe:
                 pickle.dump(told, pipe)
         finally:
             os._exit(0)
     os.close(send)
-    if not select.select([receive], [], [], length + 2 * seconds)[0]:
+    if not select.select([receive], [], [], (length + 2 * seconds) / SHARE)[0]:
         os.kill(process, signal.SIGKILL)
     with os.fdopen(receive, "rb") as pipe:
         told = pipe.read()
     status = os.waitpid(process, 0)[1]
     tried, read = struct.unpack("<QQ", counts)
     kind.tried, kind.read = kind.tried + tried, kind.read + read
-    kind.seconds += time.monotonic() - start
+    took = _seconds_of_forks() - before
+    kind.seconds += took
     if told:
         corpus, lines, faults = pickle.loads(told)
         kind.corpus += corpus
@@ -297,6 +306,13 @@ def turn(kind: Kind, length: float, seed: int, memory: float, seconds: float) ->
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         told = f"takes more than {seconds:.0f} s" if number == signal.SIGPROF else f"killed by signal {number}"
         kind.faults.setdefault(told, kind.path.read_bytes())
+    return took
+
+
+def _seconds_of_forks() -> float:
+    """Of the processor, that the forks have had that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _attempts(
@@ -311,7 +327,7 @@ def _attempts(
     resource.setrlimit(resource.RLIMIT_AS, (most, most))  # the machine is to survive, too
     corpus, faults, lines = [], {}, _Lines(kind.lines)
     begun, tried, read = _peak(), 0, 0
-    while time.monotonic() < until and tried < OFTEN and _peak() - begun < GROWTH:
+    while time.process_time() < until and tried < OFTEN and _peak() - begun < GROWTH:
         # The newest inputs lead further, the first is the one most like a real file.
         known = [*kind.corpus, *corpus]
         content = known[0] if chance.random() < 0.3 else chance.choice(known[-40:])
