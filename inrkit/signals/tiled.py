@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -54,6 +55,10 @@ class Survey:
     constant: Tensor
 
 
+_LAST: WeakKeyDictionary[Signal, tuple[object, Survey]] = WeakKeyDictionary()
+"""The last survey of each signal: the one by which a tiling was chosen is soon asked for again."""
+
+
 class TiledSignal(ABC):
     """A signal and its tiles.
 
@@ -66,9 +71,17 @@ class TiledSignal(ABC):
         self.signal = signal
         self.tiling = tiling
 
-    @abstractmethod
     def survey(self) -> Survey:
-        """What the tiles hold, in one pass over the signal."""
+        """What the tiles hold, in one pass over the signal; that of the signal's last tiling is kept."""
+        tiling = self.tiling
+        asked = (tiling.lattice, tiling.counts, tiling.overlaps, tiling.firsts, tiling.shape, self.signal.dataset.round)
+        kept = _LAST.get(self.signal)
+        if kept is None or kept[0] != asked:
+            kept = _LAST[self.signal] = asked, self._surveyed()
+        return kept[1]
+
+    @abstractmethod
+    def _surveyed(self) -> Survey: ...
 
     @abstractmethod
     def begin(self, points: int, between: float, generator: torch.Generator) -> Any:
@@ -215,7 +228,7 @@ class TiledLattice(TiledSignal):
         self._starts = around.origin
         self._lengths: tuple[int, ...] = around.grid_shape or ()
 
-    def survey(self) -> Survey:
+    def _surveyed(self) -> Survey:
         signal, tiling = self.signal, self.tiling
         cells = [torch.arange(side, device=signal.device) for side in tiling.sides]
         means, spreads, constant, holding = [], [], [], []
@@ -425,7 +438,7 @@ class TiledPoints(TiledSignal):
         self._some_empty = bool((self._counts == 0).any())
         self._starts = self._counts.cumsum(0) - self._counts
 
-    def survey(self) -> Survey:
+    def _surveyed(self) -> Survey:
         count = len(self.tiling)
         values = self.signal.targets(self._points)
         tiles = torch.repeat_interleave(torch.arange(count, device=values.device), self._counts)

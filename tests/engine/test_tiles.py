@@ -156,6 +156,15 @@ def test_what_stands_in_place_of_unknown_values_reaches_no_tile() -> None:
         assert torch.equal(without, with_nan)
 
 
+def test_a_signal_is_surveyed_again_for_other_tiles_only() -> None:
+    signal = signal_of(waves(16, 16))
+    first = tiled(signal, Tiling((16, 16), (2, 2), 0.0)).survey()
+    assert tiled(signal, Tiling((16, 16), (2, 2), 0.0)).survey() is first
+    other = tiled(signal, Tiling((16, 16), (2, 4), 0.0)).survey()
+    assert len(other.means) == 8
+    assert not torch.equal(other.means[:4], first.means)
+
+
 def test_points_are_copied_to_apples_gpus_before_their_memory_is_freed(monkeypatch) -> None:
     class Copies(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
