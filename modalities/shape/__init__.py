@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -213,7 +214,7 @@ class Shape(Modality):
         solid = _original(path, options.margin)
         unsigned = isinstance(solid, Cloud) and solid.normals is None
         kind = "unsigned" if unsigned else "mesh"
-        metadata: dict[str, Any] = {"kind": kind, "notes": solid.notes, "affine": solid.affine.tolist()}
+        metadata: dict[str, Any] = {"kind": kind, "notes": [*solid.notes], "affine": solid.affine.tolist()}
         if isinstance(solid, Cloud):
             metadata["spacing"] = solid.spacing * solid.scale
         if options.data == "lattice":
@@ -319,12 +320,21 @@ class Shape(Modality):
         return lattice
 
 
+_READ: WeakValueDictionary[object, Solid | Cloud] = WeakValueDictionary()
+"""What was read from files, as long as a dataset draws points from it: reading and mending it again takes seconds."""
+
+
 def _original(path: Path, margin: float) -> Solid | Cloud:
     """The mesh in a file, or its points where it has no faces."""
+    state = path.stat()
+    asked = path.resolve(), state.st_mtime_ns, state.st_size, margin
+    known = _READ.get(asked)
+    if known is not None:
+        return known
     held = read_polygons(path)
-    if held.has_faces or not len(held.vertices):
-        return Solid.of(path, held, margin)
-    return Cloud.of(path, held, margin)
+    kind = Solid if held.has_faces or not len(held.vertices) else Cloud
+    _READ[asked] = original = kind.of(path, held, margin)
+    return original
 
 
 def _between(region: Region) -> Region:

@@ -1,5 +1,6 @@
 """Shapes: meshes of every kind become signed distances, and what is drawn from a field lies on the original."""
 
+import gc
 import re
 import sys
 from dataclasses import dataclass
@@ -130,6 +131,25 @@ def test_values_are_signed_distances_in_the_meshs_units(ball, ball_file):
     assert np.sign(dataset.values.numpy()[np.abs(distances) > 0.2, 0]).tolist() == (
         np.sign(distances[np.abs(distances) > 0.2]).tolist()
     )
+
+
+def test_a_mesh_is_read_once_while_points_are_drawn_from_it_and_anew_when_its_file_changes(ball, tmp_path, monkeypatch):
+    shape = modality(data="points", count=100)
+    path, reads = tmp_path / "ball.obj", []
+    ball.export(path)
+    reader = shapes.read_polygons
+    monkeypatch.setattr(shapes, "read_polygons", lambda path: reads.append(path) or reader(path))
+    dataset = shape.read(path)
+    again = shape.read(path)
+    assert len(reads) == 1
+    ball.copy().apply_scale(2).export(path)
+    larger = shape.read(path)
+    assert len(reads) == 2
+    np.testing.assert_allclose(larger.affine, 2 * dataset.affine)
+    del dataset, again, larger
+    gc.collect()
+    shape.read(path)
+    assert len(reads) == 3
 
 
 def test_the_mesh_fills_the_cube_up_to_the_margin(tmp_path):
