@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 
 from inrkit.errors import ConfigError, InrkitError, WriteError
 
+LOCK = ".lock"
+"""A file of a folder that one process at a time works in."""
 _OTHER_FILES = 512
 """Files that a process has open besides, at most: libraries, sockets, mapped signals."""
 _ASIDE = re.compile(r"\.(\d+)-.")
@@ -117,23 +119,24 @@ def _to_disk(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, busy: InrkitError) -> Iterator[None]:
+def exclusive(folder: Path, busy: InrkitError, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes out of a folder. The system ends the lock with this process, however that ends.
 
     Args:
         folder: that is there.
         busy: raised if another process is at work in it.
+        patience: seconds to wait for that process before.
 
     Raises:
         InrkitError: `busy`; or an error of its kind, because the folder cannot be written to.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
         while not path.exists():  # who had the lock before removed the file that was opened here
             lock.release()
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=patience)
     except Timeout as error:
         raise busy from error
     except OSError as error:

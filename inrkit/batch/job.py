@@ -21,12 +21,16 @@ from typing import Any
 from inrkit.config import Config, resolve
 from inrkit.device import choose_device, give_back_freed_memory, keep_freed_memory
 from inrkit.errors import DataError, InrkitError, StaleCheckpoint, in_one_line
+from inrkit.files import LOCK, allow_open_files
 from inrkit.runs.execute import execute, execute_together
 from inrkit.runs.regions import Until, open_region
 from inrkit.runs.run import Run
 from inrkit.signals.signal import Signal
 
 LOG = "log.txt"
+_PATIENCE = 60.0
+"""Seconds that a run is waited for which another process has: a worker whose study was killed ends at once, unless the
+machine has no time for it."""
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
@@ -53,41 +57,53 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 
 def _perform_alone(task: dict[str, Any]) -> dict[str, Any]:
     """Fit what a task asks for that trains with no other; returns as `perform`."""
-    run, region = Run(task["folder"]), task["region"]
+    run = Run(task["folder"])
+    left = was_left(run)
     try:
-        if region is None and result_of(run).get("status") == "done":
-            return {"status": "done", "error": None}
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with _captured(run.folder / LOG):
-            try:
-                config, resume = _prepare(task, run)
-                signal = None if region is None else _signal_of(region)
-                listeners = [] if region is None else [Until(region["share"])]
-                execute(
-                    config, run, dataset=signal, resume=resume, quiet=False, interruptible=True, listeners=listeners
-                )
-            except BaseException as error:
-                traceback.print_exc()
-                _drop_stale_checkpoint(run, error)
-                raise
-        return {"status": run.result["status"], "error": None}
+        with _taken(run):
+            if task["region"] is not None or not _is_whole(task, run, left):
+                _fit(task, run)
+            return {"status": run.result["status"], "error": None}
     except KeyboardInterrupt:
         return {"status": "interrupted", "error": None}
     except BaseException as error:
         return {"status": "failed", "error": _one_line(error)}
 
 
+def _fit(task: dict[str, Any], run: Run) -> None:
+    """Fit what a task asks for in the folder of its run."""
+    region = task["region"]
+    with _captured(run.folder / LOG):
+        try:
+            config, resume = _prepare(task, run)
+            signal = None if region is None else _signal_of(region)
+            listeners = [] if region is None else [Until(region["share"])]
+            execute(config, run, dataset=signal, resume=resume, quiet=False, interruptible=True, listeners=listeners)
+        except BaseException as error:
+            traceback.print_exc()
+            _drop_stale_checkpoint(run, error)
+            raise
+
+
 def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     """Fit what several tasks ask for, as one stacked computation where they are of a kind; returns as `perform`."""
+    allow_open_files(len(tasks))  # each run's folder is locked by one
+    with contextlib.ExitStack() as taken:
+        return _fit_together(tasks, taken)
+
+
+def _fit_together(tasks: list[dict[str, Any]], taken: contextlib.ExitStack) -> dict[str, Any]:
+    """As `_perform_together`, with the folders of the runs taken until a context ends."""
     each: dict[str, dict[str, Any]] = {task["id"]: {"status": "interrupted", "error": None} for task in tasks}
     fits: dict[str, tuple[Config, Run, bool]] = {}
     for task in tasks:
         run = Run(task["folder"])
+        left = was_left(run)
         try:
-            if result_of(run).get("status") == "done":
+            taken.enter_context(_taken(run))
+            if _is_whole(task, run, left):
                 each[task["id"]] = {"status": "done", "error": None}
                 continue
-            run.folder.mkdir(parents=True, exist_ok=True)
             config, resume = _prepare(task, run)
             fits[task["id"]] = config, run, resume
         except Exception as error:
@@ -110,6 +126,35 @@ def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
         status = {"status": run.result.get("status"), "error": None}
         each[identity] = _failed(run, outcome) if isinstance(outcome, Exception) else status
     return {**each[tasks[0]["id"]], "each": each}
+
+
+def was_left(run: Run) -> bool:
+    """Whether a process was killed that worked in a run's folder, or is at work there. What shows a result that is
+    done, such as its page, may be missing then."""
+    return (run.folder / LOCK).exists()
+
+
+def _is_whole(task: dict[str, Any], run: Run, left: bool) -> bool:
+    """Whether nothing is left to do for a task.
+
+    Args:
+        task: to be done.
+        run: of the task.
+        left: whether a process was killed that worked on it.
+    """
+    if result_of(run).get("status") != "done":
+        return False
+    return not left or not _resumable(run, _config_of(task).general.device)
+
+
+def _taken(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes out of a run's folder, made if there is none.
+
+    Raises:
+        RunError: another one is at work in it, and stays.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return run.locked(_PATIENCE)
 
 
 def _signal_of(region: dict[str, Any]) -> Signal:
@@ -184,9 +229,9 @@ def _resumable(run: Run, device: str | None) -> bool:
 
 
 def _clear(run: Run) -> None:
-    """Remove what an earlier attempt left, except its log."""
+    """Remove what an earlier attempt left, except its log; the folder stays this process's."""
     for path in run.folder.iterdir():
-        if path.name == LOG:
+        if path.name in (LOG, LOCK):
             continue
         if path.is_dir():
             shutil.rmtree(path)

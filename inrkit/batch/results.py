@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inrkit.batch.job import result_of
+from inrkit.batch.job import result_of, was_left
 from inrkit.batch.study import Job
 from inrkit.errors import DataError
 from inrkit.files import from_json, to_json, write_text
@@ -149,7 +149,7 @@ class Results:
         run = self.run(job)
         result = result_of(run)
         status = result.get("status")
-        if status == "done":
+        if status == "done" and not was_left(run):
             return State("done", None, result)
         if status == "failed" or job.id in self._failures:
             error = self._failures.get(job.id) or str(result.get("error", "")).partition("\n")[0]

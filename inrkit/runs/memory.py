@@ -59,7 +59,7 @@ class MemoryRun(Run):
     def create(self, config: Config) -> None:
         self._config = config
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    def locked(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def rewrite_config(self, config: Config) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from inrkit.config import Config
 from inrkit.errors import ConfigError, DataError
-from inrkit.files import from_json, require_file, to_json, write_text, written_whole
+from inrkit.files import LOCK, from_json, require_file, to_json, write_text, written_whole
 from inrkit.networks import Tiles
 from inrkit.networks.tiles import TilesOptions, divided_evenly
 from inrkit.runs.build import field_of, known_cells, weighted
@@ -197,7 +197,8 @@ def store(dataset: CoordinateDataset, folder: Path) -> None:
 
 def forget(folder: Path) -> None:
     """Remove what regions have needed and no resumed run does."""
-    for path in [*(folder / f"{name}.npy" for name in _ARRAYS), *folder.glob("*/field.safetensors")]:
+    stored = [folder / f"{name}.npy" for name in _ARRAYS]
+    for path in [*stored, *folder.glob("*/field.safetensors"), *folder.glob(f"*/{LOCK}")]:  # locks of killed workers
         with contextlib.suppress(OSError):  # of no harm where it cannot be removed
             path.unlink()
 

@@ -55,6 +55,7 @@ class Run:
     def __init__(self, folder: str | Path, movable: bool = False) -> None:
         self.folder = Path(folder)
         self._movable = movable
+        self._held = False
         self._field: Field | None = None
         """The field, if this process has fitted it."""
 
@@ -213,25 +214,32 @@ class Run:
                 reason = error.strerror or error
                 raise ConfigError(f"{self.folder} cannot be written: {reason}; choose another --out") from error
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    def locked(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
         """Keep other fits out of the folder; the system ends the lock with this process, however that ends.
 
-        What killed processes left half written is removed.
+        What killed processes left half written is removed. Inside the context it may be entered again.
+
+        Args:
+            patience: seconds to wait for another fit to leave it.
 
         Raises:
             RunError: another fit is at work in it, or it cannot be written to.
         """
-        return self._locked()
+        return contextlib.nullcontext() if self._held else self._locked(patience)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, patience: float) -> Iterator[None]:
         busy = RunError(
             f"{self.folder} is being fitted by another process; wait for it, or start anew in another --out"
         )
-        with exclusive(self.folder, busy):
-            remove_stale(self.folder)
-            yield
-            remove_stale(self.folder)
+        with exclusive(self.folder, busy, patience):
+            self._held = True
+            try:
+                remove_stale(self.folder)
+                yield
+                remove_stale(self.folder)
+            finally:
+                self._held = False
 
     def rewrite_config(self, config: Config) -> None:
         """Write config.yaml anew: a resumed run may be given more steps."""

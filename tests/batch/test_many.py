@@ -134,3 +134,35 @@ def test_a_run_without_its_last_checkpoint_goes_on_after_an_interruption_and_end
     assert not (run.folder / "checkpoint.pt").exists()
     with pytest.raises(inrkit.DataError, match=r"no checkpoint.pt to resume from"):
         inrkit.fit("run", resume=True, steps=8)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_jobs_wait_for_what_a_killed_study_left_and_finish_it(study, tmp_path, monkeypatch, together):
+    monkeypatch.setattr("inrkit.batch.job._PATIENCE", 0.1)
+    jobs = study(matrix={"data.path": "photos/a.png", "seed": [0, 1]}).main_jobs()
+    runs = [Results(tmp_path, []).run(job) for job in jobs]
+    one, other = (Task(job.id, str(run.folder), job.config) for job, run in zip(jobs, runs, strict=True))
+    both = asdict(Task(one.id, one.folder, one.config, beside=(other,)))
+
+    def performed():
+        ended = [perform(task) for task in ([both] if together else [asdict(one), asdict(other)])]
+        return list(ended[0]["each"].values()) if together else ended
+
+    half = runs[1].folder / "metrics.jsonl"
+    half.parent.mkdir(parents=True)
+    half.write_text("what a worker writes before it ends")
+    with runs[1].locked():
+        told = performed()
+        assert [each["status"] for each in told] == ["done", "failed"]
+        assert "is being fitted by another process" in told[1]["error"]
+        assert half.read_text().startswith("what")
+    assert [each["status"] for each in performed()] == ["done", "done"]
+    # One that was killed after its result, and before its page.
+    result = runs[1].result
+    (runs[1].folder / "report.html").unlink()
+    (runs[1].folder / ".lock").touch()
+    assert [Results(tmp_path, []).state(job).status for job in jobs] == ["done", "interrupted"]
+    assert [each["status"] for each in performed()] == ["done", "done"]
+    assert (runs[1].folder / "report.html").exists()
+    assert runs[1].result["metrics"] == result["metrics"]
+    assert [Results(tmp_path, []).state(job).status for job in jobs] == ["done", "done"]
