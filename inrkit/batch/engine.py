@@ -20,7 +20,7 @@ from inrkit.batch.study import Job, Study
 from inrkit.batch.summary import summarise
 from inrkit.batch.tuning import choose
 from inrkit.errors import ConfigError, WriteError
-from inrkit.files import exclusive, write_text
+from inrkit.files import exclusive, remove_stale, write_text
 from inrkit.runs.execute import stackable
 
 RUNNABLE = ("failed", "interrupted", "pending")
@@ -188,7 +188,10 @@ class _Engine:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder. The system ends the lock with this process, however that ends."""
+    """Keep other processes out of the folder. The system ends the lock with this process, however that ends.
+
+    What killed processes left half written is removed.
+    """
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,6 +199,7 @@ def _locked(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder} cannot be written: {reason}; choose another --out") from error
     busy = ConfigError(f"another process works on a study in {folder}; wait for it, or choose another --out")
     with exclusive(folder, busy):
+        remove_stale(folder)
         yield
 
 

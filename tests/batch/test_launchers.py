@@ -17,7 +17,11 @@ def test_the_launcher_of_the_docs_runs_a_study_and_a_limit_leaves_the_rest_pendi
     names = {"__name__": "docs_batch"}
     exec(block, names)
     asked = study(["launcher=here", "log.every=2"], table={"at": [4]})
+    half = photos / "out" / ".99999999-results.jsonl"  # what was being written when the study was killed
+    half.parent.mkdir()
+    half.touch()
     assert run_study(asked, photos / "out", limit=1) == 0
+    assert not half.exists()
     assert [json.loads(line)["status"] for line in Path("out/results.jsonl").read_text().splitlines()] == [
         "done",
         "pending",
