@@ -143,7 +143,7 @@ def execute_regions(
             (run.folder / FOLDER).mkdir(exist_ok=True)
             layout.write(run.folder / FOLDER)
         remove_stale(run.folder / FOLDER)
-        _Fit(config, run, launcher, signal, layout, quiet).run()
+        _Fit(config, run, launcher, signal, layout, begun, quiet).run()
     return run
 
 
@@ -203,12 +203,13 @@ class _Goals:
 
 
 class _Fit:
-    """A fit region by region; arguments are those of `execute_regions`."""
+    """A fit region by region; arguments are those of `execute_regions`, and whether it has regions to go on with."""
 
     def __init__(
-        self, config: Config, run: Run, launcher: Launcher, signal: Signal, layout: Layout, quiet: bool
+        self, config: Config, run: Run, launcher: Launcher, signal: Signal, layout: Layout, begun: bool, quiet: bool
     ) -> None:
         self.config = config
+        self._begun = begun
         self._run = run
         self._launcher = launcher
         self._signal = signal
@@ -479,6 +480,10 @@ class _Fit:
             f"{len(layout):,} regions of at most {self.config.regions.values:,} values, {budget} on "
             f"{self._launcher.workers} worker{'s' if self._launcher.workers > 1 else ''}"
         )
+        idle = self._launcher.workers - self._workers
+        if idle > 0:
+            mend = "a resumed run keeps its regions" if self._begun else "a smaller regions.values makes more regions"
+            self._console.print(f"{idle} of them {'has' if idle == 1 else 'have'} nothing to do: {mend}")
 
     def _say(self, number: int, ended: int) -> None:
         run = region_run(self._run, number)

@@ -71,11 +71,12 @@ def picture(height: int = 120, width: int = 90, channels: int = 3) -> np.ndarray
     return np.clip(128 + 60 * np.sin(x / 9 + y / 17)[..., None] + noise, 0, 255).astype(np.uint8)
 
 
-def fitted(given, out, *, launcher=None, resume=False, parts=4, **options):
+def fitted(given, out, *, launcher=None, resume=False, parts=4, quiet=True, **options):
     size = np.prod(np.shape(given)) if not isinstance(given, str) else 120 * 90 * 3
     regions = {"values": int(size) // parts, **options.pop("regions", {})}
     asked = ask(given, out=out, resume=resume, regions=regions, **{**SHORT, **options})
-    return execute_regions(asked.config, asked.run, launcher or Here(), dataset=asked.dataset, resume=resume)
+    how = {"dataset": asked.dataset, "resume": resume, "quiet": quiet}
+    return execute_regions(asked.config, asked.run, launcher or Here(), **how)
 
 
 def test_the_parts_make_up_one_field_without_seams(tmp_path) -> None:
@@ -351,6 +352,13 @@ def test_a_folder_with_other_regions_is_refused(tmp_path) -> None:
     (tmp_path / "run" / "regions").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"regions is in the way; remove it"):
         fitted(picture(), tmp_path / "run")
+
+
+def test_workers_without_a_region_are_told_of(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(Here, "workers", 3)
+    for resume, told in ((False, "a smaller regions.values makes more"), (True, "a resumed run keeps its regions")):
+        fitted(picture(30, 30, 1), tmp_path / "run", parts=1, steps=2, resume=resume, quiet=False)
+        assert f"2 of them have nothing to do: {told}" in capsys.readouterr().err
 
 
 def test_free_points_are_refused(tmp_path) -> None:
