@@ -311,8 +311,8 @@ class _Fit:
         bar = self._bar.add_task(what, total=len(self._held), completed=len(self._held) - len(behind))
         keys = self.config.to_dict()  # of which all tasks have the same parts, for there may be many
         tasks = {str(number): self._task(number, wanted[number], share, keys) for number in sorted(behind)}
-        if tasks and self._layout.stored:
-            store(self._signal.dataset, self._folder)
+        if tasks:
+            store(self._signal.dataset, self._folder, self._layout.stored)
         errors: dict[str, str] = {}
         for _ in range(_TRIES):
             errors = {}

@@ -24,7 +24,7 @@ from inrkit.errors import ConfigError, DataError
 from inrkit.files import LOCK, from_json, require_file, to_json, write_text, written_whole
 from inrkit.networks import Tiles
 from inrkit.networks.tiles import TilesOptions, divided_evenly
-from inrkit.runs.build import field_of, known_cells, weighted
+from inrkit.runs.build import field_of
 from inrkit.runs.field import read_field, write_field
 from inrkit.runs.run import Run
 from inrkit.signals.dataset import CoordinateDataset
@@ -43,8 +43,8 @@ VALUES = 1 << 24
 """Most values of a region, unless said otherwise: a region takes about a GiB of memory with its training."""
 LAYOUT = "layout.json"
 """Of the folder of regions: how the signal is cut."""
-_ARRAYS = ("values", "known", "weights")
-"""What is stored of a signal that is no memory map, as .npy."""
+_ARRAYS = ("values", "cells", "weights")
+"""What regions map into memory of a signal, as .npy: its values, the list of its known cells, and its weights."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,20 @@ class Layout:
         return math.prod(stop - start for start, stop in zip(*self.box(number), strict=True))
 
 
-def store(dataset: CoordinateDataset, folder: Path) -> None:
-    """Write a signal where its regions will find it, if its own file cannot be mapped."""
-    known = None if dataset.known is None else known_cells(dataset)
-    weights = None if dataset.weights is None else dataset.weights.numpy()
-    for name, array in zip(_ARRAYS, (dataset.stored_array(), known, weights), strict=True):
+def store(dataset: CoordinateDataset, folder: Path, whole: bool) -> None:
+    """Write what regions map into memory.
+
+    Args:
+        dataset: the signal.
+        folder: of its regions.
+        whole: all of it, since its own file cannot be mapped; else its weights alone.
+    """
+    arrays = dict.fromkeys(_ARRAYS)
+    if whole:
+        arrays["values"] = dataset.stored_array()
+        arrays["cells"] = None if dataset.known is None else dataset.known.numpy()
+    arrays["weights"] = None if dataset.weights is None else dataset.weights.numpy()
+    for name, array in arrays.items():
         path = folder / f"{name}.npy"
         if array is not None and not path.exists():
             with written_whole(path) as aside:
@@ -215,10 +224,9 @@ def open_region(config: Config, folder: Path, number: int) -> Signal:
         DataError: the signal cannot be read.
     """
     layout = Layout.read(folder)
-    if layout.stored:
-        dataset = _stored(layout, folder)
-    else:
-        dataset = weighted(config, config.modality.make().read(Path(config.data.path)))
+    dataset = _stored(layout, folder) if layout.stored else config.modality.make().read(Path(config.data.path))
+    if config.data.weights or (folder / "weights.npy").exists():
+        dataset.weights = torch.from_numpy(_mapped(folder, "weights"))
     if layout.extent is not None:
         dataset.extent = layout.extent[0], layout.extent[1]
     margin = MARGIN + math.ceil(max(layout.options.tiling().overlaps))
@@ -366,14 +374,25 @@ def _counted(dataset: CoordinateDataset, start: Sequence[int], stop: Sequence[in
 
 
 def _stored(layout: Layout, folder: Path) -> CoordinateDataset:
-    """The signal that `store` has written."""
-    arrays = {name: mapped_array(path) for name in _ARRAYS if (path := folder / f"{name}.npy").exists()}
-    if "values" not in arrays:
-        raise DataError(f"{folder} has no values.npy, the signal; go on with inrkit fit {folder.parent} --resume")
-    return CoordinateDataset(
-        arrays["values"],
-        channel_weights=tuple(layout.channel_weights),
-        full_scale=layout.full_scale,
-        known=arrays.get("known"),
-        weights=arrays.get("weights"),
-    )
+    """The signal that `store` has written, but for its weights.
+
+    Raises:
+        DataError: it is missing.
+    """
+    weights = tuple(layout.channel_weights)
+    dataset = CoordinateDataset(_mapped(folder, "values"), channel_weights=weights, full_scale=layout.full_scale)
+    if (folder / "cells.npy").exists():
+        dataset.known = torch.from_numpy(_mapped(folder, "cells"))
+    return dataset
+
+
+def _mapped(folder: Path, name: str) -> np.ndarray:
+    """An array that `store` has written.
+
+    Raises:
+        DataError: it is missing.
+    """
+    path = folder / f"{name}.npy"
+    if not path.exists():
+        raise DataError(f"{path}, a part of the signal, is missing; go on with inrkit fit {folder.parent} --resume")
+    return mapped_array(path)

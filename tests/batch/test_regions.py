@@ -24,10 +24,11 @@ from inrkit.batch.launchers.local import LocalOptions
 from inrkit.batch.regions import execute_regions
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.networks.tiles import TilesOptions
-from inrkit.runs.build import as_signal
+from inrkit.runs.build import as_signal, read_signal
 from inrkit.runs.regions import Layout, assemble, open_region, store
 from inrkit.runs.request import ask
 from inrkit.runs.run import Run
+from inrkit.signals.parts import Part
 from inrkit.signals.tiled import tiled
 
 SHORT = {"steps": 12, "seed": 3, "log": {"report": False}}
@@ -199,6 +200,31 @@ def test_weights_count_in_every_region(tmp_path) -> None:
     assert run.metrics["psnr"] == pytest.approx(10 * np.log10(255**2 / weighted), abs=1e-3)
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_regions_have_the_weights_and_the_known_cells_of_the_whole(tmp_path, mapped: bool) -> None:
+    values, holes = picture(60, 50, 1)[..., 0].astype(np.float32), np.mgrid[:60, :50][0] % 7 == 3
+    np.save(tmp_path / "weights.npy", np.random.default_rng(0).random((60, 50)))
+    np.save(tmp_path / "signal.npy", np.where(holes, np.nan, values))
+    given = str(tmp_path / "signal.npy") if mapped else np.ma.masked_array(values, mask=holes)
+    data = {"weights": str(tmp_path / "weights.npy")}
+    asked = ask(given, modality="volume", data=data, regions={"values": 900}, **SHORT)
+    signal = read_signal(asked.config) if mapped else as_signal(asked.config, asked.dataset)
+    layout = Layout.of(asked.config, signal)
+    assert layout.stored is not mapped
+    layout.write(tmp_path)
+    (tmp_path / "weights.npy").unlink()  # regions have one of their own
+    store(signal.dataset, tmp_path, layout.stored)
+    for number in range(len(layout)):
+        part = open_region(asked.config, tmp_path, number).dataset
+        same = Part(signal.dataset, *layout.box(number))
+        for name in ("weights", "known"):
+            assert torch.equal(getattr(part, name), getattr(same, name))
+            assert torch.equal(getattr(part.around, name), getattr(same.around, name))
+    (tmp_path / "weights.npy").unlink()
+    with pytest.raises(DataError, match=r"weights.npy, a part of the signal, is missing"):
+        open_region(asked.config, tmp_path, 0)
+
+
 def test_a_region_whose_weights_are_zero_gets_the_fewest_steps(tmp_path) -> None:
     weights = np.ones((120, 90), dtype=np.float32)
     weights[:, 40:] = 0  # most of all in the regions on the right, whose error is largest
@@ -313,7 +339,7 @@ def test_tiles_that_overlap_far_see_what_they_see_of_the_whole(tmp_path) -> None
     signal = as_signal(asked.config, asked.dataset)
     layout = Layout.of(asked.config, signal)
     layout.write(tmp_path)
-    store(signal.dataset, tmp_path)
+    store(signal.dataset, tmp_path, layout.stored)
     whole = tiled(signal, layout.options.tiling())
     plan = whole.begin(200, 0.0, torch.Generator().manual_seed(0))
     for number in range(4):
