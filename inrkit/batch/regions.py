@@ -418,8 +418,9 @@ class _Fit:
             evaluated_most(config),
         )
         self._evaluation = time.perf_counter() - began
-        row = {"step": self._steps(), "seconds": self._seconds("train"), **metrics}
-        run.write_history([*(each for each in run.history if each["step"] < row["step"]), row])
+        if status == "done":  # an uninterrupted fit is evaluated nowhere else
+            row = {"step": self._steps(), "seconds": self._seconds("train"), **metrics}
+            run.write_history([*(each for each in run.history if each["step"] < row["step"]), row])
         modality = config.modality.make()
         run.write_reconstruction(field, modality, reconstruct=len(signal.dataset) <= config.log.reconstruction)
         if config.data.path:

@@ -122,12 +122,17 @@ def test_the_field_does_not_depend_on_who_fits_which_region_when(tmp_path) -> No
     (tmp_path / "killed" / "regions" / "00001" / "result.json").unlink()
     half = tmp_path / "killed" / "regions" / ".99999999-values.npy"
     half.write_text("what was being written then")
+    # A stop in the second part, when there is a field of all to evaluate.
+    stopped = fitted(values, tmp_path / "other", launcher=Here(most=one.result["regions"] - 2), resume=True)
+    assert stopped.result["status"] == "interrupted"
+    assert stopped.metrics
     for name in ("other", "killed"):
         launcher = Here(reverse=True)
         other = fitted(values, tmp_path / name, launcher=launcher, resume=True)
         assert other.result["status"] == "done"
         assert launcher.performed[0] != "0"
         assert other.metrics == one.metrics
+        assert [{**row, "seconds": 0} for row in other.history] == [{**row, "seconds": 0} for row in one.history]
         for each, same in zip(one.field.network.parameters(), other.field.network.parameters(), strict=True):
             assert torch.equal(each, same)
     assert not half.exists()
