@@ -18,7 +18,7 @@ def run(*words) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "kills", "cold"),
-    [("tiles-selector-evos", 2, 0), ("together-evos", 1, 0), ("read-only", 1, 0)],
+    [("tiles-selector-evos", 2, 0), ("together-evos", 1, 0), ("read-only", 1, 0), ("study-together", 1, 0)],
 )
 def test_killed_fits_end_as_undisturbed_ones(case, kills, cold):
     told = run(TOOLS / "kill.py", "--only", case, "--kills", kills, "--cold", cold, "--minutes", 20)
