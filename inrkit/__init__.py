@@ -1,5 +1,6 @@
 """inrkit fits implicit neural representations: small networks from coordinates to a signal's values."""
 
+from inrkit import batch
 from inrkit.device import keep_freed_memory
 from inrkit.errors import ConfigError, DataError, InrkitError, RunError
 from inrkit.evaluation.metrics import METRICS, FieldMetric, Metric, Predictor
@@ -66,6 +67,7 @@ __all__ = [
     "Trainer",
     "ValueTransform",
     "Weights",
+    "batch",
     "compress",
     "export",
     "fit",

@@ -149,7 +149,7 @@ QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}, "com
     ("signal", "modality", "shape"),
     [
         (noise(500), "audio", (500, 1)),
-        (torch.rand(500), "audio", (500, 1)),
+        (torch.rand(500, dtype=torch.float32).bfloat16(), "audio", (500, 1)),
         (noise(12, 10), "image", (12, 10, 1)),
         ((noise(12, 10, 3) * 255).astype(np.uint8), "image", (12, 10, 3)),
         (Image.fromarray((noise(12, 10, 3) * 255).astype(np.uint8)), "image", (12, 10, 3)),
@@ -212,6 +212,9 @@ def test_scattered_samples_are_fitted_in_their_own_units():
         (noise(5, 2), noise(4), "expected"),
         (np.full((3, 2), np.nan), noise(3), "each of the 3 samples has a NaN"),
         (np.full((3, 2), np.inf), noise(3), "point 0 is infinite"),
+        (np.arange(3).astype("datetime64[s]"), noise(3), "seconds in place of dates"),
+        (np.array([["a", 1]], dtype=object), noise(1), "dtype object; expected real numbers"),
+        (noise(3, 2) * 1j, noise(3), "dtype complex128; expected real numbers"),
     ],
 )
 def test_scattered_samples_that_do_not_fit_are_told(points, values, told):
@@ -223,6 +226,19 @@ def test_scattered_samples_that_do_not_fit_are_told(points, values, told):
 def test_what_is_no_signal_is_told(signal):
     with pytest.raises(inrkit.DataError, match="give a file's path, an array"):
         inrkit.fit(signal)
+
+
+def test_a_table_is_no_picture():
+    class Table:  # as of pandas and polars
+        columns = ("x", "y", "value")
+
+        def __array__(self, dtype=None, copy=None):
+            return noise(5, 3)
+
+    with pytest.raises(inrkit.DataError, match="columns x, y, value; give points="):
+        inrkit.fit(Table())
+    with pytest.raises(inrkit.DataError, match="sparse_coo; give a dense one"):
+        inrkit.fit(torch.eye(3).to_sparse())
 
 
 class Tanh(torch.nn.Module):

@@ -228,13 +228,14 @@ def _fit(run: Run, given: Any) -> _Fit:
     if isinstance(given, str | Path):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(given)))
         given = None
+    file = run.folder / "field.safetensors"
+    alone = f"compress {file if file.exists() else 'run.field'}, which is rounded without it"
+    if given is None and not config.data.path:
+        raise DataError(f"the signal was a Python object; give it again as signal=…, or {alone}")
     try:
         signal = read_signal(config) if given is None else as_signal(config, _dataset(config, given))
     except DataError as error:
-        raise DataError(
-            f"{error}; or say as signal where it is now, or compress {run.folder / 'field.safetensors'}, which "
-            "is rounded without it"
-        ) from error
+        raise DataError(f"{error}; or say as signal where it is now, or {alone}") from error
     known = run.result.get("signal")
     if known is not None and known != digest(signal.dataset):
         raise DataError(

@@ -6,6 +6,7 @@ import html
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class Display(Listener):
         shape = f" ({'×'.join(map(str, lattice))})" if lattice else ""
         unknown = count - len(member.signal)
         holes = f", {unknown:,} of them not known" if unknown else ""
-        name = escape(escaped(config.data.path)) or "a signal in memory"
+        name = escape(escaped(_near(config.data.path))) or "a signal in memory"
         self.console.print(
             f"[bold]{name}[/bold]: {config.modality.name}, {count:,} coordinates{shape}{holes}, "
             f"{member.signal.dataset.channels} channel{'s' if member.signal.dataset.channels > 1 else ''}\n"
@@ -205,6 +206,11 @@ class Display(Listener):
         for path in (opened, self.run.folder / "report.html"):
             if path.exists():
                 self.console.print(f"look at {escape(escaped(str(path)))}")
+
+
+def _near(path: str) -> str:
+    """A path as it is written from the current folder, if it is in there."""
+    return str(Path(path).relative_to(Path.cwd())) if path and Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _extent(member: Member) -> str:

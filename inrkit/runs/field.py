@@ -83,7 +83,8 @@ class Field:
         embedding: (…, D) coordinates in [−1, 1]^D to (…, E) network inputs.
         transform: from stored values to the network's range.
         names: names of network, embedding, transform and modality in their registries; "" for a network that is in
-        none. modality_options: the modality's options, in plain containers.
+            none.
+        modality_options: the modality's options, in plain containers.
         grid_shape: the lattice that the signal came on; None for free points.
         dtype: of the stored values.
         value_range: stored values are clipped to it; None for real numbers.
@@ -248,7 +249,7 @@ class Field:
 
     def render(
         self,
-        shape: tuple[int, ...] | None = None,
+        shape: int | Sequence[int] | None = None,
         *,
         scale: float | None = None,
         region: Region | tuple[Lengths, Lengths] | None = None,
@@ -259,7 +260,7 @@ class Field:
         """The signal on a lattice of any resolution, over the original extent or a region of it.
 
         Args:
-            shape: lengths of the D axes; the original ones if nothing is given.
+            shape: lengths of the D axes, or the one of a single axis; the original ones if nothing is given.
             scale: factor on the original lengths instead.
             region: (start, stop) in physical units, each a number or one for each axis, or a `Region`: values lie at
                 start, start + step, … short of stop, where `field(x, physical=True)` has the same.
@@ -316,7 +317,7 @@ class Field:
         """
         return region_of(self.affine, self.grid_shape, start, stop, step, extrapolate=extrapolate, bends=self._bends)
 
-    def lattice(self, shape: tuple[int, ...] | None = None, scale: float | None = None) -> tuple[int, ...]:
+    def lattice(self, shape: int | Sequence[int] | None = None, scale: float | None = None) -> tuple[int, ...]:
         """The lattice that `render` would fill; arguments and errors are `render`'s."""
         if shape is not None and scale is not None:
             raise ConfigError("both a shape and a scale are given; give one of them")
@@ -326,20 +327,23 @@ class Field:
             if scale is not None and not 0 < scale * max(self.grid_shape) < math.inf:
                 raise ConfigError(f"scale is {scale}; it must be a finite number above 0")
             shape = tuple(max(1, round(length * (scale or 1.0))) for length in self.grid_shape)
-        shape = tuple(int(length) for length in shape)
-        if len(shape) != self.dimensions or min(shape) < 1:
+        given = np.atleast_1d(np.asarray(shape))
+        if given.shape != (self.dimensions,) or given.dtype.kind not in "iu" or given.min() < 1:
             raise ConfigError(
-                f"shape is {','.join(map(str, shape))}; it must be {self.dimensions} lengths of at least 1"
+                f"shape is {','.join(map(str, given.tolist()))}; it must be {self.dimensions} whole "
+                f"length{'s' if self.dimensions > 1 else ''} of at least 1"
             )
-        return shape
+        return tuple(given.tolist())
 
     def save(self, path: str | Path) -> None:
         """Write weights and everything else that `load` needs to one safetensors file.
 
         Raises:
-            ConfigError: `load` could not make the network again by its name.
+            ConfigError: `load` could not make the network again by its name, or the path is a folder.
             RunError: the file cannot be written.
         """
+        if Path(path).is_dir():
+            raise ConfigError(f"{path} is a folder; give the name of a file to write")
         write_field(path, self.description(), self.network.state_dict())
 
     def description(self) -> dict[str, Any]:
@@ -676,7 +680,15 @@ def _require_same_shapes(make: Callable[[], nn.Module], weights: dict[str, Tenso
 
 
 def _file_of(path: str | Path) -> Path:
-    """The file of a field, which may be named by its run's folder."""
+    """The file of a field, which may be named by its run's folder.
+
+    Raises:
+        DataError: what is given is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(
+            f"a field is loaded from a path, not from {type(path).__name__}; a run has its own as run.field"
+        )
     path = Path(path)
     return path / "field.safetensors" if path.is_dir() else path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inrkit.errors import DataError
@@ -38,6 +39,12 @@ def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[Coor
         return scattered(_array(points, "points"), _array(values, "values")), "array"
     if isinstance(target, CoordinateDataset):
         return target, "array"
+    names = _columns(target)
+    if names:
+        raise DataError(
+            f"the signal is a table with the columns {', '.join(names[:8])}{', …' if len(names) > 8 else ''}; give "
+            "points=table[[…]] and values=table[[…]] with the names of some, or its numbers alone as an array"
+        )
     array = _array(target, "the signal")
     shape = array.shape
     if array.ndim == 0 or array.dtype.kind not in "biufc":
@@ -91,10 +98,27 @@ def _array(value: Any, what: str) -> np.ndarray:
     if value is None:
         raise DataError("no signal is given; give a file's path, an array, or points=… and values=…")
     if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
+        return _numbers(value, what)
     if type(value).__module__.startswith("PIL.") and value.mode not in _PLAIN_MODES:
         value = value.convert("RGBA" if value.has_transparency_data else "RGB")  # numbers of a palette say nothing
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
         raise DataError(f"{what} cannot be made an array: {error}") from error
+
+
+def _numbers(tensor: Tensor, what: str) -> np.ndarray:
+    """A tensor's numbers; those of a type that numpy lacks, such as bfloat16, as float32."""
+    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()
+    try:
+        return tensor.numpy(force=True)
+    except (RuntimeError, TypeError) as error:
+        raise DataError(
+            f"{what} is a tensor of {tensor.dtype}, {tensor.layout}; give a dense one of numbers"
+        ) from error
+
+
+def _columns(target: Any) -> list[str]:
+    """Names of the columns of a table, as pandas, polars and pyarrow have them; of another object none."""
+    return [name for name in getattr(target, "column_names", getattr(target, "columns", ())) if isinstance(name, str)]

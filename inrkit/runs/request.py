@@ -93,7 +93,7 @@ def fit(
         steps: optimizer steps, T.
         seconds: of training, in place of steps.
         chunk: coordinates that pass through the network at a time.
-        precision: "auto", "float32" or "bfloat16".
+        precision: of the products: "auto", "float32", "bfloat16", "bfloat16-features", "float16" or "tf32".
         compile: "auto", "always" or "never".
         every: steps between evaluations.
         metrics: of an evaluation, by name.

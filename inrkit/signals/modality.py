@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -47,7 +47,7 @@ class Rendering(Protocol):
 
     def render(
         self,
-        shape: tuple[int, ...] | None = None,
+        shape: int | Sequence[int] | None = None,
         *,
         scale: float | None = None,
         region: Region | None = None,
@@ -55,7 +55,7 @@ class Rendering(Protocol):
     ) -> np.ndarray:
         """(*shape, C) values on a lattice."""
 
-    def lattice(self, shape: tuple[int, ...] | None = None, scale: float | None = None) -> tuple[int, ...]:
+    def lattice(self, shape: int | Sequence[int] | None = None, scale: float | None = None) -> tuple[int, ...]:
         """The lattice that `render` would fill."""
 
 

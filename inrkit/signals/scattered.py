@@ -63,7 +63,7 @@ def known_samples(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, n
             f"points have shape {points.shape} and values {values.shape}; expected (N, D) and (N,) or (N, C), of one N "
             "above 0"
         )
-    places = points.astype(np.float64)
+    places = _places(points)
     unknown = np.isnan(places).any(axis=1)
     if values.dtype.kind == "f":
         unknown |= np.isnan(values).any(axis=1)
@@ -76,6 +76,18 @@ def known_samples(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, n
     if not np.isfinite(places).all():
         raise DataError(f"point {int((~np.isfinite(places)).any(axis=1).argmax())} is infinite; leave it out")
     return places, values, notes
+
+
+def _places(points: np.ndarray) -> np.ndarray:
+    """(N, D) places as float64."""
+    try:
+        if points.dtype.kind in "cmM":
+            raise TypeError
+        return points.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"points are of dtype {points.dtype}; expected real numbers, such as seconds in place of dates"
+        ) from error
 
 
 def split(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:

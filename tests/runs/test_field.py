@@ -82,7 +82,10 @@ def test_a_tensor_gives_a_tensor_and_an_array_an_array(field):
     assert field(torch.zeros(0, 2)).shape == (0, 3)
 
 
-@pytest.mark.parametrize("arguments", [{"shape": (3,)}, {"shape": (0, 3)}, {"scale": 0}, {"scale": float("nan")}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"shape": (3,)}, {"shape": 3}, {"shape": (0, 3)}, {"shape": (3.5, 3)}, {"scale": 0}, {"scale": float("nan")}],
+)
 def test_impossible_lattices_are_refused(field, arguments):
     with pytest.raises(ConfigError, match="must be"):
         field.render(**arguments)
