@@ -32,7 +32,7 @@ from inrkit.selectors.progress import Progress
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.embeddings import EMBEDDINGS, Identity, IdentityOptions
 from inrkit.signals.modality import Modality
-from inrkit.signals.operators import OPERATORS, LaplacianOptions, LatticeLaplacian
+from inrkit.signals.operators import OPERATORS, FitnessOperator, LaplacianOptions, LatticeLaplacian
 from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import Identity as IdentityTransform
 
@@ -43,7 +43,7 @@ def check_modality(plugin: type[Modality]) -> None:
     _check_options(plugin)
     modality = plugin(plugin.Options())
     for metric in modality.metrics:
-        assert metric in METRICS.names(), f"{name}.metrics names '{metric}', which is no metric"
+        _check_named(metric, METRICS, f"{name}.metrics names")
     assert modality.metrics, f"{name}.metrics is empty; name the leading metric first"
     for slot, registry in (("operator", OPERATORS), ("embedding", EMBEDDINGS)):
         _check_slot(getattr(modality, slot), registry, f"{name}.{slot}")
@@ -138,6 +138,45 @@ def check_network(plugin: type[Network]) -> None:
         assert dtype == torch.float32, f"{name} gives {dtype} with bfloat16 products; it must give float32"
 
 
+def check_operator(plugin: type[FitnessOperator]) -> None:
+    """Check that all ways to apply a fitness operator are the one linear map that its rows are.
+
+    A signal that it refuses with a ConfigError, such as one without a lattice, is passed over.
+    """
+    name = plugin.__name__
+    _check_options(plugin)
+    random = torch.Generator().manual_seed(0)
+    for shape, free in (((60,), False), ((9, 7), False), ((4, 5, 6), False), ((60,), True)):
+        count = math.prod(shape)
+        points = (2 * torch.rand(count, 2, generator=random) - 1).numpy() if free else None
+        values = torch.randn(*shape, 1, generator=random).numpy()
+        try:
+            operator = plugin(plugin.Options(), Signal(CoordinateDataset(values, points=points)))
+        except ConfigError:
+            continue
+        where = f"(N = {count}, {'free points' if free else 'a lattice of ' + '×'.join(map(str, shape))})"
+        every = torch.arange(count)
+        columns, weights = operator.rows(every)
+        good = columns.shape == weights.shape and len(columns) == count and columns.dtype == torch.int64
+        assert good, f"{name}.rows gives {tuple(columns.shape)} {columns.dtype} columns, not (k, M) int64 {where}"
+        within = bool(((columns >= 0) & (columns < count) | (weights == 0)).all()) and bool(weights.isfinite().all())
+        assert within, f"{name}.rows names columns outside 0 to N − 1, or weights that are not finite {where}"
+        matrix = torch.zeros(count, count).index_put_((every[:, None], columns), weights, accumulate=True)
+        field = torch.randn(count, generator=random)
+        part = torch.randperm(count, generator=random)[: count // 3]
+        alone = torch.zeros(count).index_put_((part,), field[part])
+        ways = {
+            "response": (operator.response(field), matrix @ field),
+            "adjoint": (operator.adjoint(field), matrix.T @ field),
+            "response_at": (operator.response_at(field, part), (matrix @ field)[part]),
+            "response_within": (operator.response_within(field, every), matrix @ field),
+            "adjoint_at": (operator.adjoint_at(field[part], part, torch.zeros(count)), (matrix.T @ alone)[part]),
+        }
+        for way, (found, expected) in ways.items():
+            same = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+            assert same, f"{name}.{way} is not what {name}.rows says {where}"
+
+
 def check_metric(plugin: type[Measure]) -> None:
     """Check that a metric rates a perfect reconstruction best and does not depend on slabs, or, if it asks the field,
     that it asks inside the signal, for few values, and always alike."""
@@ -228,10 +267,17 @@ def _check_options(plugin: type) -> None:
 
 def _check_slot(given: Any, registry: Registry[Any], where: str) -> None:
     name = given if isinstance(given, str) else given.get("name")
-    assert name in registry.names(), f"{where} is '{name}', which is no {registry.kind}"
+    _check_named(name, registry, f"{where} is")
     options = set() if isinstance(given, str) else set(given) - {"name"}
     unknown = sorted(options - field_names(registry.get(name).Options))
     assert not unknown, f"{where} sets '{unknown[0]}', which is no option of '{name}'"
+
+
+def _check_named(name: Any, registry: Registry[Any], where: str) -> None:
+    try:
+        registry.get(name)
+    except ConfigError as error:
+        raise AssertionError(f"{where} '{name}', which is no {registry.kind}: {error}") from error
 
 
 def _check_dataset(modality: Modality, dataset: CoordinateDataset) -> None:

@@ -43,7 +43,8 @@ def fit(
     """Fit an INR to a signal and leave a run's folder behind.
 
     TARGET is the signal's file (its suffix tells the modality), a config file, or the name of a shipped config
-    (`inrkit list configs`); with --resume also a run's folder. Any key of the config may follow as KEY=VALUE.
+    (`inrkit list configs`); with --resume also a run's folder. Any key of the config may follow as KEY=VALUE;
+    TARGET may be left out where data.path=… names the signal.
 
     \b
     inrkit fit photo.png

@@ -35,10 +35,10 @@ def compose(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if name is not None:
                 merged = merge(merged, {"modality": {"name": name}})
         if name is None:
-            nameless = (
-                f"no modality is named{f' and {path} has no suffix that tells it' if path else ''}; "
-                f"choose one with modality={'|'.join(MODALITIES.names())}"
-            )
+            lacking = ", nor a signal that would tell it (data.path, or its file first)"
+            if path:
+                lacking = f" and {path} has no suffix that tells it"
+            nameless = f"no modality is named{lacking}; choose one with modality={'|'.join(MODALITIES.names())}"
             if not isinstance(data, dict | None):
                 nameless = f"data is {data}; it must be a mapping: path"
             raise ConfigError(*_unknown_keys(merged), nameless)

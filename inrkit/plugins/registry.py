@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from inrkit.errors import ConfigError
@@ -72,8 +73,8 @@ class Registry(Generic[T]):
         return sorted({*self._registered, *(entry.name for entry in entry_points(self.group))})
 
     def find(self, name: str) -> type[T] | None:
-        """The plug-in called `name`; None if nothing has that name."""
-        return self.get(name) if name in self.names() else None
+        """The plug-in called `name`; None if nothing has that name. A target counts once it has been imported."""
+        return self.get(name) if name in self._imported or name in self.names() else None
 
     def get(self, name: str, targets: bool = True) -> type[T]:
         """The plug-in called `name`.
@@ -126,7 +127,10 @@ class Registry(Generic[T]):
             for part in attribute.split("."):
                 found = getattr(found, part)
         except Exception as error:  # a plug-in may raise anything while it is imported
-            raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+            hint = ""
+            if isinstance(error, ModuleNotFoundError) and Path(f"{error.name}.py").is_file():
+                hint = f"; {error.name}.py is in this folder, where `python -m inrkit` looks"
+            raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}{hint}") from error
         if not isinstance(found, type) or (self._base is not None and not issubclass(found, self._base)):
             wanted = self._base.__name__ if self._base else "plug-in"
             raise ConfigError(f"{what} is not a subclass of inrkit's {wanted}; name another")

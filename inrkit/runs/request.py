@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,12 +304,15 @@ def prepare(
 
 
 def _target_layer(target: str | Path) -> dict[str, Any]:
-    """The config layer of a positional argument: a signal's file, a config file, or a shipped config."""
+    """The config layer of a positional argument: a signal's file, a config file, a shipped config, or the first
+    `key=value` where a key names the signal."""
     path = expanded(target)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return read_yaml(path)
     name = str(target)
+    if re.match(r"\w+(\.\w+)*=", name) and not path.exists():
+        return parse_overrides([name])
     if name in presets():
         return {"base": name}
     if name in MODALITIES.names():

@@ -23,6 +23,12 @@ SUFFIX_GROUP = "inrkit.suffixes"
 """Entry points `<suffix>.<modality> = package.module:Class`. They tell who reads a file without importing anything."""
 
 
+def in_words(values: np.ndarray) -> str:
+    """What (*shape, C) values are: `256×256, 3 channels of uint8`."""
+    *shape, channels = values.shape
+    return f"{'×'.join(map(str, shape))}, {channels} channel{'s' if channels > 1 else ''} of {values.dtype}"
+
+
 class Rendering(Protocol):
     """The part of a fitted field that a modality may use, to write it and to compare it with its file."""
 
@@ -194,7 +200,7 @@ class Modality(metaclass=PluginType):
         """
         values = field.render(shape, scale=scale, region=region)
         self.write(path, values, field.metadata if region is None else self.cropped(field.metadata, region))
-        return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
+        return in_words(values)
 
     def assess(self, field: Rendering, path: Path) -> dict[str, float]:
         """Metrics of a finished field that compare it with the file itself, not with the dataset's values."""

@@ -19,7 +19,7 @@ from inrkit.modalities.array.text import TextTable
 from inrkit.plugins.options import option
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.lattice import Region, cell_affine
-from inrkit.signals.modality import MODALITIES, Modality, Rendering
+from inrkit.signals.modality import MODALITIES, Modality, Rendering, in_words
 from inrkit.signals.scattered import known_samples, scattered, split
 
 __all__ = ["Array", "ArrayOptions"]
@@ -92,7 +92,7 @@ class Array(Modality):
             shape, scale = (side,) * field.dimensions, None
         values = field.render(shape, scale=scale, region=region)
         _write(path, values, field.affine if region is None else region.affine(field.affine), field.metadata)
-        return f"{'×'.join(map(str, values.shape[:-1]))}, {values.shape[-1]} channels of {values.dtype}"
+        return in_words(values)
 
     def assess(self, field: Rendering, path: Path) -> dict[str, float]:
         """How near the field is to the samples that were held out, if any were.

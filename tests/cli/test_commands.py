@@ -213,6 +213,7 @@ def test_copy_show_and_fit_one_s_own_config(fitted):
     text = (fitted / "my.yaml").read_text()
     assert call("show", "image-single", cwd=fitted).stdout == text
     (fitted / "my.yaml").write_text(text + "\ndata: {path: photo.png}\n")
+    assert "name: wire" in call("show", "image", "network=wire", cwd=fitted).stdout
     call("fit", "my.yaml", *QUICK, "--out", "own", "--quiet", cwd=fitted)
     assert json.loads((fitted / "own" / "result.json").read_text())["steps"] == 6
     refused = call("copy", "image-single", "my.yaml", cwd=fitted, code=2)

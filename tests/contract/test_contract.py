@@ -1,5 +1,6 @@
 """Every plug-in that inrkit brings keeps the contract, and the checks notice one that does not."""
 
+import linecache
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from inrkit import (
     METRICS,
     MODALITIES,
     NETWORKS,
+    OPERATORS,
     SELECTORS,
     CoordinateDataset,
     DataError,
     FieldMetric,
+    FitnessOperator,
     Metric,
     Modality,
     Network,
@@ -23,7 +26,7 @@ from inrkit import (
     Selector,
     option,
 )
-from inrkit.contract import check_metric, check_modality, check_network, check_selector
+from inrkit.contract import check_metric, check_modality, check_network, check_operator, check_selector
 
 
 @pytest.mark.parametrize("name", MODALITIES.names())
@@ -44,6 +47,55 @@ def test_every_network_keeps_the_contract(name):
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_metric_keeps_the_contract(name):
     check_metric(METRICS.get(name))
+
+
+@pytest.mark.parametrize("name", OPERATORS.names())
+def test_every_operator_keeps_the_contract(name):
+    check_operator(OPERATORS.get(name))
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_operator_and_the_metrics_of_the_docs_keep_the_contract():
+    found = {}
+    for page in ("add-an-operator.md", "add-a-metric.md"):
+        for code in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
+            linecache.cache[page] = (len(code), None, code.splitlines(keepends=True), page)
+            exec(compile(code, page, "exec"), found)
+    check_operator(found["AlongTime"])
+    check_metric(found["LargestError"])
+    check_metric(found["Steepness"])
+
+
+@dataclass
+class NoOptions:
+    pass
+
+
+class Lopsided(FitnessOperator):
+    """Its adjoint is its response, though its rows are not symmetric."""
+
+    Options = NoOptions
+
+    def rows(self, indices):
+        return torch.stack([indices, (indices - 1).clamp(min=0)], dim=-1), torch.ones(len(indices), 2)
+
+    def adjoint(self, field):
+        return self.response(field)
+
+
+class Beyond(Lopsided):
+    """Names a column before the first."""
+
+    def rows(self, indices):
+        return indices[:, None] - 1, torch.ones(len(indices), 1)
+
+
+@pytest.mark.parametrize(("plugin", "complaint"), [(Lopsided, "adjoint is not what"), (Beyond, "columns outside")])
+def test_an_operator_that_breaks_a_promise_is_told_which(plugin, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        check_operator(plugin)
 
 
 class LastSlab(Metric):

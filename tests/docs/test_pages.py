@@ -6,11 +6,14 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+from inrkit import InrkitError
 from inrkit.cli import inrkit as command_line
-from inrkit.config import read_preset
+from inrkit.config import parse_overrides, presets, read_preset, resolve
+from inrkit.signals.modality import modality_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -65,3 +68,33 @@ def test_the_readme_shows_every_command():
 
 def test_the_docs_stay_small():
     assert sum(path.stat().st_size for path in DOCS.rglob("*") if path.is_file()) < 3_000_000
+
+
+def typed():
+    """Every command that the pages tell to type, without what stands beside it: its page, and its words."""
+    for path in [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        fenced = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        lines = [re.split(r" {2,}| #", line)[0] for block in fenced for line in block.splitlines()]
+        lines += [" ".join(code.split()) for code in re.findall(r"(?<!`)`(inrkit \w+ [^`]+)`", text)]
+        for line in lines:
+            found = re.match(r"(?:python -m )?inrkit (.*)", line)
+            if found and "…" not in line:
+                yield path.name, shlex.split(found[1].removesuffix("\\"))
+
+
+def test_the_pages_tell_commands_that_the_command_line_takes():
+    refused, count = [], 0
+    for page, (name, *words) in typed():
+        count += 1
+        if words == ["--help"]:
+            continue
+        try:
+            given = command_line.commands[name].make_context(name, words[:]).params
+            if name in ("fit", "show") and given["overrides"] and not page.startswith("add-a"):  # plug-ins of others
+                target = given.get("target") or given["config"]
+                base = target if target in presets() else modality_of(Path(target)) or "image"
+                resolve([{"base": base, "data": {"path": ""}}, parse_overrides(given["overrides"])])
+        except (KeyError, click.ClickException, InrkitError) as error:
+            refused.append(f"{page}: {name} {' '.join(words)}: {error}")
+    assert count > 100 and not refused, "\n".join(refused)

@@ -90,3 +90,10 @@ def test_a_broken_modality_does_not_break_the_command_line(tmp_path):
     )
     assert "image " in done.stdout
     assert "broken  broken: modality 'broken' of package stranger cannot be loaded" in done.stdout
+
+
+def test_a_module_in_the_present_folder_is_told_how_to_be_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").touch()
+    with pytest.raises(ConfigError, match=r"beside_me\.py is in this folder, where `python -m inrkit` looks"):
+        Registry("thing", "inrkit.things").get("beside_me:Thing")
