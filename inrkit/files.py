@@ -6,7 +6,9 @@ Without the second step a power cut could leave the new name with none of the co
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
+import itertools
 import json
 import math
 import os
@@ -25,8 +27,19 @@ LOCK = ".lock"
 """A file of a folder that one process at a time works in."""
 _OTHER_FILES = 512
 """Files that a process has open besides, at most: libraries, sockets, mapped signals."""
+_MOST_NAMES = 10_000
+"""In a folder, that are looked through for a name like the one that is missing."""
 _ASIDE = re.compile(r"\.(\d+)-.")
 """What the name begins with of a file that the process of that number writes aside."""
+
+
+def missing(path: Path) -> str:
+    """What to say of a file that does not exist, with the name beside it that it may be a slip of."""
+    beside: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        beside = {each.name.lower(): each.name for each in itertools.islice(path.parent.iterdir(), _MOST_NAMES)}
+    close = difflib.get_close_matches(path.name.lower(), beside, n=1, cutoff=0.75)
+    return f"{path} does not exist; " + (f"did you mean '{beside[close[0]]}'?" if close else "check the path")
 
 
 def expanded(path: str | Path) -> Path:

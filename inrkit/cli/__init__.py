@@ -6,6 +6,7 @@ import difflib
 import sys
 import traceback
 import warnings
+from pathlib import Path
 
 import click
 
@@ -22,6 +23,7 @@ from inrkit.cli.pack import pack
 from inrkit.cli.render import render
 from inrkit.cli.report import report
 from inrkit.cli.sample import sample
+from inrkit.config import key_of
 from inrkit.device import keep_freed_memory
 from inrkit.errors import InrkitError, in_one_line, interrupted
 
@@ -70,6 +72,10 @@ def _failed(error: Exception, words: list[str], debug: bool) -> int:
     """Tell of the error of a command; returns its exit code."""
     if isinstance(error, BrokenPipeError):
         return 1
+    if isinstance(error, click.NoSuchOption) and words[0] in ("fit", "batch", "benchmark", "show"):
+        key = key_of(error.option_name.lstrip("-").replace("-", "_"))
+        if key:
+            return _complain(f"No such option '{error.option_name}'; keys of the config have no dashes: {key}=…", 2)
     if isinstance(error, click.ClickException):
         hint = _hint(error, words) if isinstance(error, click.UsageError) else ""
         return _complain(in_one_line(error.format_message()) + hint, 2)
@@ -97,6 +103,8 @@ def _complain(message: str, code: int) -> int:
 def _hint(error: click.UsageError, words: list[str]) -> str:
     if words[0] in inrkit.commands:
         return f" See inrkit {words[0]} --help."
+    if Path(words[0]).exists():
+        return f" Did you mean 'inrkit fit {words[0]}'?"
     if "Did you mean" in error.format_message():
         return ""
     close = difflib.get_close_matches(words[0], inrkit.commands, n=1)

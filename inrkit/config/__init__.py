@@ -6,7 +6,7 @@ are kept. The others are dropped, and so are those that the new plug-in marks as
 """
 
 from inrkit.config.layers import parse_overrides, preset_comment, presets, read_preset, read_yaml
-from inrkit.config.resolve import compose, resolve
+from inrkit.config.resolve import compose, key_of, resolve
 from inrkit.config.schema import Choice, Config
 from inrkit.config.show import commented_yaml
 
@@ -15,6 +15,7 @@ __all__ = [
     "Config",
     "commented_yaml",
     "compose",
+    "key_of",
     "parse_overrides",
     "preset_comment",
     "presets",

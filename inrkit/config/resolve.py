@@ -135,14 +135,27 @@ def _place(key: str, merged: Mapping[str, Any]) -> str:
 
 def _home(key: str, merged: Mapping[str, Any]) -> str:
     """A hint for a key that stands where it does not belong: the section or the chosen plug-in that has it, if any."""
+    found = key_of(key, merged)
+    return f"; did you mean '{found}'?" if found else ""
+
+
+def key_of(name: str, merged: Mapping[str, Any] | None = None) -> str:
+    """The config's key that ends in `name`: of the top, of a section, or of a chosen plug-in; "" if there is none.
+
+    Args:
+        name: the last part of a key.
+        merged: layers that choose plug-ins; else these are the defaults.
+    """
+    if merged is None and name in TOP_KEYS:
+        return name
     for section, options in SECTIONS.items():
-        if key in field_names(options):
-            return f"; did you mean '{section}.{key}'?"
+        if name in field_names(options):
+            return f"{section}.{name}"
     for slot in SLOTS:
-        chosen = merged.get(slot)
-        name = chosen.get("name") if isinstance(chosen, dict) else None
-        if key in _declared(slot, name or SLOTS[slot].default):
-            return f"; did you mean '{slot}.{key}'?"
+        chosen = (merged or {}).get(slot)
+        plugin = chosen.get("name") if isinstance(chosen, dict) else None
+        if name in _declared(slot, plugin or SLOTS[slot].default):
+            return f"{slot}.{name}"
     return ""
 
 

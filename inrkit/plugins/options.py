@@ -52,9 +52,10 @@ def option(
 def nearest(name: Any, known: Iterable[Any]) -> str:
     """`; did you mean 'x'?`, or the list of known names if none is near. Keys of a file may be numbers."""
     known = sorted({str(each) for each in known})
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    lowered = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean '{close[0]}'?"
+        return f"; did you mean '{lowered[close[0]]}'?"
     return f"; choose one of: {', '.join(known)}" if known else ""
 
 

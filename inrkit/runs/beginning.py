@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inrkit.errors import ConfigError
+from inrkit.errors import ConfigError, DataError
 from inrkit.networks import Network
 from inrkit.runs.field import Field, read_field
 
@@ -41,7 +41,10 @@ class Beginning:
         Raises:
             DataError: no field there, or a damaged one.
         """
-        description, weights = read_field(path)
+        try:
+            description, weights = read_field(path)
+        except DataError as error:
+            raise DataError(f"init: {error}") from error
         network = description.get("network")
         network = network if isinstance(network, dict) else {}
         options = network.get("options")
@@ -66,7 +69,7 @@ class Beginning:
             fitted: the same, fitted to the new signal.
 
         Raises:
-            ConfigError: the beginning is of another kind of network.
+            ConfigError: the beginning is of another kind of network, or of a signal of other dimensions.
         """
         if name != self.network:
             raise ConfigError(
@@ -78,6 +81,13 @@ class Beginning:
             for field in dataclasses.fields(given)
             if field.name in self.options and getattr(given, field.name) != getattr(fitted, field.name)
         }
+        for option, value in taken.items():
+            here = getattr(fitted, option)
+            if isinstance(value, list) and isinstance(here, list) and len(value) != len(here):
+                raise ConfigError(
+                    f"init is {self.source}, whose {option} is {value}, a number for each axis, and this signal has "
+                    f"{len(here)}; start from the fit of a signal with as many axes"
+                )
         return dataclasses.replace(fitted, **taken)
 
     def start(self, network: nn.Module, skip: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from inrkit.config import Config
 from inrkit.device import free_memory
 from inrkit.errors import ConfigError, DataError, RunError
 from inrkit.evaluation.evaluate import applicable, default_chunk
-from inrkit.files import require_file
+from inrkit.files import missing, require_file
 from inrkit.networks import Network, Tiles, set_precision
 from inrkit.plugins.options import nearest
 from inrkit.runs.beginning import Beginning, begins
@@ -45,7 +45,7 @@ def read_signal(config: Config) -> Signal:
         raise DataError("the signal was a Python object; give it again, or name a file with data.path=…")
     path = Path(config.data.path)
     if not path.exists():
-        raise DataError(f"{path} does not exist; check the path")
+        raise DataError(missing(path))
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path} is empty; check how it was written")
     try:

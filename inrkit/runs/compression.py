@@ -38,6 +38,7 @@ from inrkit.runs.given import restricted, signal_of, without_mask
 from inrkit.runs.run import Run, field_from, made_from
 from inrkit.signals.dataset import CoordinateDataset
 from inrkit.signals.digest import digest
+from inrkit.signals.modality import modality_of
 from inrkit.signals.signal import Signal
 from inrkit.training.learning_rates import SCHEDULES
 from inrkit.training.loop import Trainer
@@ -161,6 +162,8 @@ def compress(
     """
     asked = _asked(bits, db, size, steps)
     require_place(Path(path), *made_from(run))
+    if modality_of(Path(path)) is not None:
+        raise ConfigError(f"{path} is named like a signal, and a compressed field is none; name it like photo.inr")
     require_coder()
     started = time.perf_counter()
     chosen = choose_device(device)

@@ -9,12 +9,12 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -327,13 +327,14 @@ class Field:
             if scale is not None and not 0 < scale * max(self.grid_shape) < math.inf:
                 raise ConfigError(f"scale is {scale}; it must be a finite number above 0")
             shape = tuple(max(1, round(length * (scale or 1.0))) for length in self.grid_shape)
-        given = np.atleast_1d(np.asarray(shape))
-        if given.shape != (self.dimensions,) or given.dtype.kind not in "iu" or given.min() < 1:
+        given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        whole = all(isinstance(length, SupportsIndex) for length in given)
+        if not whole or len(given) != self.dimensions or min(given) < 1:
             raise ConfigError(
-                f"shape is {','.join(map(str, given.tolist()))}; it must be {self.dimensions} whole "
-                f"length{'s' if self.dimensions > 1 else ''} of at least 1"
+                f"shape is {','.join(map(str, given))}; it must be {self.dimensions} "
+                f"length{'s' if self.dimensions > 1 else ''} of at least 1, in whole numbers"
             )
-        return tuple(given.tolist())
+        return tuple(int(length) for length in given)
 
     def save(self, path: str | Path) -> None:
         """Write weights and everything else that `load` needs to one safetensors file.
@@ -626,7 +627,10 @@ def read_field(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             ) from error
         raise DataError(f"{path} does not exist; give a run's folder or a field.safetensors") from error
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a field that inrkit saved, or is damaged: {error}") from error
+        raise DataError(
+            f"{path} is not a field that inrkit saved, or is damaged ({error}); give a run's folder or a "
+            "field.safetensors"
+        ) from error
     return _checked(path, description), weights
 
 

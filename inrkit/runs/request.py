@@ -16,7 +16,7 @@ from torch import Tensor
 from inrkit.config import Config, parse_overrides, presets, read_yaml, resolve
 from inrkit.config.schema import DATA_PATHS, SECTIONS, SLOTS, WRITER_KEYS, GeneralOptions
 from inrkit.errors import ConfigError, DataError
-from inrkit.files import expanded
+from inrkit.files import expanded, missing
 from inrkit.plugins.choice import Chosen
 from inrkit.plugins.options import field_names, nearest
 from inrkit.runs.beginning import GIVEN, Beginning
@@ -319,15 +319,17 @@ def _target_layer(target: str | Path) -> dict[str, Any]:
         return {"modality": name}
     if Run(path).exists:
         raise ConfigError(f"{path} is a run; continue it with --resume, or repeat it with {path}/config.yaml")
-    if modality_of(path) is not None:
+    if modality_of(path) is not None and "://" not in name:
         return {"data": {"path": str(path)}}
     if path.exists():
         raise ConfigError(
             f"{path} has no suffix that tells its modality; write modality={'|'.join(MODALITIES.names())} "
             f"data.path={path} (known suffixes: {', '.join(known_suffixes())})"
         )
+    if "://" in name:
+        raise DataError(f"{name} is an address, and a signal is a file; download it first")
     if suffix or "/" in name:
-        raise DataError(f"{path} does not exist; check the path")
+        raise DataError(missing(path))
     known = [*presets(), *MODALITIES.names()]
     raise ConfigError(f"'{name}' is neither a file nor a config{nearest(name, known)}")
 

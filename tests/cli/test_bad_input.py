@@ -395,7 +395,7 @@ def test_a_damaged_array_is_a_one_line_error(damage):
         ("selector.draw=even", ("selector.draw is 'even'", "random, quasi-random")),
         ("selector=evoss", ("'evoss' is not known", "did you mean 'evos'?")),
         ("selector.name=[1]", ("selector", "is not known", "evos")),
-        ("network=sirenn", ("'sirenn' is not known", "did you mean 'siren'?")),
+        ("network=SIREN", ("'SIREN' is not known", "did you mean 'siren'?")),
         ("network=no.such:Thing", ("'no.such:Thing' cannot be loaded", "No module named 'no'")),
         ("network=os:system", ("'os:system' is not a subclass of inrkit's Network",)),
         ("modality=imgae", ("'imgae' is not known", "image")),
@@ -495,6 +495,10 @@ def test_a_target_that_is_nothing_suggests_what_is_near():
     refused("fit", "imag", said=("'imag' is neither a file nor a config", "did you mean 'image'?"))
     refused("fit", "zzzz", said=("choose one of: ", "image, image-paper"))
     refused("fit", "data.path=missing.png", said=("missing.png does not exist",))
+    refused("fit", "https://a.example/b.png", said=("https://a.example/b.png is an address", "download it"))
+    refused("fit", "photo.png", "--steps", "5", said=("No such option '--steps'", "train.steps=…"))
+    refused("fit", "Photo.jpg", said=("Photo.jpg does not exist", "did you mean 'photo.png'?"))
+    refused("photo.png", said=("Did you mean 'inrkit fit photo.png'?",))
     refused("fit", "train.steps=5", said=("nor a signal that would tell it (data.path, or its file first)",))
 
 

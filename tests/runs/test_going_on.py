@@ -15,6 +15,8 @@ from PIL import Image
 import inrkit
 from inrkit.batch.identity import identity
 from inrkit.files import allow_open_files, append_text, claim, remove_stale, written_whole
+from inrkit.networks import Tiles
+from inrkit.runs.beginning import Beginning
 from inrkit.runs.execute import execute_together, stackable
 from inrkit.runs.request import prepare
 from inrkit.signals.digest import digest
@@ -293,9 +295,12 @@ def test_a_beginning_of_another_kind_or_shape_is_refused_with_what_differs(photo
     deep = {**QUICK, "network": {**QUICK["network"], "hidden_layers": 2}}
     with pytest.raises(inrkit.ConfigError, match=r"hidden\.1\.bias is missing, and here it is of shape"):
         inrkit.fit(photo, out=tmp_path / "b", init=tmp_path / "a", **deep)
-    with pytest.raises(inrkit.DataError, match="does not exist"):
+    with pytest.raises(inrkit.DataError, match=r"init: .* does not exist"):
         inrkit.fit(photo, out=tmp_path / "b", init=tmp_path / "none", **QUICK)
     assert not (tmp_path / "b").exists()
+    sound = Beginning("a sound", "tiles", {"counts": [14]}, {})
+    with pytest.raises(inrkit.ConfigError, match=r"a sound, whose counts is \[14\], a number for each axis, .* has 2"):
+        sound.options_for("tiles", Tiles.Options(), Tiles.Options(counts=[3, 4]))
 
 
 def test_an_encoder_of_many_signals_begins_a_fit_with_a_head_of_its_own(tmp_path):
