@@ -1,6 +1,7 @@
 """The same things from Python."""
 
 import json
+import math
 import random
 import re
 import signal
@@ -167,6 +168,25 @@ def test_what_python_holds_is_fitted_in_memory(signal, modality, shape, tmp_path
     assert run.config.modality.name == modality
     assert run.result["status"] == "done" and run.history and run.metrics["psnr"] > 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("offset", "scale", "dtype"),
+    [(1.7e9, 1.0, "f8"), (1 << 53, 1000.0, "i8"), (300.0, 1e-3, "f4"), (0.0, 1e25, "f4"), (0.0, 1e-25, "f8")],
+)
+def test_metrics_are_those_of_the_rendered_values_however_far_or_large_they_are(offset, scale, dtype):
+    wave = np.sin(np.arange(24)[:, None] / 5 + np.arange(20) / 3) * scale
+    values = wave.astype(dtype) + np.array(offset, dtype)
+    run = inrkit.fit(values, modality="volume", metrics=["psnr", "between"], steps=60, quiet=True)
+    missed = (run.field.render()[..., 0] - values).astype(np.float64) / float(np.ptp(values))
+    assert run.metrics["psnr"] == pytest.approx(-10 * np.log10(np.mean(missed**2)), abs=2)  # rounded as the file is
+    assert run.metrics["psnr"] > 25
+    assert run.metrics["between"] > 25
+
+
+def test_a_fit_without_error_has_an_infinite_psnr_in_memory_too():
+    run = inrkit.fit(np.full((8, 8), 30_000, np.int16), modality="volume", steps=20, quiet=True)
+    assert run.metrics["psnr"] == run.history[-1]["psnr"] == math.inf
 
 
 def test_a_modality_says_what_an_array_is():

@@ -144,13 +144,16 @@ class Block:
         return found.view(-1, axes)
 
     def interpolated(self, taps: Tensor) -> Tensor:
-        """(k, C) float32 stored values at the corners, within the range that the dtype holds.
+        """(k, C) float32 values at the corners, less the dataset's reference, within the range that the dtype holds.
 
         Args:
             taps: `SPLINE` or `LINEAR`. Beyond its ends a signal goes on as in a mirror.
         """
         found = self._applied(taps, self._values).reshape(-1, self._dataset.channels)
-        return found if self._dataset.value_range is None else found.clamp_(*self._dataset.value_range)
+        if self._dataset.value_range is None:
+            return found
+        low, high = self._dataset.value_range
+        return found.clamp_(low - self._dataset.reference, high - self._dataset.reference)
 
     @property
     def weights(self) -> Tensor | None:
@@ -233,7 +236,7 @@ class Between(FieldMetric):
                 counted = weights > 0
                 places, target, weights = places[counted.to(places.device)], target[counted], weights[counted]
             if len(places):
-                psnr.update(predictor(places), target, weights)
+                psnr.update(self.dataset.referred(predictor(places)).to(target.device), target, weights)
         return psnr.compute()
 
 

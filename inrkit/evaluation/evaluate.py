@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from inrkit.device import wide
 from inrkit.evaluation.derivatives import jacobian
 from inrkit.evaluation.metrics import METRICS, FieldMetric, Measure, Metric
 from inrkit.networks import coordinate_dtype, placed
@@ -53,7 +54,8 @@ def decoded(
     chunk: int,
     value_range: tuple[float, float] | None,
 ) -> Tensor:
-    """(k, C) float32 stored values that the network, in evaluation mode, predicts for the coordinates of `span`.
+    """(k, C) stored values that the network, in evaluation mode, predicts for the coordinates of `span`: float32, or
+    float64 where float32 would not tell them apart.
 
     Args:
         network: (…, D) to (…, C).
@@ -64,10 +66,12 @@ def decoded(
         value_range: stored values are clipped to it.
     """
     found: Tensor | None = None
+    resolved = transform.resolved
     with evaluating(network), torch.inference_mode():
         for start in range(span.start, span.stop, chunk):
             part = slice(start, min(start + chunk, span.stop))
-            values = transform.decode(network(inputs(part))).to(torch.float32)
+            output = network(inputs(part))
+            values = transform.decode(output).to(torch.float32) if resolved else transform.decode(wide(output))
             values = values if value_range is None else values.clamp_(*value_range)
             if found is None:  # parts kept between the networks' features would leave holes in memory
                 found = values.new_empty(span.stop - span.start, values.shape[-1])
@@ -228,7 +232,8 @@ def _at_samples(
 
 
 def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """(k, C) float32 stored values that are predicted for the dataset's (k,) `indices`, and those that are there."""
+    """(k, C) float32 stored values, less the dataset's reference, that are predicted for its (k,) `indices`, and those
+    that are there."""
     dataset = signal.dataset
     prediction = decoded(
         network,
@@ -238,7 +243,7 @@ def _compared(network: nn.Module, signal: Signal, indices: Tensor, chunk: int) -
         chunk,
         dataset.value_range,
     )
-    return prediction, dataset.stored32(indices)
+    return dataset.referred(prediction).to(dataset.device), dataset.stored32(indices)
 
 
 def _relaid(dataset: CoordinateDataset, shape: tuple[int, ...]) -> CoordinateDataset:

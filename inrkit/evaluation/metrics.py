@@ -30,7 +30,8 @@ class Predictor(Protocol):
     """What a network predicts anywhere, as stored values, clipped to what the dtype holds."""
 
     def __call__(self, coordinates: Tensor) -> Tensor:
-        """(k, C) float32 values at (k, D) coordinates in [−1, 1]^D."""
+        """(k, C) values at (k, D) coordinates in [−1, 1]^D: float32, or float64 where float32 would not tell them
+        apart."""
 
     def jacobian(self, coordinates: Tensor) -> Tensor:
         """(k, C, D) float32 derivatives of the values, before they are clipped, with respect to the coordinates."""
@@ -93,7 +94,8 @@ class FieldMetric(Measure):
 
 
 class Metric(Measure):
-    """Compares predictions with the samples: accumulates over consecutive slabs of a signal, in stored values.
+    """Compares predictions with the samples: accumulates over consecutive slabs of a signal, in stored values; where
+    float32 would not tell these apart, less `CoordinateDataset.reference`.
 
     Args:
         shape: the lattice's shape, or (N,) for free points.
@@ -168,7 +170,7 @@ class PSNR(Metric):
         self._count = 0.0
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
-        squares = (prediction - target).square()
+        squares = ((prediction - target) / _unit(self.peak)).square()
         if weights is not None:
             squares = squares * weights[..., None]
         self._squares += total(squares)
@@ -180,7 +182,7 @@ class PSNR(Metric):
         mean = self._squares / self._count
         if mean == 0:
             return math.inf
-        ratio = self.peak**2 / mean
+        ratio = (self.peak / _unit(self.peak)) ** 2 / mean
         return 10 * math.log10(ratio) if ratio > 0 else math.nan
 
 
@@ -258,10 +260,11 @@ def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool
     from skimage.metrics import structural_similarity  # slow to import
 
     width = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
-    images = [np.pad(image.cpu().numpy(), width, mode="reflect") for image in (prediction, target)]
+    unit = _unit(peak)
+    images = [np.pad((image / unit).cpu().numpy(), width, mode="reflect") for image in (prediction, target)]
     _, rated = structural_similarity(
         *images,
-        data_range=peak,
+        data_range=peak / unit,
         channel_axis=2,
         full=True,
         gaussian_weights=True,
@@ -313,6 +316,11 @@ class MultiScaleSSIM(Metric):
                 prediction, target = _halved(prediction), _halved(target)
             value *= max(0.0, total(rated) / rated.numel()) ** weight
         return value
+
+
+def _unit(peak: float) -> float:
+    """A power of two near the peak, to count values in: float32 has no squares beyond 10^±38."""
+    return math.ldexp(1.0, math.frexp(peak)[1])
 
 
 def _halved(image: Tensor) -> Tensor:

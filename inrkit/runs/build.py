@@ -34,6 +34,9 @@ from inrkit.training.member import Member
 from inrkit.training.memory import expected_memory
 from inrkit.training.randomness import caller_undisturbed, seeded
 
+_SMALLEST = 1e-30
+"""The smallest range of values of which float32 resolves the errors."""
+
 
 def read_signal(config: Config) -> Signal:
     """The signal that a config names, with its value transform fitted.
@@ -67,9 +70,17 @@ def as_signal(config: Config, dataset: CoordinateDataset) -> Signal:
     Raises:
         DataError: the weights cannot be used.
     """
+    if dataset.value_range is None:
+        _require_span(dataset.extent)
     dataset = weighted(config, dataset)
     transform = config.transform.plugin.fit(config.transform.options, dataset)
     return Signal(dataset, transform, config.embedding.make(dataset.dimensions))
+
+
+def _require_span(extent: tuple[float, float]) -> None:
+    span = extent[1] - extent[0]
+    if 0 < span < _SMALLEST:
+        raise DataError(f"the values span {span:.3g}, too little for float32; multiply them by a large number")
 
 
 def weighted(config: Config, dataset: CoordinateDataset) -> CoordinateDataset:

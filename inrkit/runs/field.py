@@ -168,7 +168,8 @@ class Field:
             physical: whether coordinates are pixels, seconds, … rather than in [−1, 1]^D.
 
         Returns:
-            (…, C) float32 in the units of the stored values; for a tensor a tensor on its device, else an array.
+            (…, C) float32 in the units of the stored values; for a tensor a tensor on its device, else an array, of
+            float64 where float32 would not tell the values apart.
 
         Raises:
             DataError: the last axis is not D long, or what is given are no numbers.

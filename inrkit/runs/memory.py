@@ -37,6 +37,10 @@ class MemoryRun(Run):
         return self._result
 
     @property
+    def metrics(self) -> dict[str, float]:
+        return dict(self._result.get("metrics", {}))
+
+    @property
     def history(self) -> list[dict[str, float]]:
         return self._rows
 

@@ -180,9 +180,11 @@ class CoordinateDataset:
                 first = part.start + first if isinstance(part, slice) else int(part[first])
                 place = first if self.grid_shape is None else np.unravel_index(first, self.grid_shape)
                 where = ", ".join(str(int(i)) for i in np.atleast_1d(place))
+                if torch.isfinite(values).all():
+                    raise DataError(f"the value at index ({where}) is beyond float32; bring all values below 1e38")
                 raise DataError(
-                    f"the value at index ({where}) is NaN or infinite as float32; replace such values "
-                    "(for instance with numpy.nan_to_num) and try again"
+                    f"the value at index ({where}) is NaN or infinite; replace such values (for instance with "
+                    "numpy.nan_to_num) and try again"
                 )
             low, high = min(low, float(values.min())), max(high, float(values.max()))
         return low, high
@@ -192,6 +194,14 @@ class CoordinateDataset:
         """The range that PSNR and SSIM refer to: that of the integer dtype, or the range present; see `full_scale`."""
         low, high = (self.value_range if self.full_scale else None) or self.extent
         return (high - low) or 1.0
+
+    @cached_property
+    def reference(self) -> float:
+        """What is subtracted before values are compared as float32: the middle of their range where it is so small for
+        their size that float32 would round their differences away; else 0."""
+        if self.dtype.itemsize < 4 or resolved(*self.extent):
+            return 0.0
+        return (self.extent[0] + self.extent[1]) / 2
 
     def coordinates(self, indices: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
         """(k, D) coordinates in [−1, 1]^D of `indices`, (k,) int64 or a slice; float32 unless `dtype` asks for more."""
@@ -236,8 +246,12 @@ class CoordinateDataset:
         return values.reshape(*(self.grid_shape or (len(self),)), self.channels)
 
     def stored32(self, indices: Tensor | slice) -> Tensor:
-        """(k, C) values of `indices` in the file's units, as float32 on the device."""
-        return self.stored(indices).to(torch.float32).to(self.device)
+        """(k, C) values of `indices` in the file's units, less the reference, as float32 on the device."""
+        return self.referred(self.stored(indices)).to(self.device)
+
+    def referred(self, values: Tensor) -> Tensor:
+        """(…) float32 of stored values, less the reference."""
+        return (wide(values) - self.reference if self.reference else values).to(torch.float32)
 
     def chunks(self) -> Iterator[Tensor]:
         """All known stored values in order, (k, C) float64, some at a time."""
@@ -280,7 +294,8 @@ class CoordinateDataset:
         if places is None:
             return self
         less = copy.copy(self)
-        less.__dict__.pop("extent", None)
+        for name in ("extent", "reference"):
+            less.__dict__.pop(name, None)
         chosen = torch.from_numpy(places).to(self.device)
         if self.points is not None:
             less.points, less.values = self.points[chosen], self.values[chosen.to(self.values.device)]
@@ -365,6 +380,15 @@ class CoordinateDataset:
         given = spread[tuple(slice(None) if step else slice(1) for step in spread.stride())]
         return (given / average).expand(spread.shape)
 
+
+def resolved(low: float, high: float) -> bool:
+    """Whether float32 tells values between `low` and `high` apart: not where they differ little for their size, as
+    seconds since 1970 do."""
+    return (high - low or 2.0) > max(abs(low), abs(high)) * _FINEST
+
+
+_FINEST = 2.0**-12
+"""The smallest range that float32 resolves well, as a share of the largest value."""
 
 _NOTHING_KNOWN = "no value is known; check what says which are"
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from inrkit.device import returned, wide
 from inrkit.plugins.options import option
 from inrkit.plugins.registry import Registry
+from inrkit.signals.dataset import resolved
 
 TRANSFORMS: Registry[ValueTransform] = Registry("transform", "inrkit.transforms")
 
@@ -72,6 +73,12 @@ class ValueTransform(ABC):
     @abstractmethod
     def decode(self, values: Tensor) -> Tensor:
         """(…, C) in the network's range to (…, C) stored values, float."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether float32 tells the decoded values apart; else they are decoded as float64."""
+        low, high = sorted(self.decode(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist())
+        return resolved(low, high)
 
 
 @dataclass
