@@ -33,7 +33,7 @@ class Column:
     Args:
         name: without its unit.
         unit: "" where the file has none.
-        kind: "number", "date" or "text".
+        kind: "number", "date", "text", or "adorned" for numbers that no program reads, such as `1,234.50` or `12 %`.
     """
 
     name: str
@@ -92,6 +92,8 @@ def roles(
             where = free
         if not where:
             told = "names no coordinates" if named else f"has {len(columns)} columns and no header"
+            if len(columns) == 1 or not named:
+                mend += "; or save an array without coordinates as .npy"
             raise DataError(f"{path} {told}; {mend}")
     if not what:
         what = [index for index in free if index not in where and columns[index].kind == "number"]
@@ -99,6 +101,12 @@ def roles(
         raise DataError(f"{path} has no column of numbers for values; {mend}")
     if dated := [columns[index] for index in what if columns[index].kind == "date"]:
         raise DataError(f"{path}: {dated[0].name} holds dates, which are no values; give a column of numbers")
+    counted = range(len(columns)) if not (coordinates and values) else (*where, *what)
+    if adorned := [columns[index] for index in counted if columns[index].kind == "adorned"]:
+        raise DataError(
+            f"{path}: {adorned[0].name} holds numbers with separators or signs, like 1,234.50 or 12 %; write them "
+            "plain, like 1234.50, or choose other columns with modality.coordinates=[…] modality.values=[…]"
+        )
     worded = [columns[index] for index in (*where, *what) if columns[index].kind == "text"]
     if worded:
         raise DataError(
@@ -115,7 +123,8 @@ def roles(
 
 def _is_usable(column: Column) -> bool:
     """Whether a column may count without being named; one that should be a coordinate and holds words is an error."""
-    return column.name.lower() not in _ROW_NAMES and (column.kind != "text" or _is_place(column))
+    words = column.kind in ("text", "adorned")
+    return column.name.lower() not in _ROW_NAMES and (not words or _is_place(column))
 
 
 def _is_place(column: Column) -> bool:
@@ -124,7 +133,7 @@ def _is_place(column: Column) -> bool:
 
 
 def _listed(columns: list[Column], indices: list[int]) -> str:
-    return ", ".join(str(columns[index]) for index in indices)
+    return ", ".join(str(columns[index]) or f"column {index + 1}" for index in indices)
 
 
 def _chosen(columns: list[Column], wanted: list[str], key: str, path: Path) -> list[int]:

@@ -28,6 +28,11 @@ _COMMENTS = ("#", "%")
 MISSING = frozenset(["", "nan", "na", "n/a", "#n/a", "null", "none", "-", "--", "?"])
 """What stands in a field, in lower case, whose value is not known."""
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_TRUTH = {"true": 1.0, "false": 0.0}
+_ADORNED = re.compile(
+    r"[+-]?[$€£]?\s?(\d{1,3}([,.'’\s]\d{3})+([.,]\d+)?|\d+([.,]\d+)?(?=\s?%)|(?<=[$€£\s])\d+([.,]\d+)?)\s?%?"
+)
+"""A number as people read it, such as `1,234.50`, `12 %` or `$3.20`."""
 
 
 class TextTable:
@@ -174,7 +179,12 @@ class TextTable:
         fields = [row[index] for row in rows if index < len(row) and row[index].lower() not in MISSING]
         if not fields or all(_is_number(field, self._comma) for field in fields):
             return "number"
-        return "date" if _date(fields[0]) is not None else "number" if _is_number(fields[0], self._comma) else "text"
+        if _date(fields[0]) is not None:
+            return "date"
+        if _is_number(fields[0], self._comma):
+            return "number"
+        adorned = all(_ADORNED.fullmatch(field) or _is_number(field, self._comma) for field in fields)
+        return "adorned" if adorned else "text"
 
     def _fields(self, line: str) -> list[str]:
         if self._separator is None:
@@ -250,7 +260,8 @@ def _is_number(field: str, comma: bool) -> bool:
 
 
 def _number(field: str, comma: bool) -> float:
-    return float(field.replace(",", ".") if comma else field)
+    truth = _TRUTH.get(field.lower())
+    return float(field.replace(",", ".") if comma else field) if truth is None else truth
 
 
 def _date(field: str) -> float | None:

@@ -139,6 +139,11 @@ def test_words_and_row_numbers_are_left_out(tmp_path):
     assert "left out: , station" in dataset.metadata["notes"]
 
 
+def test_truth_is_one_or_zero(tmp_path):
+    dataset = read(table(tmp_path, "x,y,inside\n1,2,True\n3,4,false\n5,6,\n"))
+    holds(dataset, [[1, 2], [3, 4]], [[1], [0]])
+
+
 def test_dates_become_seconds_since_the_first(tmp_path):
     text = "time,v\n2024-03-01T12:00,1\n2024-02-29,2\n2024-03-01T13:00:00.5+01:00,3\n,4\n"
     dataset = read(table(tmp_path, text))
@@ -160,6 +165,9 @@ def test_dates_become_seconds_since_the_first(tmp_path):
         ("time,v\n2024-01-02,2\n2 Jan,3\n", "line 3: time is '2 Jan', which is not a date"),
         ("x,when\n1,2024-01-02\n2,2024-01-03\n", "no column of numbers for values"),
         ("x,v\n1,\n2,NaN\n", "each of the 2 samples has a NaN"),
+        ('x,y,v\n1,2,"1,234.50"\n2,3,7\n', "v holds numbers with separators or signs"),
+        ("x,y,share\n1,2,50 %\n2,3,7.5 %\n", "share holds numbers with separators or signs"),
+        ("v\n1\n2\n", "names no coordinates.*save an array without coordinates as .npy"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told_in_a_line(tmp_path, text, told):
