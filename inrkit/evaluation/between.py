@@ -129,6 +129,8 @@ class Block:
             self._unknown = ~dataset.places(cells)[1]
             if self._unknown.any():
                 self._fill(self._unknown)
+        self._middle = (self._values.min() / 2 + self._values.max() / 2).item()
+        self._values -= self._middle  # weights times a large offset would add up to something else
 
     @property
     def coordinates(self) -> Tensor:
@@ -149,7 +151,7 @@ class Block:
         Args:
             taps: `SPLINE` or `LINEAR`. Beyond its ends a signal goes on as in a mirror.
         """
-        found = self._applied(taps, self._values).reshape(-1, self._dataset.channels)
+        found = self._applied(taps, self._values).reshape(-1, self._dataset.channels) + self._middle
         if self._dataset.value_range is None:
             return found
         low, high = self._dataset.value_range

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrkit.device import total
+from inrkit.device import total, wide
 from inrkit.plugins.registry import Registry
 from inrkit.signals.lattice import SLAB
 
@@ -252,6 +252,10 @@ class SSIM(Metric):
         return self._sum / (count * self.channels) if count else None
 
 
+_OFFSET = 4.0
+"""Ranges away from 0, beyond which variances as differences of squares need more than float32."""
+
+
 def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool = True) -> Tensor:
     """(H, W, C) structural similarity of each value of two (H, W, C) images, in main memory.
 
@@ -260,20 +264,22 @@ def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool
     from skimage.metrics import structural_similarity  # slow to import
 
     width = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
-    unit = _unit(peak)
-    images = [np.pad((image / unit).cpu().numpy(), width, mode="reflect") for image in (prediction, target)]
+    images = [prediction.cpu(), target.cpu()]
+    if max(float(image.abs().max()) for image in images) > _OFFSET * peak:
+        images = [wide(image) for image in images]
+    mirrored = [np.pad((image / peak).numpy(), width, mode="reflect") for image in images]
     _, rated = structural_similarity(
-        *images,
-        data_range=peak / unit,
+        *mirrored,
+        data_range=1.0,
         channel_axis=2,
         full=True,
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,
-        # The term of luminance is a ratio of two sums; the square of K1 times the peak is a part of both.
+        # The term of luminance is a ratio of two sums; the square of K1 is a part of both.
         K1=0.01 if luminance else 1e9,
     )
-    return torch.from_numpy(rated[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN])
+    return torch.from_numpy(rated[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]).to(torch.float32)
 
 
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

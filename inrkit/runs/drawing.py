@@ -69,8 +69,8 @@ def usual_range(values: np.ndarray) -> tuple[float, float]:
 
 def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values as uint8, from `low` to `high`; NaN is drawn as zero is."""
-    scale = 255 / ((high - low) or 1.0)
-    drawn: np.ndarray = np.clip((np.nan_to_num(values) - low) * scale + 0.5, 0, 255).astype(np.uint8)
+    shares = (np.nan_to_num(values) - low) / ((high - low) or 1.0)
+    drawn: np.ndarray = np.clip(shares * 255 + 0.5, 0, 255).astype(np.uint8)
     return drawn
 
 

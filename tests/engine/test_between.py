@@ -93,6 +93,13 @@ def test_between_is_the_psnr_of_the_field_against_the_spline():
     assert found["between"] == pytest.approx(10 * math.log10(np.ptp(values) ** 2 / error), abs=1e-3)
 
 
+@pytest.mark.parametrize("offset", [-3.5e7, 1e30])
+def test_what_lies_between_equal_values_is_that_value(offset):
+    dataset = CoordinateDataset(np.full((9, 50, 1), offset, np.float32))
+    (block,) = Corners(dataset, 500)
+    assert (block.interpolated(SPLINE).double() + dataset.reference == np.float32(offset)).all()
+
+
 def test_values_are_kept_within_what_the_dtype_holds():
     values = np.where(np.arange(30) % 5 < 2, 255, 0).astype(np.uint8)[:, None]
     (block,) = Corners(CoordinateDataset(values), 100)

@@ -33,6 +33,18 @@ def test_slab_by_slab_equals_the_whole_image(name, rows):
     assert metric.compute() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("unit", "offset"), [(1e-30, 0.0), (1e-12, 0.0), (1e30, 0.0), (1.0, 1e3), (1e-9, 1e-5)])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_metrics_do_not_depend_on_the_unit_of_values_nor_fail_under_an_offset(name, unit, offset):
+    generator = torch.Generator().manual_seed(0)
+    target = offset + torch.rand(176, 176, 1, generator=generator) * unit
+    prediction = target + 0.1 * unit * torch.randn(target.shape, generator=generator)
+    metric = METRICS.get(name)((176, 176), 1, unit)
+    metric.update(prediction, target)
+    as_one = [(image.double() / unit).movedim(-1, 0)[None] for image in (prediction, target)]
+    assert metric.compute() == pytest.approx(float(REFERENCES[name](*as_one, data_range=1.0)), abs=1e-4)
+
+
 def test_psnr_of_equal_signals_is_infinite():
     metric = METRICS.get("psnr")((2, 2), 1, 255.0)
     metric.update(torch.ones(2, 2, 1), torch.ones(2, 2, 1))
