@@ -468,25 +468,50 @@ def _frames_of_ffmpeg(path: Path, start: float, about: dict[str, Any], notes: li
             # To the last frame before that can be decoded by itself; not all formats can.
             with contextlib.suppress(av.error.FFmpegError):
                 container.seek(begin + int(start / unit), stream=stream)
-        for number, frame in enumerate(_decoded(av, container, stream)):
+        second, shown = 0.0, 0.0
+        for number, frame in enumerate(_decoded(av, container, stream, notes)):
             if number == 0:
                 turn = _turn(frame)
                 _describe(stream, frame, turn, about, notes)
             second = number * _UNTIMED if frame.pts is None else float((frame.pts - begin) * unit)
             shown = float((frame.duration or 0) * unit) if frame.pts is not None else _UNTIMED
             yield second, shown, np.ascontiguousarray(_turned(_pixels(frame), turn))
+        promised = float((stream.duration or 0) * unit)
+        if second + 3 * shown < 0.95 * promised:
+            notes.append(f"it ends after {second + shown:.3g} of the {promised:.3g} s that it says; it may be cut off")
 
 
-def _decoded(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    """A stream's frames. FFmpeg's own decoders of VP8 and VP9 leave the transparency of WebM out; libvpx does not."""
+def _decoded(av: Any, container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
+    """A stream's frames; as players do, without those that cannot be decoded, of which a note tells."""
+    decoder = _decoder(av, stream)
+    trouble: list[Exception] = []
+    whole, damaged = 0, 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = decoder.decode(packet if packet.size else None)
+            except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+                trouble.append(error)
+                continue
+            for frame in frames:
+                whole, damaged = whole + (not frame.is_corrupt), damaged + frame.is_corrupt
+                yield frame
+        if trouble and not whole + damaged:
+            raise trouble[0]
+    finally:
+        if trouble or damaged:
+            parts = f"packets: {len(trouble)}, frames: {damaged}"
+            notes.append(f"a part of it is damaged ({parts}); what cannot be decoded is left out")
+
+
+def _decoder(av: Any, stream: Any) -> Any:
+    """What decodes a stream. FFmpeg's own decoders of VP8 and VP9 leave the transparency of WebM out; libvpx's do
+    not."""
     codec = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
     transparent = stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
-    if not transparent or codec not in av.codecs_available:
-        yield from container.decode(stream)
-        return
-    decoder = av.CodecContext.create(codec, "r")
-    for packet in container.demux(stream):
-        yield from decoder.decode(packet if packet.size else None)
+    if transparent and codec in av.codecs_available:
+        return av.CodecContext.create(codec, "r")
+    return stream
 
 
 def _pixels(frame: Any) -> np.ndarray:

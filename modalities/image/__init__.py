@@ -20,7 +20,7 @@ from inrkit.modalities.image.colour import encoded, profile_of
 from inrkit.modalities.image.georeference import ground_affine, ground_unit, shifted
 from inrkit.modalities.image.hdr import SUFFIXES as HDR
 from inrkit.modalities.image.hdr import write_hdr
-from inrkit.modalities.image.picture import ALPHA, LOGGERS, TIFF, Picture, joined, straight
+from inrkit.modalities.image.picture import ALPHA, BANDS, LOGGERS, TIFF, Picture, joined, straight
 from inrkit.modalities.image.tiff import GEO, SPACING, one_picture, write_tiff
 from inrkit.modalities.image.writing import MODES, write_picture
 from inrkit.modalities.known import known_of, partly_known, share_unknown
@@ -107,7 +107,7 @@ class Image(Modality):
             values = _parts(values)
             metadata["complex"] = True
             notes.append("values are complex: the real and the imaginary part are channels")
-        elif self.options.alpha == "mask" and values.shape[2] in (2, 4):
+        elif self.options.alpha == "mask" and values.shape[2] in (2, 4) and BANDS not in metadata:
             opaque = values[:, :, -1] > 0
             values = (straight(values) if ALPHA in metadata else values)[:, :, :-1]
         known = known_of(values, joined(picture.known, opaque, self._mask(shape)))
@@ -125,7 +125,7 @@ class Image(Modality):
             values,
             known,
             affine=_affine(metadata, values.shape[:2], notes),
-            channel_weights=None if "complex" in metadata else CHANNEL_WEIGHTS.get(values.shape[2]),
+            channel_weights=None if {"complex", BANDS} & set(metadata) else CHANNEL_WEIGHTS.get(values.shape[2]),
             metadata=metadata,
         )
         if _leaves_most_unused(dataset):
@@ -189,7 +189,7 @@ class Image(Modality):
     def reconstruction_suffix(self, metadata: dict[str, Any], dtype: np.dtype) -> str:
         suffix = metadata["suffix"]
         placed = GEO in metadata or SPACING in metadata
-        if dtype in (np.uint8, np.uint16) and metadata["channels"] <= 4 and not placed:
+        if dtype in (np.uint8, np.uint16) and metadata["channels"] <= 4 and not placed and BANDS not in metadata:
             return ".png"
         if suffix == ".exr" and dtype in (np.float16, np.float32, np.uint32):
             return ".exr"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inrkit.errors import ConfigError, DataError
-from inrkit.modalities.image.picture import ALPHA, Picture, upright
+from inrkit.modalities.image.picture import ALPHA, BANDS, Picture, upright
 from inrkit.signals.decoding import decoding
 
 SUFFIXES = (".exr", ".hdr")
@@ -16,6 +16,8 @@ _RADIANCE = b"#?"
 _KEY = "exr"
 _ATTRIBUTES = {"chromaticities": "float[8]", "PixelAspectRatio": "float"}
 _COLOURS = (("R", "G", "B", "A"), ("R", "G", "B"), ("Y", "A"), ("Y",))
+_SPACE = ("X", "Y", "Z")
+"""Three numbers that belong together, of places or of colours, with no luminance among them that stands for all."""
 _NAMES = {1: ("Y",), 2: ("Y", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
@@ -46,7 +48,8 @@ def read_hdr(path: Path) -> Picture:
         pixels, spec, parts = decoded(library, path)
     # What is no UTF-8 in a name could neither be kept with the field nor written.
     names = [name.encode(errors="replace").decode() for name in spec.channelnames]
-    chosen = next((colours for colours in _COLOURS if set(colours) <= set(names)), tuple(names))
+    seen = _COLOURS[:2] if set(_SPACE) <= set(names) else _COLOURS
+    chosen = next((colours for colours in seen if set(colours) <= set(names)), tuple(names))
     pixels = pixels[:, :, [names.index(name) for name in chosen]]
     about: dict[str, Any] = {"channels": list(chosen)}
     for name in _ATTRIBUTES:
@@ -69,14 +72,23 @@ def read_hdr(path: Path) -> Picture:
         notes.append(f"its values stay as they are stored; divided by its EXPOSURE, {exposure:g}, they are radiance")
     pixels = upright(pixels, spec.get_int_attribute("Orientation", 1))
     premultiplied = {ALPHA: True} if chosen[-1] == "A" and len(chosen) > 1 else {}
+    transparent = chosen[-1].rpartition(".")[2].upper() == "A"
+    bands = {BANDS: True} if len(chosen) in (2, 4) and not transparent else {}
     return Picture(
-        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, about={_KEY: about, **premultiplied}, notes=notes
+        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, about={_KEY: about, **premultiplied, **bands}, notes=notes
     )
 
 
-def decoded(library: Any, path: Path) -> tuple[np.ndarray, Any, int]:
-    """(H, W, C) pixels of a file in its own depth, what OpenImageIO says of it, and how many parts it has."""
+def decoded(library: Any, path: Path, raw: bool = False) -> tuple[np.ndarray, Any, int]:
+    """(H, W, C) pixels of a file in its own depth, what OpenImageIO says of it, and how many parts it has.
+
+    Args:
+        library: OpenImageIO.
+        path: of the file.
+        raw: whether inks stay inks.
+    """
     settings = library.ImageSpec()
+    settings.attribute("oiio:RawColor", int(raw))
     settings.attribute("oiio:UnassociatedAlpha", 1)  # else colours come multiplied with alpha
     file = library.ImageInput.open(str(path), settings)
     if file is None:

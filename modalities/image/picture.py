@@ -17,6 +17,9 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ALPHA = "premultiplied"
 """Key in what a picture is about: its colours are multiplied with its alpha, the last channel."""
 
+BANDS = "bands"
+"""Key in what a picture is about: its last channel is one more measurement, infrared for instance, and no alpha."""
+
 ORIENTATION = 0x0112
 # What the tag says of how to turn the stored pixels upright (EXIF 2.32, 4.6.4 A).
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {

@@ -13,11 +13,14 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin
 
-from inrkit.errors import ConfigError, DataError
+from inrkit.errors import ConfigError, DataError, InrkitError
 from inrkit.modalities.image.georeference import NODATA, geo_tags, rescaled, without_value
-from inrkit.modalities.image.picture import ALPHA, ORIENTATION, Picture, joined, straight, upright
+from inrkit.modalities.image.hdr import decoded, openimageio
+from inrkit.modalities.image.picture import ALPHA, BANDS, ORIENTATION, Picture, joined, straight, upright
 
+_PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 _CODED_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("PALETTE", "YCBCR", "CIELAB", "ICCLAB", "ITULAB"))
+_PLAIN_COLOURS = tuple(tifffile.PHOTOMETRIC[name] for name in ("MINISWHITE", "MINISBLACK", "RGB"))
 _MASK_PAGE = 4
 """NewSubfileType of a page that says which pixels of another are there."""
 
@@ -36,29 +39,25 @@ def pillow_keeps(picture: TiffImagePlugin.TiffImageFile) -> bool:
     if mode == "LA" and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == tifffile.PLANARCONFIG.SEPARATE:
         return False
     bits, kinds = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    samples, colours = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1), tags.get(_PHOTOMETRIC)
     signed, real = 2 in kinds, 3 in kinds
+    if colours in _PLAIN_COLOURS and len(picture.getbands()) < samples:
+        return False
     if max(bits) <= 8:
         return not signed
-    if len(bits) > 1 or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) != tifffile.PHOTOMETRIC.MINISBLACK:
+    if len(bits) > 1 or colours != tifffile.PHOTOMETRIC.MINISBLACK:
         return False
     return mode.startswith("I;16") or (bits == (32,) and ((mode == "I" and signed) or (mode == "F" and real)))
 
 
 def read_tiff(path: Path) -> Picture:
     """First page of a TIFF that Pillow does not read, or not in full."""
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            pixels = page.asarray()
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            raise DataError(f"{path} is damaged, or compressed in a way that needs: pip install imagecodecs") from error
-        raise
-    if page.photometric in _CODED_COLOURS:
-        colours = tifffile.PHOTOMETRIC(page.photometric).name
-        raise DataError(f"{path} has {colours} pixels of {pixels.dtype}, which inrkit does not read; save it as RGB")
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        if page.photometric in _CODED_COLOURS:
+            colours = tifffile.PHOTOMETRIC(page.photometric).name
+            raise DataError(f"{path} has {colours} pixels of {page.dtype}, which inrkit does not read; save it as RGB")
+        pixels = _samples(path, page)
     stored = pixels
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
@@ -72,8 +71,44 @@ def read_tiff(path: Path) -> Picture:
     picture = Picture(upright(pixels, page.tags.valueof(ORIENTATION, 1)), profile=page.iccprofile)
     if premultiplied and pixels.dtype.kind == "f":
         picture.about[ALPHA] = True
+    if page.extrasamples[-1:] == (tifffile.EXTRASAMPLE.UNSPECIFIED,) and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        picture.about[BANDS] = True
+        picture.notes.append(f"its channel {pixels.shape[2]} is no transparency, but one more band")
     add_facts(path, picture, upright(stored, page.tags.valueof(ORIENTATION, 1)))
     return picture
+
+
+def _samples(path: Path, page: tifffile.TiffPage) -> np.ndarray:
+    """(H, W) or (H, W, C) numbers of a page, the first of its file, as they are stored."""
+    try:
+        pixels = page.asarray()
+    except (ImportError, NotImplementedError, ValueError) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
+            raise
+        pixels = _samples_by_openimageio(path, page)
+        if pixels is None:
+            needed = "pip install imagecodecs, or 'inrkit[hdr]'"
+            raise DataError(f"{path} is damaged, or compressed in a way that needs: {needed}") from error
+        return pixels
+    separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3
+    return np.moveaxis(pixels, 0, -1) if separate else pixels
+
+
+def _samples_by_openimageio(path: Path, page: tifffile.TiffPage) -> np.ndarray | None:
+    """As `_samples`, of a page compressed in a way that tifffile needs a package for; None if that fails too."""
+    try:
+        pixels = decoded(openimageio(path), path, raw=True)[0]
+    except InrkitError:
+        return None
+    spare = 8 * pixels.dtype.itemsize - page.bitspersample
+    whole = pixels.dtype.kind == "u"
+    if pixels.dtype != page.dtype or pixels.shape[2] != page.samplesperpixel or (spare and not whole):
+        return None
+    if spare:
+        pixels = pixels >> spare  # it spreads 12 bits over 16
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        pixels = np.iinfo(pixels.dtype).max - pixels  # as they were before it turned them around
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
 def add_facts(path: Path, picture: Picture, stored: np.ndarray) -> None:
@@ -130,7 +165,7 @@ def write_tiff(path: Path, values: np.ndarray, profile: bytes | None, metadata: 
         tifffile.imwrite(path, values[:, :, 0], photometric="minisblack", **options)
         return
     colours = 3 if channels in (3, 4) and values.dtype.kind != "c" else 1
-    alpha = channels - colours == 1 and values.dtype.kind != "c"
+    alpha = channels - colours == 1 and values.dtype.kind != "c" and BANDS not in metadata
     kind = "assocalpha" if metadata.get(ALPHA) else "unassalpha"
     tifffile.imwrite(
         path,
@@ -197,5 +232,5 @@ def _spacing_options(spacing: dict[str, Any], ratio: tuple[float, float], values
 def stored_of(picture: Pillow.Image) -> np.ndarray:
     """What a TIFF that Pillow has read has as numbers: the entries of a palette rather than their colours."""
     pixels = np.asarray(picture)
-    white = picture.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == tifffile.PHOTOMETRIC.MINISWHITE  # type: ignore[attr-defined]
+    white = picture.tag_v2.get(_PHOTOMETRIC) == tifffile.PHOTOMETRIC.MINISWHITE  # type: ignore[attr-defined]
     return 255 - pixels if white and pixels.dtype == np.uint8 else pixels

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from inrkit.errors import ConfigError
 from inrkit.modalities.image.colour import to_srgb, with_colour
 from inrkit.modalities.image.files import PNG
+from inrkit.modalities.image.picture import BANDS
 
 MODES = {
     ".png": ("L", "LA", "RGB", "RGBA"),
@@ -35,11 +36,11 @@ def write_picture(path: Path, values: np.ndarray, profile: bytes | None, metadat
     """
     suffix = path.suffix.lower()
     height, width, channels = values.shape
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
+    mode = None if BANDS in metadata else {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
     if suffix == ".webp":
         mode = {"L": "RGB", "LA": "RGBA"}.get(mode, mode)
     if mode not in MODES[suffix] or values.dtype not in (np.bool_, np.uint8, np.uint16):
-        fits = channels <= 4 and values.dtype in (np.bool_, np.uint8, np.uint16)
+        fits = channels <= 4 and BANDS not in metadata and values.dtype in (np.bool_, np.uint8, np.uint16)
         others = ".png or .tif" if fits else ".npy" if values.dtype.itemsize > 8 else ".tif or .npy"
         raise ConfigError(f"{suffix} cannot hold {channels} channels of {values.dtype}; choose {others}")
     longest = _LONGEST_SIDE.get(suffix)

@@ -230,6 +230,25 @@ def test_tiffs_keep_their_numbers(tmp_path, read, channels, dtype):
             same(read(tmp_path / "numbers.tif"), pixels)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize(("photometric", "channels"), [("minisblack", 2), ("rgb", 4), ("rgb", 5), ("rgb", 6)])
+def test_a_band_beyond_the_colours_is_read_and_is_no_transparency(tmp_path, image, read, photometric, channels, dtype):
+    pixels = noise(channels, dtype)
+    pixels[:6, :, -1] = 0
+    extra = ["unspecified"] * (channels - (3 if photometric == "rgb" else 1))
+    tifffile.imwrite(tmp_path / "bands.tif", pixels, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    same(read(tmp_path / "bands.tif"), pixels)
+    dataset = type(image)(type(image).Options(alpha="mask")).read(tmp_path / "bands.tif")
+    assert dataset.channels == channels
+    assert dataset.known is None
+    assert image.reconstruction_suffix(dataset.metadata, dataset.dtype) == ".tif"
+    image.write(tmp_path / "again.tif", pixels, dataset.metadata)
+    with tifffile.TiffFile(tmp_path / "again.tif") as file:
+        assert set(file.pages.first.extrasamples) == {tifffile.EXTRASAMPLE.UNSPECIFIED}
+    with pytest.raises(ConfigError, match=r"\.png cannot hold .*; choose \.tif"):
+        image.write(tmp_path / "again.png", pixels, dataset.metadata)
+
+
 @pytest.mark.parametrize(
     "layout",
     [

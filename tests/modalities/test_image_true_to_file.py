@@ -665,10 +665,11 @@ def test_openexr_is_read_and_written_in_its_own_numbers(tmp_path, image):
             assert image.reconstruction_suffix(dataset.metadata, dataset.dtype) == ".exr"
 
 
-def test_openexr_keeps_the_names_of_channels_and_the_primaries(tmp_path, image):
+@pytest.mark.parametrize("names", [("Z", "far", "near"), ("X", "Y", "Z")])
+def test_openexr_keeps_the_names_of_channels_and_the_primaries(tmp_path, image, names):
     oiio = pytest.importorskip("OpenImageIO")
     spec = oiio.ImageSpec(WIDTH, HEIGHT, 3, "float")
-    spec.channelnames = ("Z", "far", "near")
+    spec.channelnames = names
     primaries = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06, 0.3127, 0.329)
     spec.attribute("chromaticities", oiio.TypeDesc("float[8]"), primaries)
     file = oiio.ImageOutput.create(str(tmp_path / "in.exr"))
@@ -676,10 +677,10 @@ def test_openexr_keeps_the_names_of_channels_and_the_primaries(tmp_path, image):
     file.write_image(noise(3, np.float32))
     file.close()
     dataset = image.read(tmp_path / "in.exr")
-    assert "Z, far, near" in notes(dataset)
+    assert ", ".join(names) in notes(dataset)
     image.write(tmp_path / "out.exr", values_of(dataset), kept(dataset.metadata))
     written = oiio.ImageInput.open(str(tmp_path / "out.exr"))
-    assert written.spec().channelnames == ("Z", "far", "near")
+    assert written.spec().channelnames == names
     np.testing.assert_allclose(written.spec().getattribute("chromaticities"), primaries, rtol=1e-6)
     written.close()
     np.testing.assert_array_equal(values_of(image.read(tmp_path / "out.exr")), noise(3, np.float32))
@@ -820,6 +821,21 @@ def test_a_float_tiff_with_a_predictor_is_read(tmp_path, image):
         rows += np.diff(planes, prepend=np.uint8(0)).astype(np.uint8).tobytes()
     (tmp_path / "in.tif").write_bytes(raw_tiff(zlib.compress(rows), bits=32, compression=8, predictor=3, format=3))
     np.testing.assert_array_equal(values_of(image.read(tmp_path / "in.tif"))[:, :, 0], pixels)
+
+
+@pytest.mark.parametrize(("dtype", "compression"), [("u2", "lzw"), ("f4", "zip"), ("f8", "lzw")])
+def test_a_deep_tiff_in_any_compression_is_read_where_openimageio_is_there(tmp_path, image, dtype, compression):
+    library = pytest.importorskip("OpenImageIO")
+    pixels = noise(3, dtype)
+    spec = library.ImageSpec(*pixels.shape[1::-1], 3, {"u2": "uint16", "f4": "float", "f8": "double"}[dtype])
+    spec.attribute("compression", compression)  # of real numbers, with a predictor
+    file = library.ImageOutput.create(str(tmp_path / "in.tif"))
+    assert file.open(str(tmp_path / "in.tif"), spec)
+    assert file.write_image(pixels)
+    file.close()
+    read = values_of(image.read(tmp_path / "in.tif"))
+    assert read.dtype == pixels.dtype
+    np.testing.assert_array_equal(read, pixels)
 
 
 def test_twelve_bits_packed_in_a_tiff_are_read(tmp_path, image):

@@ -734,6 +734,29 @@ def test_a_damaged_file_is_a_one_line_error(tmp_path, suffix, damage, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_of_a_video_that_is_damaged_somewhere_the_other_frames_are_read(tmp_path):
+    path, frames = tmp_path / "damaged.mov", noise(8, 32, 32, 3)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb24"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for start, size in places[3:4]:
+        content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    dataset = video().read(path)
+    assert any("damaged (packets: 1, frames: 0)" in note for note in dataset.metadata["notes"])
+    np.testing.assert_array_equal(stored(dataset), np.delete(frames, 3, axis=0)[[0, 1, 2, 2, 3, 4, 5, 6]])
+    for start, size in places:
+        content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    refused(path)
+
+
 def test_a_file_of_sound_alone_is_a_one_line_error(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
