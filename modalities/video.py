@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
 import struct
 from collections.abc import Generator, Iterable, Iterator
@@ -65,6 +66,8 @@ _STILL = 1 / 64
 _FINEST = 8
 """Places on the axis of frames, at most, for each frame that was read."""
 
+_APART = 12.0
+"""Seconds that lie between two frames that stand by themselves, at most, in most videos."""
 _FINEST_ASPECT = 10_000
 """Largest denominator of a pixel's aspect."""
 
@@ -458,18 +461,11 @@ def _pictures_of(path: Path) -> Iterator[apng.Frame]:
 
 def _frames_of_ffmpeg(path: Path, start: float, about: dict[str, Any], notes: list[str]) -> Frames:
     av = _av(path)
-    with decoding(path, "is damaged, or not a video that FFmpeg reads", *LOGGERS), av.open(str(path)) as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            raise DataError(f"{path} has no video in it; give a file that has")
-        stream.thread_type = "AUTO"
+    with decoding(path, "is damaged, or not a video that FFmpeg reads", *LOGGERS), contextlib.ExitStack() as opened:
+        stream, frames = _opened(av, path, start, opened, notes)
         begin, unit = stream.start_time or 0, stream.time_base or 0
-        if start and unit:
-            # To the last frame before that can be decoded by itself; not all formats can.
-            with contextlib.suppress(av.error.FFmpegError):
-                container.seek(begin + int(start / unit), stream=stream)
         second, shown = 0.0, 0.0
-        for number, frame in enumerate(_decoded(av, container, stream, notes)):
+        for number, frame in enumerate(frames):
             if number == 0:
                 turn = _turn(frame)
                 _describe(stream, frame, turn, about, notes)
@@ -481,7 +477,40 @@ def _frames_of_ffmpeg(path: Path, start: float, about: dict[str, Any], notes: li
             notes.append(f"it ends after {second + shown:.3g} of the {promised:.3g} s that it says; it may be cut off")
 
 
-def _decoded(av: Any, container: Any, stream: Any, notes: list[str]) -> Iterator[Any]:
+def _opened(
+    av: Any, path: Path, start: float, opened: contextlib.ExitStack, notes: list[str]
+) -> tuple[Any, Iterator[Any]]:
+    """A file's stream of pictures, and its frames from the last one before `start` seconds that stands by itself.
+
+    Files without an index lead to any place when asked for one, and from there to the next frame that stands by itself.
+    If that is too late, they are asked for an earlier place, and at last read from their beginning.
+    """
+    for place in sorted({start, max(0.0, start - _APART), 0.0}, reverse=True):
+        attempt = opened.enter_context(contextlib.ExitStack())
+        container = attempt.enter_context(av.open(str(path)))
+        stream = container.streams.best("video")
+        if stream is None:
+            raise DataError(f"{path} has no video in it; give a file that has")
+        stream.thread_type = "AUTO"
+        begin, unit = stream.start_time or 0, stream.time_base or 0
+        if place and unit:
+            with contextlib.suppress(av.error.FFmpegError):
+                container.seek(begin + int(place / unit), stream=stream)
+        told = len(notes)
+        frames = attempt.enter_context(contextlib.closing(_decoded(av, container, stream, notes)))
+        if place == 0:
+            return stream, frames
+        first = None
+        with contextlib.suppress(av.error.FFmpegError):
+            first = next(frames, None)
+        if first is not None and first.pts is not None and (first.pts - begin) * unit <= start + _ROUNDING:
+            return stream, itertools.chain([first], frames)
+        attempt.close()
+        del notes[told:]
+    raise AssertionError("the last place is the beginning")
+
+
+def _decoded(av: Any, container: Any, stream: Any, notes: list[str]) -> Generator[Any, None, None]:
     """A stream's frames; as players do, without those that cannot be decoded, of which a note tells."""
     decoder = _decoder(av, stream)
     trouble: list[Exception] = []

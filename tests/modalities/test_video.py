@@ -594,6 +594,23 @@ def test_a_start_after_the_end_is_a_one_line_error(tmp_path, form):
     refused(path, "no frames from modality.start=9 on", start=9.0)
 
 
+def test_a_part_has_the_frames_of_the_whole_where_a_file_has_no_index(tmp_path):
+    path = tmp_path / "clip.ts"
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for pixels in noise(50, 32, 48, 3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    whole = stored(video().read(path))
+    assert len(whole) == 50
+    for start, duration in [(0.2, 0.2), (1.0, 0.0), (1.84, 0.0)]:
+        part = video(start=start, duration=duration).read(path)
+        first = round(25 * start)
+        np.testing.assert_array_equal(stored(part), whole[first:][: round(25 * duration) or None])
+        assert "damaged" not in str(part.metadata["notes"])
+
+
 def test_a_long_video_reads_no_more_than_is_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     values = brightening()
