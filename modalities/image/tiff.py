@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from PIL import TiffImagePlugin
 
 from inrkit.errors import ConfigError, DataError, InrkitError
+from inrkit.modalities.image.colour import to_srgb
 from inrkit.modalities.image.georeference import NODATA, geo_tags, rescaled, without_value
 from inrkit.modalities.image.hdr import decoded, openimageio
 from inrkit.modalities.image.picture import ALPHA, BANDS, ORIENTATION, Picture, joined, straight, upright
@@ -61,14 +62,14 @@ def read_tiff(path: Path) -> Picture:
     stored = pixels
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
-    elif page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.ndim == 3 and pixels.dtype.kind == "u":
-        peak = np.iinfo(pixels.dtype).max
-        ink = pixels[:, :, :4].astype(np.float64) / peak
-        pixels = np.rint((1 - ink[:, :, :3]) * (1 - ink[:, :, 3:]) * peak).astype(pixels.dtype)
+    profile, notes = page.iccprofile, []
+    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and pixels.ndim == 3 and pixels.dtype.kind == "u":
+        pixels, notes = _colours_of_inks(pixels[:, :, :4], profile)
+        profile = None
     premultiplied = pixels.ndim == 3 and page.extrasamples[-1:] == (tifffile.EXTRASAMPLE.ASSOCALPHA,)
     if premultiplied and pixels.dtype.kind == "u":
         pixels = straight(pixels)
-    picture = Picture(upright(pixels, page.tags.valueof(ORIENTATION, 1)), profile=page.iccprofile)
+    picture = Picture(upright(pixels, page.tags.valueof(ORIENTATION, 1)), profile=profile, notes=notes)
     if premultiplied and pixels.dtype.kind == "f":
         picture.about[ALPHA] = True
     if page.extrasamples[-1:] == (tifffile.EXTRASAMPLE.UNSPECIFIED,) and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
@@ -76,6 +77,20 @@ def read_tiff(path: Path) -> Picture:
         picture.notes.append(f"its channel {pixels.shape[2]} is no transparency, but one more band")
     add_facts(path, picture, upright(stored, page.tags.valueof(ORIENTATION, 1)))
     return picture
+
+
+def _colours_of_inks(inks: np.ndarray, profile: bytes | None) -> tuple[np.ndarray, list[str]]:
+    """(H, W, 3) colours of (H, W, 4) amounts of ink, and notes on how they came about."""
+    peak = np.iinfo(inks.dtype).max
+    share = inks.astype(np.float64) / peak
+    plain = np.rint((1 - share[:, :, :3]) * (1 - share[:, :, 3:]) * peak).astype(inks.dtype)
+    if profile is None or inks.shape[2] != 4:
+        return plain, []
+    eight_bit = np.rint(share * 255).astype(np.uint8)
+    seen = to_srgb(Pillow.frombytes("CMYK", inks.shape[1::-1], eight_bit.tobytes()), profile)
+    if seen is None:
+        return plain, ["its inks became colours without its colour profile"]
+    return np.asarray(seen), ["its inks became sRGB colours by its colour profile, of 8 bits a channel"]
 
 
 def _samples(path: Path, page: tifffile.TiffPage) -> np.ndarray:

@@ -223,10 +223,11 @@ def ink_profile():
     return struct.pack(">I", len(profile)) + profile[4:]
 
 
-def test_inks_become_the_colours_that_their_profile_says(tmp_path, image):
-    inks = np.zeros((2, 16, 16, 4), np.uint8)
-    inks[1, :, :, 0] = 255
-    Pillow.frombytes("CMYK", (16, 32), inks.tobytes()).save(tmp_path / "in.tif", icc_profile=ink_profile())
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_inks_become_the_colours_that_their_profile_says(tmp_path, image, dtype):
+    inks = np.zeros((32, 16, 4), dtype)
+    inks[16:, :, 0] = np.iinfo(dtype).max
+    tifffile.imwrite(tmp_path / "in.tif", inks, photometric="separated", iccprofile=ink_profile())
     dataset = image.read(tmp_path / "in.tif")
     # L* = 50 is a luminance of 0.1842, which sRGB encodes as 119.
     np.testing.assert_allclose(values_of(dataset)[[8, 24], 8], [[255, 255, 255], [119, 119, 119]], atol=3)
