@@ -254,6 +254,8 @@ class SSIM(Metric):
 
 _OFFSET = 4.0
 """Ranges away from 0, beyond which variances as differences of squares need more than float32."""
+_FARTHEST = 1000.0
+"""Ranges away from 0, at most, since float64 has its limit too, and luminance is the same to a millionth there."""
 
 
 def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool = True) -> Tensor:
@@ -266,7 +268,9 @@ def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool
     width = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
     images = [prediction.cpu(), target.cpu()]
     if max(float(image.abs().max()) for image in images) > _OFFSET * peak:
-        images = [wide(image) for image in images]
+        middle = float(wide(images[1]).mean())
+        excess = middle - math.copysign(min(abs(middle), _FARTHEST * peak), middle)
+        images = [wide(image) - excess for image in images]
     mirrored = [np.pad((image / peak).numpy(), width, mode="reflect") for image in images]
     _, rated = structural_similarity(
         *mirrored,

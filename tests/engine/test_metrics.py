@@ -45,6 +45,13 @@ def test_metrics_do_not_depend_on_the_unit_of_values_nor_fail_under_an_offset(na
     assert metric.compute() == pytest.approx(float(REFERENCES[name](*as_one, data_range=1.0)), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
+def test_equal_images_are_alike_however_far_their_values_are_from_zero(name):
+    metric = METRICS.get(name)((176, 176), 1, 1.0)
+    metric.update(torch.full((176, 176, 1), -3.5e7), torch.full((176, 176, 1), -3.5e7))
+    assert metric.compute() == pytest.approx(1, abs=1e-5)
+
+
 def test_psnr_of_equal_signals_is_infinite():
     metric = METRICS.get("psnr")((2, 2), 1, 255.0)
     metric.update(torch.ones(2, 2, 1), torch.ones(2, 2, 1))
