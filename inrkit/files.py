@@ -135,6 +135,8 @@ def _to_disk(path: Path) -> None:
 def exclusive(folder: Path, busy: InrkitError, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes out of a folder. The system ends the lock with this process, however that ends.
 
+    The file `LOCK` is there meanwhile. It stays where the process was killed, or a Ctrl-C cut it short.
+
     Args:
         folder: that is there.
         busy: raised if another process is at work in it.
@@ -155,10 +157,15 @@ def exclusive(folder: Path, busy: InrkitError, patience: float = 0.0) -> Iterato
     except OSError as error:
         reason = error.strerror or error
         raise type(busy)(f"{folder} cannot be written: {reason}; choose another --out") from error
+    cut_short = False
     try:
         yield
+    except BaseException as error:
+        cut_short = not isinstance(error, Exception)
+        raise
     finally:
-        path.unlink(missing_ok=True)
+        if not cut_short:
+            path.unlink(missing_ok=True)
         lock.release(force=True)
 
 

@@ -88,13 +88,22 @@ def _fit(task: dict[str, Any], run: Run) -> None:
 def _perform_together(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     """Fit what several tasks ask for, as one stacked computation where they are of a kind; returns as `perform`."""
     allow_open_files(len(tasks))  # each run's folder is locked by one
-    with contextlib.ExitStack() as taken:
-        return _fit_together(tasks, taken)
-
-
-def _fit_together(tasks: list[dict[str, Any]], taken: contextlib.ExitStack) -> dict[str, Any]:
-    """As `_perform_together`, with the folders of the runs taken until a context ends."""
     each: dict[str, dict[str, Any]] = {task["id"]: {"status": "interrupted", "error": None} for task in tasks}
+    try:
+        with contextlib.ExitStack() as taken:
+            return _fit_together(tasks, each, taken)
+    except KeyboardInterrupt:
+        return {"status": "interrupted", "error": None, "each": each}
+
+
+def _fit_together(
+    tasks: list[dict[str, Any]], each: dict[str, dict[str, Any]], taken: contextlib.ExitStack
+) -> dict[str, Any]:
+    """As `_perform_together`, with the folders of the runs taken until a context ends.
+
+    Raises:
+        KeyboardInterrupt: a signal ends them at once; `each` tells of those that have ended.
+    """
     fits: dict[str, tuple[Config, Run, bool]] = {}
     for task in tasks:
         run = Run(task["folder"])
@@ -116,7 +125,7 @@ def _fit_together(tasks: list[dict[str, Any]], taken: contextlib.ExitStack) -> d
                 interruptible=True,
             )
     except KeyboardInterrupt:
-        return {"status": "interrupted", "error": None, "each": each}
+        raise
     except BaseException as error:  # of the whole: tried alone, the job to blame will show
         return {"status": "failed", "error": _one_line(error)}
     failures = [outcome for outcome in ended if isinstance(outcome, Exception)]
@@ -129,8 +138,8 @@ def _fit_together(tasks: list[dict[str, Any]], taken: contextlib.ExitStack) -> d
 
 
 def was_left(run: Run) -> bool:
-    """Whether a process was killed that worked in a run's folder, or is at work there. What shows a result that is
-    done, such as its page, may be missing then."""
+    """Whether a process was killed or cut short that worked in a run's folder, or is at work there. What shows a result
+    that is done, such as its page, may be missing then."""
     return (run.folder / LOCK).exists()
 
 
