@@ -28,6 +28,7 @@ _ADDED: dict[str, Any] = {
     "train": {"on_divergence": "stop", "deterministic": False, "capture": "never"},
     "selector": {"survival": "top"},
     "regions": {"values": 0, "first": 0.25},
+    "transform": {"each_channel": False},
     "init": "",
     "init_skip": [],
     "frozen": [],

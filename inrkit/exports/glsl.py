@@ -240,7 +240,7 @@ def _active(layer: Layer, argument: str) -> str:
 def _decode(plain: Plain) -> str:
     """`vec4 inr_decode(vec4 y)`: stored values of what a network gives."""
     transform = plain.transform
-    scale, shift = _number(transform["scale"]), _number(transform["shift"])
+    scale, shift = (_of_channels(transform[name]) for name in ("scale", "shift"))
     if transform["kind"] == "linear":
         lines = [f"y = y * {scale} + {shift};"]
     elif transform["kind"] == "power":
@@ -258,6 +258,11 @@ def _decode(plain: Plain) -> str:
         lines.append(f"y = clamp(y, {_number(clip[0])}, {_number(clip[1])});")
     body = "\n".join(f"  {line}" for line in [*lines, "return y;"])
     return f"vec4 inr_decode(vec4 y) {{\n{body}\n}}\n"
+
+
+def _of_channels(constant: float | list[float]) -> str:
+    """A literal of a number for all channels, or of a vector of four that begins with theirs."""
+    return _numbers([*constant, 0.0, 0.0, 0.0][:4]) if isinstance(constant, list) else _number(constant)
 
 
 def _single(plain: Plain) -> str:

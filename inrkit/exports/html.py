@@ -108,7 +108,7 @@ def _kind(field: Field) -> str:
 def _extent(field: Field, kind: str) -> tuple[float, float, float]:
     """The values that are drawn darkest and lightest, or lowest and highest; and the largest that a sound may have."""
     if kind in ("sound", "line") and isinstance(field.transform, MinMax):
-        low, high = field.transform.low, field.transform.high
+        low, high = float(np.min(field.transform.low)), float(np.max(field.transform.high))
     elif field.dtype == np.uint8 and kind in ("picture", "frames"):
         low, high = 0.0, 255.0
     else:

@@ -107,6 +107,7 @@ class Plain:
         texels: (n, 4) float32. With tiles, first two for each tile: row of its network or −1, spread, 0, 0; and its
             mean. Then the networks, one after the other.
         transform: kind "linear", "power" or "boxcox", and its numbers; from the network's range to stored values.
+            Scale and shift may be lists of C numbers.
         value_range: stored values are clipped to it.
         matrix: (D, D) from physical offsets to those in [−1, 1]^D.
         offset: (D,) physical place of the middle.
@@ -297,7 +298,7 @@ def _transform(field: Field, what: str) -> dict[str, Any]:
     """How values are decoded, in plain numbers."""
     transform = field.transform
     if isinstance(transform, transforms.MinMax):
-        return {"kind": "linear", "scale": transform._scale, "shift": transform._center}
+        return {"kind": "linear", "scale": transform.scale, "shift": transform.center}
     if isinstance(transform, transforms.ZScore):
         return {"kind": "linear", "scale": transform._scale, "shift": transform.mean}
     if isinstance(transform, transforms.Identity):

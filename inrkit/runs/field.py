@@ -453,12 +453,15 @@ class Field:
             low, high = value_range = tuple(float(end) for end in value_range)
             if not -_LARGEST <= low <= high <= _LARGEST:
                 raise ValueError("value_range")
+        transform = transform_class.from_state(description["transform"]["state"])
+        if transform.decode(torch.zeros(1, int(description["channels"]))).shape[1] != description["channels"]:
+            raise ValueError("transform")
         Bends.of(description["metadata"])  # raises an error now if it is damaged
         return cls(
             network=network,
             channels=int(description["channels"]),
             embedding=embedding,
-            transform=transform_class.from_state(description["transform"]["state"]),
+            transform=transform,
             names=names,
             modality_options=dict(description["modality"]["options"]),
             grid_shape=None if grid_shape is None else tuple(int(length) for length in grid_shape),

@@ -77,8 +77,8 @@ class ValueTransform(ABC):
     @property
     def resolved(self) -> bool:
         """Whether float32 tells the decoded values apart; else they are decoded as float64."""
-        low, high = sorted(self.decode(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist())
-        return resolved(low, high)
+        ends = self.decode(torch.tensor([[-1.0], [1.0]], dtype=torch.float64)).sort(dim=0).values
+        return all(resolved(low, high) for low, high in ends.T.tolist())
 
 
 @dataclass
@@ -86,6 +86,8 @@ class MinMaxOptions:
     range: str = option("auto", choices=("auto", "full", "data"))
     """The range that maps to [−1, 1]: `full`, the whole range of the dtype (0 … 255); `data`, from the smallest value
     present to the largest; `auto`, `full` for 8-bit integers and `data` for everything else."""
+    each_channel: bool = option(False)
+    """Whether each channel has a range of its own, as the columns of a table need that are in different units."""
 
 
 @TRANSFORMS.register("minmax")
@@ -93,16 +95,20 @@ class MinMax(ValueTransform):
     """[low, high] to [−1, 1], linearly.
 
     Args:
-        low: stored value that maps to −1.
+        low: stored value that maps to −1, or C of them.
         high: stored value that maps to 1; if it equals `low` (a constant signal), the scale is 1.
     """
 
     Options = MinMaxOptions
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float | list[float], high: float | list[float]) -> None:
         self.low, self.high = low, high
-        self._center = (low + high) / 2
-        self._scale = (high - low) / 2 or 1.0
+        lows, highs = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
+        halves = (highs - lows) / 2
+        self.center: float | list[float] = ((lows + highs) / 2).tolist()
+        """What `decode` adds, or C of it."""
+        self.scale: float | list[float] = halves.where(halves != 0, torch.ones_like(halves)).tolist()
+        """What `decode` multiplies by, or C of it."""
 
     @classmethod
     def fit(cls, options: MinMaxOptions, values: StoredValues) -> MinMax:
@@ -110,20 +116,32 @@ class MinMax(ValueTransform):
         eight_bit = full is not None and values.dtype.itemsize == 1
         if full is not None and (options.range == "full" or (options.range == "auto" and eight_bit)):
             return cls(*full)
-        return cls(*values.extent)
+        if not options.each_channel:
+            return cls(*values.extent)
+        ends = [torch.stack([chunk.amin(dim=0), chunk.amax(dim=0)]) for chunk in values.chunks()]
+        low, high = torch.stack(ends).amin(dim=0)[0], torch.stack(ends).amax(dim=0)[1]
+        return cls(low.tolist(), high.tolist()) if len(low) > 1 else cls(float(low), float(high))
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> MinMax:
-        return cls(float(state["low"]), float(state["high"]))
+        low, high = state["low"], state["high"]
+        if isinstance(low, list):
+            return cls([float(one) for one in low], [float(one) for one in high])
+        return cls(float(low), float(high))
 
     def state(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high}
 
     def encode(self, values: Tensor) -> Tensor:
-        return (values - self._center) / self._scale
+        return (values - _along(values, self.center)) / _along(values, self.scale)
 
     def decode(self, values: Tensor) -> Tensor:
-        return values * self._scale + self._center
+        return values * _along(values, self.scale) + _along(values, self.center)
+
+
+def _along(values: Tensor, constant: float | list[float]) -> float | Tensor:
+    """A number, or C numbers for the channels of (…, C) values."""
+    return values.new_tensor(constant) if isinstance(constant, list) else constant
 
 
 @dataclass

@@ -100,7 +100,7 @@ def test_the_paper_preset_is_the_published_setting():
     assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("adam", 1e-4)
     assert (config["schedule"]["name"], config["schedule"]["warmup"]) == ("constant", 0.0)
     assert (config["train"]["steps"], config["train"]["precision"]) == (5000, "float32")
-    assert config["transform"] == {"name": "minmax", "range": "full"}
+    assert config["transform"] == {"name": "minmax", "range": "full", "each_channel": False}
     assert config["operator"] == {"name": "laplacian", "clamp": True, "periodic": []}
 
 

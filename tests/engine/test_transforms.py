@@ -16,6 +16,8 @@ from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import (
     BoxCox,
     BoxCoxOptions,
+    MinMax,
+    MinMaxOptions,
     SymmetricPower,
     SymmetricPowerOptions,
     ZScore,
@@ -116,6 +118,21 @@ def test_the_state_is_json_and_describes_the_whole_map(name, shape):
     assert torch.equal(again.encode(stored), transform.encode(stored))
     outputs = torch.linspace(-2, 2, 99)
     assert torch.equal(again.decode(outputs), transform.decode(outputs))
+
+
+def test_each_channel_may_have_a_range_of_its_own():
+    values = np.column_stack([np.linspace(101_000, 102_000, 11), np.linspace(0, 1e-3, 11), np.full(11, 7.0)])
+    dataset = CoordinateDataset(values)
+    transform = MinMax.fit(MinMaxOptions(each_channel=True), dataset)
+    encoded = transform.encode(torch.from_numpy(values))
+    expected = np.linspace(-1, 1, 11)
+    np.testing.assert_allclose(encoded.numpy(), np.column_stack([expected, expected, np.zeros(11)]), atol=1e-12)
+    again = MinMax.from_state(json.loads(json.dumps(transform.state())))
+    np.testing.assert_allclose(again.decode(encoded).numpy(), values)
+    assert MinMax.fit(MinMaxOptions(each_channel=True), CoordinateDataset(values[:, :1])).state() == {
+        "low": 101_000.0,
+        "high": 102_000.0,
+    }
 
 
 @every

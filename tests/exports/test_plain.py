@@ -241,7 +241,7 @@ def test_tiles_of_other_networks_and_other_transforms_run_in_a_page(fits, browse
     slot = {"name": "tiles", "each": {"name": each, "hidden_features": 10, "hidden_layers": 1}, "counts": [3, 2]}
     field = fits.fit("image", slot)
     field.transform = {
-        "finer": MinMax(0.0, 255.0),
+        "finer": MinMax([0.0, 20.0, 40.0], [255.0, 200.0, 180.0]),
         "gauss": SymmetricPower(0.0, 255.0, 1.7, 3.0, 2.0),
         "pe-mlp": BoxCox(0.0, 255.0, 0.4),
     }[each]

@@ -136,7 +136,7 @@ def test_words_and_row_numbers_are_left_out(tmp_path):
     text = ',x,station,v\n0,1,"Bern; ""Zollikofen""",5\n1,2,"Basel, Binningen",6\n2,4,"two\nlines",7\n'
     dataset = read(table(tmp_path, text))
     holds(dataset, [[1], [2], [4]], [[5], [6], [7]])
-    assert "left out: , station" in dataset.metadata["notes"]
+    assert "left out: column 1, station" in dataset.metadata["notes"]
 
 
 def test_truth_is_one_or_zero(tmp_path):
@@ -262,6 +262,16 @@ def test_a_field_is_written_in_the_tables_units(tmp_path):
     assert run.reconstruction.name == "reconstruction.npz"
     with pytest.raises(ConfigError, match=r"choose \.npy, \.npz or \.csv"):
         modality.export(tmp_path / "out.tif", field, (4, 2))
+
+
+def test_columns_in_different_units_are_fitted_alike(tmp_path):
+    x = np.linspace(0, 6, 300)
+    columns = np.column_stack([np.sin(x), 101_325 + 500 * np.cos(x)])
+    np.savetxt(tmp_path / "t.csv", np.column_stack([x, columns]), "%.9g", ",", header="x,a,p", comments="")
+    network = {"name": "siren", "hidden_features": 24}
+    run = inrkit.fit(tmp_path / "t.csv", out=tmp_path / "run", network=network, steps=60, quiet=True)
+    missed = inrkit.load(run.folder)(x[:, None], physical=True) - columns
+    assert (missed.std(axis=0) < 0.8 * columns.std(axis=0)).all()
 
 
 def test_held_out_samples_are_not_trained_on_but_rated(tmp_path):

@@ -54,7 +54,7 @@ class Field {
     const sum = this.sum.fill(0);
     if (this.plain.grid) this.blend(unit, sum);
     else sum.set(this.network(unit, 0).subarray(0, this.plain.channels));
-    for (let c = 0; c < this.plain.channels; c++) out[start + c] = this.decode(sum[c]);
+    for (let c = 0; c < this.plain.channels; c++) out[start + c] = this.decode(sum[c], c);
   }
 
   blend(unit, sum) {
@@ -125,14 +125,15 @@ class Field {
     return h;
   }
 
-  decode(y) {
+  decode(y, channel) {
     const transform = this.plain.transform, range = this.plain.value_range;
+    const of = (constant) => (Array.isArray(constant) ? constant[channel] : constant);
     if (transform.kind === "power") y = ((Math.min(Math.max(y, -1), 1) + 1) / 2) ** transform.power;
     if (transform.kind === "boxcox") {
       y = Math.min(Math.max(y, -1), 1) * transform.stretch + transform.middle;
       y = Math.exp(transform.exponent ? Math.log1p(transform.exponent * y) / transform.exponent : y);
     }
-    y = y * transform.scale + transform.shift;
+    y = y * of(transform.scale) + of(transform.shift);
     return range ? Math.min(Math.max(y, range[0]), range[1]) : y;
   }
 
