@@ -11,6 +11,7 @@ import numpy as np
 from inrkit.errors import DataError
 from inrkit.modalities.shape.files import read_polygons
 from inrkit.modalities.shape.files.polygons import Polygons, triangulated
+from inrkit.modalities.shape.skin import exposed
 
 _QUERIES = 1 << 16
 """Points whose winding numbers are computed at a time."""
@@ -34,10 +35,17 @@ class Solid:
         center: (3,) of the cube, in the mesh's own units.
         scale: half the side of the cube, likewise.
         notes: what was assumed about the mesh.
+        skin: vertices and faces of its surface, where that is not all faces.
     """
 
     def __init__(
-        self, vertices: np.ndarray, faces: np.ndarray, center: np.ndarray, scale: float, notes: list[str]
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        center: np.ndarray,
+        scale: float,
+        notes: list[str],
+        skin: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         import igl
 
@@ -46,8 +54,9 @@ class Solid:
         self.center = center
         self.scale = scale
         self.notes = notes
+        self._skin = (vertices, faces) if skin is None else skin
         self._tree = igl.AABB()
-        self._tree.init(vertices, faces)
+        self._tree.init(*self._skin)
 
     @classmethod
     def read(cls, path: Path, margin: float) -> Solid:
@@ -73,7 +82,10 @@ class Solid:
         vertices, faces, notes = _repaired(cube, triangulated(replace(held, vertices=cube)))
         if not len(faces):
             raise DataError(f"{path} has degenerate faces only: none has an area; check how it was written")
-        return cls(vertices, faces, center, scale, held.notes + _steps(corners, scale * (1 - margin)) + notes)
+        skin = exposed(vertices, faces)
+        if skin[1] is not faces:
+            notes.append("parts overlap: what of their faces lies inside the solid is no surface of it")
+        return cls(vertices, faces, center, scale, held.notes + _steps(corners, scale * (1 - margin)) + notes, skin)
 
     @property
     def content(self) -> tuple[np.ndarray, ...]:
@@ -87,8 +99,8 @@ class Solid:
 
     @cached_property
     def normals(self) -> np.ndarray:
-        """(F, 3) unit normals of the faces."""
-        return face_normals(self.vertices, self.faces)
+        """(F, 3) unit normals of the surface's faces."""
+        return face_normals(*self._skin)
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         """(k,) whether each of (k, 3) points is inside."""
@@ -101,14 +113,14 @@ class Solid:
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(k,) distances of (k, 3) points to the surface, and the (k,) faces that are nearest."""
-        squared, faces, _ = self._tree.squared_distance(self.vertices, self.faces, _doubles(points))
+        squared, faces, _ = self._tree.squared_distance(*self._skin, _doubles(points))
         return np.sqrt(squared), faces
 
     def sampled(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """(count, 3) points uniform on the surface, and the (count,) faces that they are on."""
         import trimesh
 
-        mesh = trimesh.Trimesh(self.vertices, self.faces, process=False)
+        mesh = trimesh.Trimesh(*self._skin, process=False)
         points, on = trimesh.sample.sample_surface(mesh, count, seed=seed)[:2]
         return np.asarray(points), np.asarray(on)
 

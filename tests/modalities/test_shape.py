@@ -222,6 +222,27 @@ def test_an_inside_out_part_is_turned_and_a_cavity_is_not(tmp_path):
     assert beside.inside((np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 0.0]]) - beside.center) / beside.scale).all()
 
 
+@pytest.mark.parametrize(
+    ("other", "point", "away"),
+    [
+        ({"translation": [1.0, 0.0, 0.0]}, [0.5, 0.0, 0.0], -np.sqrt(0.75)),  # to the circle where two balls meet
+        ({"scale": 0.5}, [0.5, 0.0, 0.0], -0.5),  # on the face of a ball inside the other
+    ],
+)
+def test_faces_inside_the_solid_are_no_surface(other, point, away, tmp_path):
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    second = ball.copy()
+    second.apply_scale(other.get("scale", 1.0))
+    second.apply_translation(other.get("translation", [0.0, 0.0, 0.0]))
+    solid = shapes.Solid.read(written(trimesh.util.concatenate([ball, second]), tmp_path / "parts.ply"), 0.0)
+    assert "parts overlap" in solid.notes[0]
+    place = (np.array([point]) - solid.center) / solid.scale
+    assert solid.signed_distance(place)[0] * solid.scale == pytest.approx(away, abs=0.03)
+    on, faces = solid.sampled(2000, 0)
+    beside = on + 0.05 * solid.normals[faces]
+    assert solid.inside(beside).mean() < 0.02
+
+
 def test_an_open_mesh_is_fitted_with_a_note(ball, tmp_path):
     holed = trimesh.Trimesh(ball.vertices, ball.faces[8:], process=False)
     assert "open" in notes_of(holed, tmp_path)
