@@ -287,8 +287,6 @@ class Shape(Modality):
         return points
 
     def _read_volume(self, path: Path) -> CoordinateDataset:
-        if self.options.data != "lattice":
-            raise DataError(f"{path} is a volume, which is a lattice; give modality.data=lattice")
         volume = _volume(path)
         affine = cell_affine(volume.shape)
         dataset = CoordinateDataset(

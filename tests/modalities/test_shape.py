@@ -407,11 +407,10 @@ def test_a_damaged_volume_is_told(tmp_path):
         modality().read(path)
 
 
-def test_a_volume_is_no_cloud_of_points(tmp_path):
+def test_a_volume_is_a_lattice_where_a_mesh_gives_points(tmp_path):
     path = tmp_path / "volume.npy"
     np.save(path, cube_distances())
-    with pytest.raises(DataError, match="lattice"):
-        modality(data="points").read(path)
+    assert modality(data="points").read(path).grid_shape == cube_distances().shape
 
 
 @given(
@@ -625,7 +624,8 @@ def test_a_fit_leaves_a_mesh_and_its_metrics(ball_file, tmp_path):
 def test_a_volume_is_fitted_and_assessed_by_its_signs(tmp_path):
     path = tmp_path / "volume.npy"
     np.save(path, cube_distances().astype(np.float32))
-    run = fit("shape", out=tmp_path / "run", overrides=[*TINY, "train.steps=2", f"data.path={path}"])
+    chosen = ["modality.data=points", "train.steps=2", f"data.path={path}"]
+    run = fit("shape", out=tmp_path / "run", overrides=[*TINY, *chosen])
     assert 0 <= run.metrics["iou"] <= 1
     assert "chamfer" not in run.metrics
     field = run.field
