@@ -22,6 +22,10 @@ from inrkit.selectors import Evos, Uniform
 from inrkit.signals.transforms import MinMax
 
 
+def noise(*shape):
+    return np.random.default_rng(0).random(shape)
+
+
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
@@ -57,6 +61,58 @@ def test_options_are_the_config_keys(photo, tmp_path):
 def test_a_mistyped_option_suggests_the_nearest(photo):
     with pytest.raises(inrkit.ConfigError, match="did you mean 'steps'"):
         inrkit.fit(photo, stesp=3)
+
+
+class Largest(inrkit.Metric):
+    """Largest error."""
+
+    def update(self, prediction, target, weights=None):
+        self.largest = float((prediction - target).abs().max())
+
+    def compute(self):
+        return self.largest
+
+
+def test_values_may_be_those_of_numpy_and_torch_and_metrics_classes():
+    seen = []
+    run = inrkit.fit(
+        noise(6, 6),
+        network={"name": "siren", "hidden_features": np.int64(8), "hidden_layers": 1},
+        steps=np.int64(2),
+        selector=Uniform(ratio=np.float64(0.25)),
+        seed=np.uint8(3),
+        device=torch.device("cpu"),
+        metrics=("psnr", Largest),
+        overrides="selector.least=2",
+        callbacks=lambda member: seen.append(member.step),
+    )
+    assert seen == [1, 2] and run.config.general.seed == 3 and run.config.selector.options.ratio == 0.25
+    assert run.metrics[f"{__name__}:Largest"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"lr": 1e-3}, r"lr is not an option of fit; give it as optimizer=\{'lr'"),
+        ({"epochs": 3}, "epochs is not an option of fit; choose one of"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)])}, "an instance of SGD, made for other"),
+        ({"network": torch.nn.Linear}, "network is the class Linear, which needs arguments"),
+        ({"callbacks": [inrkit.Listener]}, "or instances of Listener"),
+        ({"callbacks": [3]}, "a callback is 3; give functions of the member"),
+    ],
+)
+def test_what_python_cannot_ask_for_is_told(options, told):
+    with pytest.raises(inrkit.ConfigError, match=told):
+        inrkit.fit(noise(6, 6), **options)
+
+
+def test_slips_of_python_are_told():
+    with pytest.raises(inrkit.ConfigError, match="Evos has no option 'rato'; did you mean 'ratio'"):
+        Evos(rato=0.2)
+    with pytest.raises(inrkit.ConfigError, match=r"out is for inrkit\.fit"):
+        inrkit.trainer(noise(6, 6), out="run")
+    with pytest.raises(inrkit.DataError, match="a field is loaded from a path, not from Run"):
+        inrkit.load(inrkit.Run("run"))
 
 
 def test_the_result_holds_after_the_run(photo, tmp_path):
@@ -137,10 +193,6 @@ def test_of_two_fits_that_begin_at_once_one_gets_the_folder(photo, tmp_path):
     with pytest.raises(inrkit.ConfigError, match="already holds a run"):
         run.create(config)
     assert (run.folder / "config.yaml").read_bytes() == before
-
-
-def noise(*shape):
-    return np.random.default_rng(0).random(shape)
 
 
 QUICK = {"steps": 2, "network": {"hidden_features": 8, "hidden_layers": 1}, "compile": "never"}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inrkit.plugins.options import field_names
+from inrkit.errors import ConfigError
+from inrkit.plugins.options import field_names, nearest
 
 
 @dataclass(frozen=True)
@@ -38,4 +39,11 @@ class PluginType(ABCMeta):
         options = getattr(cls, "Options", None)
         if not arguments and options is not None and field_names(options) >= set(named):
             return Chosen(cls, named)
-        return super().__call__(*arguments, **named)
+        try:
+            return super().__call__(*arguments, **named)
+        except TypeError as error:
+            if arguments or options is None or "options" in named:
+                raise
+            known = field_names(options)
+            unknown = min(set(named) - known)
+            raise ConfigError(f"{cls.__name__} has no option '{unknown}'{nearest(unknown, known)}") from error

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from inrkit.config import Choice, Config
@@ -40,11 +41,16 @@ def slot_of(slot: str, value: Any) -> Any:
     if registry.accepts(type(value)) and not isinstance(value, Network | ValueTransform):
         return {"name": registry.name_of(type(value)), **dataclasses.asdict(value.options)}
     if slot == "network" and _is_module(value):
-        return given.named(value if isinstance(value, nn.Module) else value())
+        return given.named(_module(value))
     if slot == "transform" and isinstance(value, ValueTransform):
         return {"name": registry.name_of(type(value))}
     if slot == "optimizer" and callable(value):
         return given_optimizers.named(value)
+    if slot == "optimizer" and isinstance(value, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer is an instance of {type(value).__name__}, made for other parameters than the network's; give "
+            "its class, or a function of the parameters"
+        )
     raise ConfigError(
         f"{slot} is {value!r:.80}; give a name ({', '.join(registry.names()[:3])}, …), a class or an instance of one"
     )
@@ -60,13 +66,24 @@ def with_objects(config: Config, options: Mapping[str, Any]) -> Config:
     choices = dict(config.choices)
     network, optimizer, transform = (options.get(slot) for slot in ("network", "optimizer", "transform"))
     if network is not None and config.network.plugin is given.Given:
-        module = network if isinstance(network, nn.Module) else network()
+        module = _module(network)
         choices["network"] = dataclasses.replace(config.network, plugin=given.Given.holding(module))
     if optimizer is not None and config.optimizer.plugin is given_optimizers.Given:
         choices["optimizer"] = dataclasses.replace(config.optimizer, plugin=given_optimizers.Given.holding(optimizer))
     if isinstance(transform, ValueTransform):
         choices["transform"] = Choice(config.transform.name, _Fitted(transform), config.transform.options)
     return dataclasses.replace(config, choices=choices)
+
+
+def _module(value: Any) -> nn.Module:
+    """A module as it is, or made of its class."""
+    if isinstance(value, nn.Module):
+        return value
+    try:
+        module: nn.Module = value()
+    except TypeError as error:
+        raise ConfigError(f"network is the class {value.__name__}, which needs arguments; give it made") from error
+    return module
 
 
 def _is_module(value: Any) -> bool:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from inrkit.config import Config, parse_overrides, presets, read_yaml, resolve
+from inrkit.config import Config, key_of, parse_overrides, presets, read_yaml, resolve
 from inrkit.config.schema import DATA_PATHS, SECTIONS, SLOTS, WRITER_KEYS, GeneralOptions
 from inrkit.errors import ConfigError, DataError
+from inrkit.evaluation.metrics import METRICS, Measure
 from inrkit.files import expanded, missing
 from inrkit.plugins.choice import Chosen
 from inrkit.plugins.options import field_names, nearest
@@ -34,6 +36,8 @@ from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
 from inrkit.training.member import Listener, Member
 
 Slot = str | Mapping[str, Any] | Chosen | type | object
+Callback = Listener | Callable[[Member], object]
+Callbacks = Callback | Sequence[Callback]
 """The ways to give a plug-in: a name, a mapping, a class, a class called with its options, an instance."""
 
 
@@ -46,7 +50,7 @@ def fit(
     resume: bool = False,
     overrides: Sequence[str] = (),
     quiet: bool | None = None,
-    callbacks: Sequence[Listener | Callable[[Member], object]] = (),
+    callbacks: Callbacks = (),
     base: str | None = None,
     modality: Slot | None = None,
     transform: Slot | None = None,
@@ -63,9 +67,9 @@ def fit(
     precision: str | None = None,
     compile: str | None = None,
     every: int | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str | type[Measure]] | None = None,
     seed: int | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     init: str | Path | Run | Field | None = None,
     init_skip: Sequence[str] | None = None,
     frozen: Sequence[str] | None = None,
@@ -85,7 +89,8 @@ def fit(
             the signal may have moved. A signal that was given as an object is given again, with the run's `out`.
         overrides: `key=value` words, as on the command line.
         quiet: print nothing. If not given, progress is shown in a notebook and nowhere else.
-        callbacks: listeners of the training, and functions that are called with the member after every step.
+        callbacks: a listener of the training, a function that is called with the member after every step, or
+            several of them.
         base: the preset to start from; the modality's own if not given.
         modality, transform, operator, embedding, network, selector, objective, optimizer, schedule: each a plug-in by
             its name, a mapping of options, its class, its class called with options (`Evos(ratio=0.2)`), or an
@@ -97,7 +102,7 @@ def fit(
         precision: of the products: "auto", "float32", "bfloat16", "bfloat16-features", "float16" or "tf32".
         compile: "auto", "always" or "never".
         every: steps between evaluations.
-        metrics: of an evaluation, by name.
+        metrics: of an evaluation, by name or class.
         seed: of everything random.
         device: "auto", "cpu", "cuda", "cuda:1", "xpu", "mps".
         init: what to take the weights from that training starts with: a run, a field, or the path of one.
@@ -130,7 +135,7 @@ def fit(
 def trainer(
     target: str | Path | np.ndarray | Tensor | CoordinateDataset | Any = None,
     *,
-    callbacks: Sequence[Listener | Callable[[Member], object]] = (),
+    callbacks: Callbacks = (),
     **options: Any,
 ) -> Training:
     """The training of a fit, for a loop of your own; it writes no files.
@@ -149,6 +154,9 @@ def trainer(
     Raises:
         ConfigError, DataError, RunError: as `fit`.
     """
+    files = {"out", "resume", "quiet"} & options.keys()
+    if files:
+        raise ConfigError(f"{files.pop()} is for inrkit.fit; a trainer writes no files and prints nothing")
     asked = ask(target, out=None, in_memory=True, **options)
     return Training(asked.config, asked.dataset, _listeners(callbacks), asked.beginning)
 
@@ -183,8 +191,8 @@ def ask(
 ) -> Request:
     """Find out what is asked for in Python; arguments and errors are `fit`'s."""
     options, beginning = _with_beginning(options)
-    named = {key: slot_of(key, value) if key in SLOTS else value for key, value in options.items()}
-    layers = [parse_overrides(overrides), _layer(named)]
+    named = {key: _plain(slot_of(key, value) if key in SLOTS else value) for key, value in options.items()}
+    layers = [parse_overrides([overrides] if isinstance(overrides, str) else overrides), _layer(named)]
     if points is None and values is None and isinstance(target, str | Path):
         config, run = prepare(target, out=out, resume=resume, layers=layers, default=not in_memory)
         return Request(with_objects(config, options), run, None, beginning)
@@ -241,7 +249,11 @@ _OPTIONS = frozenset(inspect.signature(fit).parameters) - {
 }
 
 
-def _listeners(callbacks: Sequence[Listener | Callable[[Member], object]]) -> list[Listener]:
+def _listeners(callbacks: Callbacks) -> list[Listener]:
+    callbacks = [callbacks] if isinstance(callbacks, Listener) or callable(callbacks) else callbacks
+    for callback in callbacks:
+        if isinstance(callback, type) or not (isinstance(callback, Listener) or callable(callback)):
+            raise ConfigError(f"a callback is {callback!r:.80}; give functions of the member, or instances of Listener")
     return [callback if isinstance(callback, Listener) else AfterStep(callback) for callback in callbacks]
 
 
@@ -334,6 +346,19 @@ def _target_layer(target: str | Path) -> dict[str, Any]:
     raise ConfigError(f"'{name}' is neither a file nor a config{nearest(name, known)}")
 
 
+def _plain(value: Any) -> Any:
+    """A value as a config holds it: numbers of numpy as Python's, metrics by name, paths and devices as text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, type) and METRICS.accepts(value):
+        return METRICS.name_of(value)
+    return str(value) if isinstance(value, Path | torch.device) else value
+
+
 def _layer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments as a config layer; a key that only one section has may be given without its section."""
     top = {"base", *SLOTS, *SECTIONS, *field_names(GeneralOptions)}
@@ -345,8 +370,10 @@ def _layer(options: Mapping[str, Any]) -> dict[str, Any]:
             continue
         sections = [name for name, declared in SECTIONS.items() if key in field_names(declared)]
         if not sections:
+            slot, _, option = key_of(key).partition(".")
             every = top.union(*(field_names(declared) for declared in SECTIONS.values()))
-            raise ConfigError(f"{key} is not an option of fit{nearest(key, every)}")
+            hint = f"; give it as {slot}={{'{option}': …}}" if option else nearest(key, every)
+            raise ConfigError(f"{key} is not an option of fit{hint}")
         layer.setdefault(sections[0], {})[key] = value
     return layer
 
