@@ -39,8 +39,13 @@ def option(
 ) -> Any:
     """A dataclass field with a range or a list of choices, checked before any work starts.
 
-    A field that is `own` means something else in other plug-ins that have a field of the same name. When this plug-in
-    replaces one of these, the value that a preset chose for the other is not kept.
+    Args:
+        default: of the field; lists and mappings are copied.
+        at_least, above: lowest number, which is allowed or is not.
+        at_most, below: highest number, likewise.
+        choices: of a text.
+        own: whether the field means something else in other plug-ins that have one of the same name. When this plug-in
+            replaces one of these, the value that a preset chose for the other is not kept.
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": choices}
     metadata = {key: value for key, value in limits.items() if value is not None} | {"own": own}

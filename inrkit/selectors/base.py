@@ -192,6 +192,8 @@ DRAWS = ("random", "quasi-random")
 
 @dataclass
 class RatioOptions:
+    """Options of a selector that trains on a share of the coordinates: k = ⌊r(t) · N⌋ of N, between two limits."""
+
     ratio: float = option(0.5, above=0, at_most=1)
     """Share of the coordinates that a step trains on, at the start: r0."""
     ratio_schedule: str = option("constant", choices=RATIO_SCHEDULES)

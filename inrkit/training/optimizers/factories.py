@@ -42,7 +42,13 @@ class OptimizerFactory(metaclass=PluginType):
 
     @classmethod
     @abstractmethod
-    def make(cls, options: Any, network: nn.Module) -> torch.optim.Optimizer: ...
+    def make(cls, options: Any, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer.
+
+        Args:
+            options: an instance of the subclass's `Options`.
+            network: whose parameters are trained, but for those that do not require a gradient.
+        """
 
 
 @dataclass
