@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from inrkit.errors import ConfigError, DataError
 from inrkit.networks import Network
+from inrkit.plugins.options import nearest
 from inrkit.runs.field import Field, read_field
 
 GIVEN = "given"
@@ -98,9 +99,15 @@ class Beginning:
             skip: what the names begin with of parameters and buffers that stay as they were drawn.
 
         Raises:
-            ConfigError: names or shapes differ; says which.
+            ConfigError: names or shapes differ, or nothing begins as `skip` says; says which.
         """
-        own = {name: value for name, value in network.state_dict().items() if not begins(name, skip)}
+        every = network.state_dict()
+        for prefix in skip:
+            if not any(begins(name, [prefix]) for name in [*every, *self.weights]):
+                raise ConfigError(
+                    f"init_skip has '{prefix}', which no parameter's name begins with{nearest(prefix, every)}"
+                )
+        own = {name: value for name, value in every.items() if not begins(name, skip)}
         theirs = {name: value for name, value in self.weights.items() if not begins(name, skip)}
         for name in sorted(own.keys() | theirs.keys()):
             shapes = [f"of shape {tuple(side[name].shape)}" if name in side else "missing" for side in (theirs, own)]

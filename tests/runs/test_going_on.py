@@ -298,6 +298,8 @@ def test_a_beginning_of_another_kind_or_shape_is_refused_with_what_differs(photo
     with pytest.raises(inrkit.DataError, match=r"init: .* does not exist"):
         inrkit.fit(photo, out=tmp_path / "b", init=tmp_path / "none", **QUICK)
     assert not (tmp_path / "b").exists()
+    with pytest.raises(inrkit.ConfigError, match="init_skip has 'lsat', which no parameter's name begins with"):
+        inrkit.fit(photo, out=tmp_path / "b", init=tmp_path / "a", init_skip=["lsat"], **QUICK)
     sound = Beginning("a sound", "tiles", {"counts": [14]}, {})
     with pytest.raises(inrkit.ConfigError, match=r"a sound, whose counts is \[14\], a number for each axis, .* has 2"):
         sound.options_for("tiles", Tiles.Options(), Tiles.Options(counts=[3, 4]))
