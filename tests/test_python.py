@@ -300,7 +300,7 @@ def test_what_is_no_signal_is_told(signal):
         inrkit.fit(signal)
 
 
-def test_a_table_is_no_picture():
+def test_what_is_a_signal_of_another_form_is_told():
     class Table:  # as of pandas and polars
         columns = ("x", "y", "value")
 
@@ -309,6 +309,8 @@ def test_a_table_is_no_picture():
 
     with pytest.raises(inrkit.DataError, match="columns x, y, value; give points="):
         inrkit.fit(Table())
+    with pytest.raises(inrkit.DataError, match="may be a picture with its channels first"):
+        inrkit.fit(torch.rand(3, 8, 9))
     with pytest.raises(inrkit.DataError, match="sparse_coo; give a dense one"):
         inrkit.fit(torch.eye(3).to_sparse())
 

@@ -55,6 +55,9 @@ def fit(
     inrkit fit runs/photo --resume
     inrkit fit other.png init=runs/photo
     """
+    second = next((word for word in overrides if "=" not in word and Path(word).exists()), None)
+    if second is not None:
+        raise ConfigError(f"{second} is a second file, and a fit takes one; inrkit batch fits many, --out names a run")
     layers = [parse_overrides(overrides)]
     if device is not None:
         layers.append({"device": device})

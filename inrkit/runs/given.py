@@ -59,6 +59,19 @@ def signal_of(target: Any, points: Any = None, values: Any = None) -> tuple[Coor
     return array, "video" if array.ndim == 4 and shape[-1] <= _CHANNELS else "volume"
 
 
+def require_clear(array: np.ndarray) -> None:
+    """Refuse an array that `signal_of` takes for a volume, and that looks like a picture with its channels first.
+
+    Raises:
+        DataError: it is such an array; says how to tell which of the two is meant.
+    """
+    if array.ndim == 3 and array.shape[0] == 3 and min(array.shape[1:]) > _CHANNELS:
+        raise DataError(
+            f"an array of shape {array.shape} may be a picture with its channels first, or a volume; give the picture "
+            "as (H, W, 3), or say modality='volume'"
+        )
+
+
 def without_mask(target: Any) -> tuple[Any, np.ndarray | None]:
     """A masked array as a plain one, and where it is known; another target as it is.
 

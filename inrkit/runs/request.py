@@ -25,7 +25,7 @@ from inrkit.runs.beginning import GIVEN, Beginning
 from inrkit.runs.display import in_notebook
 from inrkit.runs.execute import execute
 from inrkit.runs.field import Field
-from inrkit.runs.given import restricted, signal_of, without_mask
+from inrkit.runs.given import require_clear, restricted, signal_of, without_mask
 from inrkit.runs.listeners import AfterStep
 from inrkit.runs.memory import MemoryRun
 from inrkit.runs.objects import slot_of, with_objects
@@ -81,7 +81,7 @@ def fit(
         target: a signal's file; a config file, a preset's name, or, with `resume`, a run's folder. Or the signal
             itself: a CoordinateDataset, a PIL image, or an array of numpy or torch. Unless `modality` says what it is,
             an array is a sound if it is (N,); a picture if it is (H, W), or (H, W, C) with at most 4 channels; a video
-            if it is (T, H, W, C) with at most 4; else a volume.
+            if it is (T, H, W, C) with at most 4; else a volume. (3, H, W) could be either and is refused.
         points: (N, D) positions of scattered samples, in any units; give `values` too.
         values: (N,) or (N, C) values at the points.
         out: the run's folder. If not given, `runs/<name of the file>`; a signal given as an object stays in memory.
@@ -208,6 +208,8 @@ def ask(
     below: dict[str, Any] = {"data": {"path": ""}}
     if modality is None or (isinstance(modality, Mapping) and "name" not in modality):
         below["modality"] = name
+        if not isinstance(dataset, CoordinateDataset):
+            require_clear(dataset)
         if isinstance(dataset, CoordinateDataset) and dataset.grid_shape is not None:
             below["operator"] = "laplacian"  # the modality's own is for free points
     if resume:

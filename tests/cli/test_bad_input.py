@@ -498,6 +498,7 @@ def test_a_target_that_is_nothing_suggests_what_is_near():
     refused("fit", "https://a.example/b.png", said=("https://a.example/b.png is an address", "download it"))
     refused("fit", "photo.png", "--steps", "5", said=("No such option '--steps'", "train.steps=…"))
     refused("fit", "Photo.jpg", said=("Photo.jpg does not exist", "did you mean 'photo.png'?"))
+    refused("fit", "photo.png", "photo.png", said=("photo.png is a second file", "inrkit batch"))
     refused("photo.png", said=("Did you mean 'inrkit fit photo.png'?",))
     refused("fit", "train.steps=5", said=("nor a signal that would tell it (data.path, or its file first)",))
 
