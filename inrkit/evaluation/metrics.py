@@ -226,6 +226,7 @@ class SSIM(Metric):
 
     def _take(self, prediction: Tensor, target: Tensor, hidden: Tensor | None) -> None:
         """Take the next slab, and which pixels of it are not known."""
+        prediction, target, hidden = prediction.cpu(), target.cpu(), None if hidden is None else hidden.cpu()
         first = self._seen == 0 or (self._kept is not None and len(self._kept[0]) == self._seen)
         self._seen += len(target)
         last = self._seen == self.shape[0]
@@ -259,14 +260,14 @@ _FARTHEST = 1000.0
 
 
 def _similarity(prediction: Tensor, target: Tensor, peak: float, luminance: bool = True) -> Tensor:
-    """(H, W, C) structural similarity of each value of two (H, W, C) images, in main memory.
+    """(H, W, C) structural similarity of each value of two (H, W, C) images in main memory.
 
     Beyond its edges an image is mirrored. Without `luminance` only contrast and structure count.
     """
     from skimage.metrics import structural_similarity  # slow to import
 
     width = ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
-    images = [prediction.cpu(), target.cpu()]
+    images = [prediction, target]
     if max(float(image.abs().max()) for image in images) > _OFFSET * peak:
         middle = float(wide(images[1]).mean())
         excess = middle - math.copysign(min(abs(middle), _FARTHEST * peak), middle)
@@ -313,7 +314,7 @@ class MultiScaleSSIM(Metric):
         return _RATING * channels * math.prod(shape)
 
     def update(self, prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
-        self._slabs.append((prediction, target))
+        self._slabs.append((prediction.cpu(), target.cpu()))
 
     def compute(self) -> float:
         prediction, target = (torch.cat(slabs) for slabs in zip(*self._slabs, strict=True))
