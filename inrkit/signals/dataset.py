@@ -198,8 +198,8 @@ class CoordinateDataset:
     @cached_property
     def reference(self) -> float:
         """What is subtracted before values are compared as float32: the middle of their range where it is so small for
-        their size that float32 would round their differences away; else 0."""
-        if self.dtype.itemsize < 4 or resolved(*self.extent):
+        their size that float32 would round their differences away; 0 where it would not, or holds the stored values."""
+        if np.can_cast(self.dtype, np.float32) or resolved(*self.extent):
             return 0.0
         return (self.extent[0] + self.extent[1]) / 2
 

@@ -35,17 +35,19 @@ class ParquetTable:
         self._path = path
         with decoding(path, "is not a Parquet file, or is damaged"):
             self._file = parquet.ParquetFile(path)
-            schema = self._file.schema_arrow
-        self._names = schema.names
-        self.columns = [column_of(field.name, kind=_kind(field.type)) for field in schema]
+            fields = list(self._file.schema_arrow)
+            self._names = [field.name for field in fields]
+            self.columns = [
+                column_of(name, kind=_kind(field.type)) for name, field in zip(self._names, fields, strict=True)
+            ]
 
     def read(self, wanted: list[int]) -> np.ndarray:
         """(N, k) float64 of the wanted columns: NaN where a value is missing, dates as seconds since 1970."""
         import pyarrow
 
-        result = np.empty((self._file.metadata.num_rows, len(wanted)))
         start = 0
         with decoding(self._path, _DAMAGED):
+            result = np.empty((self._file.metadata.num_rows, len(wanted)))
             for batch in self._file.iter_batches(columns=[self._names[index] for index in wanted]):
                 for column, index in enumerate(wanted):
                     array = batch.column(batch.schema.names.index(self._names[index]))

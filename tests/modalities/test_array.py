@@ -230,6 +230,18 @@ def test_an_archive_of_samples_may_call_its_arrays_otherwise(tmp_path, names):
     assert modality_of(tmp_path / "v.npz") == "volume"
 
 
+def test_parquet_of_fewer_than_no_rows_is_damaged(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"x": [1.0, 2.0], "y": [3.0, 4.0]}), path, store_schema=False)
+    # The third field of the footer is the number of rows: 2 is 4 there, and 3 is −2.
+    path.write_bytes(path.read_bytes().replace(b"\x16\x04", b"\x16\x03"))
+    assert parquet.ParquetFile(path).metadata.num_rows == -2
+    with pytest.raises(DataError, match=r"t\.parquet is damaged or truncated"):
+        read(path)
+
+
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r"pip install 'inrkit\[tables\]'"):
