@@ -84,7 +84,8 @@ class Beginning:
         }
         for option, value in taken.items():
             here = getattr(fitted, option)
-            if isinstance(value, list) and isinstance(here, list) and len(value) != len(here):
+            lists = isinstance(value, list) and isinstance(here, list)
+            if lists and value and here and len(value) != len(here):  # an empty one leaves it to the network
                 raise ConfigError(
                     f"init is {self.source}, whose {option} is {value}, a number for each axis, and this signal has "
                     f"{len(here)}; start from the fit of a signal with as many axes"
