@@ -23,6 +23,7 @@ from inrkit.batch.launchers.base import JobOptions
 from inrkit.config import Choice, resolve
 from inrkit.config.schema import DATA_PATHS, SLOTS
 from inrkit.errors import ConfigError
+from inrkit.files import missing
 from inrkit.plugins.options import option
 from inrkit.signals.modality import modality_of
 
@@ -245,7 +246,7 @@ class Study:
             raise ConfigError(f"data.path is {named[-1]}; name one file, or several in matrix: {{data.path: [a.png]}}")
         path = Path(os.path.abspath(named[-1]))  # noqa: PTH100, links in it may be why two files differ
         if not path.exists():
-            raise ConfigError(f"data.path {path} does not exist; check the path")
+            raise ConfigError(f"data.path {missing(path)}")
         rest = [{**layer, "data": _without_path(layer["data"])} if "data" in layer else layer for layer in layers]
         if path not in self._modalities:
             self._modalities[path] = modality_of(path)

@@ -66,11 +66,11 @@ def decoded(
         value_range: stored values are clipped to it.
     """
     found: Tensor | None = None
-    resolved = transform.resolved
     with evaluating(network), torch.inference_mode():
         for start in range(span.start, span.stop, chunk):
             part = slice(start, min(start + chunk, span.stop))
             output = network(inputs(part))
+            resolved = transform.resolved(output.shape[-1])
             values = transform.decode(output).to(torch.float32) if resolved else transform.decode(wide(output))
             values = values if value_range is None else values.clamp_(*value_range)
             if found is None:  # parts kept between the networks' features would leave holes in memory

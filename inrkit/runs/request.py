@@ -36,9 +36,9 @@ from inrkit.signals.modality import MODALITIES, known_suffixes, modality_of
 from inrkit.training.member import Listener, Member
 
 Slot = str | Mapping[str, Any] | Chosen | type | object
+"""The ways to give a plug-in: a name, a mapping, a class, a class called with its options, an instance."""
 Callback = Listener | Callable[[Member], object]
 Callbacks = Callback | Sequence[Callback]
-"""The ways to give a plug-in: a name, a mapping, a class, a class called with its options, an instance."""
 
 
 def fit(

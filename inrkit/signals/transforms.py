@@ -74,10 +74,9 @@ class ValueTransform(ABC):
     def decode(self, values: Tensor) -> Tensor:
         """(…, C) in the network's range to (…, C) stored values, float."""
 
-    @property
-    def resolved(self) -> bool:
-        """Whether float32 tells the decoded values apart; else they are decoded as float64."""
-        ends = self.decode(torch.tensor([[-1.0], [1.0]], dtype=torch.float64)).sort(dim=0).values
+    def resolved(self, channels: int) -> bool:
+        """Whether float32 tells the decoded values of C `channels` apart; else they are decoded as float64."""
+        ends = self.decode(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).repeat(1, channels)).sort(dim=0).values
         return all(resolved(low, high) for low, high in ends.T.tolist())
 
 

@@ -10,12 +10,14 @@ from scipy import stats
 
 from inrkit import TRANSFORMS, CoordinateDataset, DataError, load
 from inrkit.config import resolve
+from inrkit.evaluation.evaluate import evaluate
 from inrkit.networks.siren import Siren, SirenOptions
 from inrkit.runs.build import field_of
 from inrkit.signals.signal import Signal
 from inrkit.signals.transforms import (
     BoxCox,
     BoxCoxOptions,
+    Identity,
     MinMax,
     MinMaxOptions,
     SymmetricPower,
@@ -118,6 +120,22 @@ def test_the_state_is_json_and_describes_the_whole_map(name, shape):
     assert torch.equal(again.encode(stored), transform.encode(stored))
     outputs = torch.linspace(-2, 2, 99)
     assert torch.equal(again.decode(outputs), transform.decode(outputs))
+
+
+def test_a_map_between_channels_is_asked_for_all_of_them():
+    class Swapped(Identity):
+        """The channels in another order, as a change of colour space may have it."""
+
+        def encode(self, values):
+            return values[..., [2, 0, 1]]
+
+        def decode(self, values):
+            return values[..., [1, 2, 0]]
+
+    values = np.random.default_rng(0).random((12, 10, 3)).astype(np.float32)
+    signal = Signal(CoordinateDataset(values), Swapped())
+    found = evaluate(Siren(SirenOptions(hidden_features=8), 2, 3), signal, ["psnr"], 50)
+    assert np.isfinite(found["psnr"])
 
 
 def test_each_channel_may_have_a_range_of_its_own():
