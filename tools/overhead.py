@@ -17,8 +17,6 @@ from pathlib import Path
 
 import inrkit
 
-SAMPLES = {"image": ".png", "audio": ".wav", "shape": ".obj", "volume": ".npy", "video": ".gif", "array": ".csv"}
-
 
 def cost(python: str, path: Path, words: list[str]) -> float:
     """Processor seconds of a fit of one step."""
@@ -42,9 +40,10 @@ def main() -> None:
     pythons = [sys.executable, *([given.against] if given.against else [])]
     with tempfile.TemporaryDirectory() as folder:
         files = [path.resolve() for path in given.files]
-        for name, suffix in SAMPLES.items() if not files else ():
-            files.append(Path(folder) / f"{name}{suffix}")
-            inrkit.MODALITIES.get(name)(inrkit.MODALITIES.get(name).Options()).sample(files[-1])
+        for name in [] if files else inrkit.MODALITIES.names():
+            plugin = inrkit.MODALITIES.get(name)
+            files.append(Path(folder) / f"{name}{plugin.sample_suffix}")
+            plugin(plugin.Options()).sample(files[-1])
         print("| signal | here, s |" + (" there, s | ratio |" if given.against else ""))
         print("|---|---|" + ("---|---|" if given.against else ""))
         for path in files:

@@ -1,10 +1,15 @@
 """What holds for every launcher, and a launcher of one's own as the docs show it."""
 
+import contextlib
 import json
 import re
 import statistics
 from pathlib import Path
 
+import pytest
+from pebble.pool import process
+
+from inrkit import RunError
 from inrkit.batch import JobOptions, Task, run_study
 from inrkit.batch.launchers.local import Local, LocalOptions
 
@@ -31,6 +36,24 @@ def test_the_launcher_of_the_docs_runs_a_study_and_a_limit_leaves_the_rest_pendi
     assert [row["status"] for row in rows] == ["done", "done"]
     mean = statistics.fmean(row["psnr"] for row in rows)
     assert f"| {asked.name} | 2 | {mean:.2f} ± " in Path("out/summary.md").read_text()
+
+
+@pytest.mark.parametrize("failures", [2, 99])
+def test_workers_that_cannot_be_started_are_tried_again_and_then_told_of_in_a_line(failures, monkeypatch):
+    start = process.launch_process
+    tries = []
+
+    def launch(*given):
+        tries.append(given)
+        if len(tries) <= failures:
+            raise EOFError("unexpected EOF")
+        return start(*given)
+
+    monkeypatch.setattr(process, "launch_process", launch)
+    told = pytest.raises(RunError, match=r"cannot be started \(EOFError: unexpected EOF\); try fewer with --workers")
+    with told if failures > 3 else contextlib.nullcontext(), Local(LocalOptions(workers=1), JobOptions()):
+        pass
+    assert len(tries) == 3
 
 
 def test_jobs_that_train_together_may_take_as_long_as_they_may_alone():

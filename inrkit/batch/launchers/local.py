@@ -24,10 +24,12 @@ from pebble.pool.process import WORKERS_NAME
 from inrkit.batch.job import perform
 from inrkit.batch.launchers.base import JobOptions, Launcher, Outcome, Started, Task
 from inrkit.batch.launchers.worker import TOO_MUCH_MEMORY, begin_locally, memory_error, thread_variables
+from inrkit.errors import RunError
 from inrkit.plugins.options import option
 
 _MAX_DEATHS = 3
-"""How often in a row workers may die before a task reaches them."""
+"""How often in a row workers may die before a task reaches them, or cannot be started."""
+_MEND = "try fewer with --workers"
 
 
 @dataclass
@@ -62,9 +64,11 @@ class Local(Launcher):
         return max(1, self._cores // self.workers)
 
     def __enter__(self) -> Self:
-        self._slots = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="inrkit-"))
-        self._exit.enter_context(_environment(thread_variables(self.threads)))  # workers inherit it
-        self._open()
+        with contextlib.ExitStack() as entered:
+            self._slots = entered.enter_context(tempfile.TemporaryDirectory(prefix="inrkit-"))
+            entered.enter_context(_environment(thread_variables(self.threads)))  # workers inherit it
+            self._open()
+            self._exit = entered.pop_all()
         return self
 
     def __exit__(
@@ -105,13 +109,14 @@ class Local(Launcher):
                 yield self._outcome(task, future)
             if any(_broken(future) for future in running):
                 deaths += 1
-                self._reopen()
+                if not self.stopping:
+                    self._reopen()
                 for future in [future for future in running if not future.done() or _broken(future)]:
                     task = running.pop(future)
                     if deaths < _MAX_DEATHS:
                         waiting.appendleft(task)
                     else:
-                        yield Outcome(task, "failed", "workers die as they start; try fewer with --workers")
+                        yield Outcome(task, "failed", f"workers die as they start; {_MEND}")
             if self.stopping and deadline is None:
                 deadline = time.monotonic() + self.options.grace
                 self._ask_to_stop(running)
@@ -122,6 +127,21 @@ class Local(Launcher):
                 return
 
     def _open(self) -> None:
+        """Start the workers.
+
+        Raises:
+            RunError: one of them ends before it has begun, time and again.
+        """
+        for _ in range(_MAX_DEATHS):
+            try:
+                self._start()
+                return
+            except BrokenProcessPool as error:
+                self._close()
+                reason = error.__cause__ or error
+        raise RunError(f"worker processes cannot be started ({type(reason).__name__}: {reason}); {_MEND}")
+
+    def _start(self) -> None:
         # A Ctrl-C at the terminal reaches every process in the foreground, but only this one is to act on it. So
         # workers begin with the signal blocked, which they inherit from the thread that starts them, and then leave
         # the foreground. The resource tracker is started first, because starting it unblocks the signal.
